@@ -1,0 +1,2 @@
+//! cache
+#![forbid(unsafe_code)]

@@ -1,0 +1,4 @@
+//! The `foretoken` command.
+#![forbid(unsafe_code)]
+
+fn main() {}

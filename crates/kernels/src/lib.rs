@@ -1,0 +1,1 @@
+//! Kernels: all arithmetic on weights and activations, and all `unsafe`.

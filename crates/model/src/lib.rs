@@ -1,0 +1,2 @@
+//! model
+#![deny(unsafe_code)]
