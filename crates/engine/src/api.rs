@@ -1,0 +1,307 @@
+//! What a caller of the engine sees: a request goes in, events come out.
+//!
+//! Plain data and one receiver; nothing here knows about HTTP, and nothing here touches a model.
+//! The invariant: an [`Answer`] yields any number of [`Event::Token`]s and then exactly one
+//! [`Event::Done`], unless the caller drops it, which cancels the sequence within one step.
+
+use tokio::sync::mpsc;
+
+/// Longest list of alternatives that `logprobs` may ask for.
+pub const TOP_LOGPROBS_MAX: usize = 20;
+
+/// One prompt to continue.
+#[derive(Clone, Debug, Default)]
+pub struct Request {
+    /// Token ids of the whole prompt, beginning-of-sequence included where the model wants one.
+    pub prompt: Vec<u32>,
+    /// How the next token is chosen.
+    pub sampling: Sampling,
+    /// Upper bound on tokens of the answer; `None` means as many as the context holds.
+    pub max_tokens: Option<usize>,
+    /// The answer ends before the first of these texts.
+    pub stop: Vec<String>,
+    /// The answer ends at the first of these tokens, as at an end-of-generation token.
+    pub stop_ids: Vec<u32>,
+    /// Keep going past end-of-generation tokens.
+    pub ignore_eos: bool,
+    /// Report log-probabilities: of the chosen token and of this many best ones.
+    pub logprobs: Option<usize>,
+    /// Render control tokens in the text instead of hiding them.
+    pub show_control: bool,
+}
+
+/// How the next token is chosen. The default is OpenAI's: temperature 1, nothing cut off.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sampling {
+    /// 0 picks the most likely token; otherwise logits are divided by it. `0..=2` in OpenAI's API,
+    /// any finite value from 0 here.
+    pub temperature: f32,
+    /// Keep the `top_k` most likely tokens; 0 keeps all.
+    pub top_k: u32,
+    /// Keep the smallest set of tokens whose probability reaches `top_p`, in `0 < top_p <= 1`.
+    pub top_p: f32,
+    /// Drop tokens less likely than `min_p` times the most likely one, in `0..=1`.
+    pub min_p: f32,
+    /// Subtracted once from the logit of every token already in the answer, in `-2..=2`.
+    pub presence_penalty: f32,
+    /// Subtracted per occurrence in the answer, in `-2..=2`.
+    pub frequency_penalty: f32,
+    /// Divides positive and multiplies negative logits of tokens seen in the last
+    /// `repetition_window` tokens of prompt and answer (CTRL, arXiv 1909.05858); 1 is off.
+    pub repetition_penalty: f32,
+    /// How far back `repetition_penalty` looks, in tokens.
+    pub repetition_window: usize,
+    /// Added to the logits of single tokens.
+    pub logit_bias: Vec<(u32, f32)>,
+    /// Makes the text reproducible: the same seed and prompt give the same bytes, whatever else runs.
+    pub seed: Option<u64>,
+}
+
+impl Default for Sampling {
+    fn default() -> Self {
+        Sampling {
+            temperature: 1.0,
+            top_k: 0,
+            top_p: 1.0,
+            min_p: 0.0,
+            presence_penalty: 0.0,
+            frequency_penalty: 0.0,
+            repetition_penalty: 1.0,
+            repetition_window: 64,
+            logit_bias: Vec::new(),
+            seed: None,
+        }
+    }
+}
+
+/// A parameter that cannot be honoured: which one, and what would be accepted.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{param}: {message}")]
+pub struct InvalidParam {
+    /// The field's name as OpenAI's API spells it.
+    pub param: &'static str,
+    /// What is wrong and what would be right.
+    pub message: String,
+}
+
+impl Sampling {
+    /// Whether the same request gives the same answer each time: greedy, or a seed was given.
+    pub fn is_deterministic(&self) -> bool {
+        self.temperature == 0.0 || self.seed.is_some()
+    }
+
+    /// Checks every field against its range.
+    ///
+    /// # Errors
+    /// The first field that is out of range, by name.
+    pub fn validate(&self) -> Result<(), InvalidParam> {
+        let ranges = [
+            ("temperature", self.temperature, 0.0, 100.0),
+            ("top_p", self.top_p, 0.0, 1.0),
+            ("min_p", self.min_p, 0.0, 1.0),
+            ("presence_penalty", self.presence_penalty, -2.0, 2.0),
+            ("frequency_penalty", self.frequency_penalty, -2.0, 2.0),
+            ("repetition_penalty", self.repetition_penalty, 0.01, 100.0),
+        ];
+        for (param, value, low, high) in ranges {
+            // Written so that NaN fails too.
+            if !(low..=high).contains(&value) {
+                let message = format!("must be between {low} and {high}, got {value}");
+                return Err(InvalidParam { param, message });
+            }
+        }
+        if self.top_p == 0.0 {
+            let message = "must be greater than 0; for greedy decoding set temperature to 0".into();
+            return Err(InvalidParam { param: "top_p", message });
+        }
+        match self.logit_bias.iter().find(|(_, bias)| !bias.is_finite()) {
+            Some((id, _)) => Err(InvalidParam {
+                param: "logit_bias",
+                message: format!("the bias of token {id} must be a finite number"),
+            }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Why a request was not taken.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SubmitError {
+    /// Too many requests are waiting already.
+    #[error("the queue is full; try again in {retry_after_s} s")]
+    QueueFull {
+        /// An estimate of when a place is free, in seconds, at least 1.
+        retry_after_s: u64,
+    },
+    /// The engine finishes what it has and takes nothing new.
+    #[error("the server is shutting down; send the request to another one or try again later")]
+    Draining,
+    /// The prompt leaves no room for an answer.
+    #[error(
+        "the prompt has {prompt} tokens and the context holds {ctx} tokens for prompt and answer; \
+         shorten the prompt or start the server with a larger --ctx"
+    )]
+    PromptTooLong {
+        /// Tokens in the prompt.
+        prompt: usize,
+        /// Tokens the context holds.
+        ctx: usize,
+    },
+    /// A field that cannot be honoured.
+    #[error(transparent)]
+    Invalid(#[from] InvalidParam),
+}
+
+/// Something that happened to a request.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// A token of the answer.
+    Token(TokenEvent),
+    /// The answer is complete; nothing follows.
+    Done(Summary),
+}
+
+/// One token of an answer.
+#[derive(Clone, Debug)]
+pub struct TokenEvent {
+    /// The token's id.
+    pub id: u32,
+    /// Text that became certain with this token. Empty while a UTF-8 character or a possible stop text
+    /// is incomplete; what is held back comes with a later token or with [`Summary::text`].
+    pub text: String,
+    /// Set when the request asked for it.
+    pub logprob: Option<TokenLogprob>,
+}
+
+/// Log-probabilities at one position, natural logarithm, under the model's own distribution
+/// (before temperature, penalties and cut-offs).
+#[derive(Clone, Debug, PartialEq)]
+pub struct TokenLogprob {
+    /// The chosen token.
+    pub chosen: ScoredToken,
+    /// The most likely tokens, best first.
+    pub top: Vec<ScoredToken>,
+}
+
+/// A token and how likely it was.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ScoredToken {
+    /// The token's id.
+    pub id: u32,
+    /// Natural logarithm of its probability.
+    pub logprob: f32,
+    /// The bytes it stands for; not always UTF-8 by themselves.
+    pub bytes: Vec<u8>,
+}
+
+/// How an answer ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FinishReason {
+    /// An end-of-generation token, a stop token or a stop text.
+    Stop,
+    /// `max_tokens` or the end of the context.
+    Length,
+    /// The engine could not go on; the text says why.
+    Error(String),
+}
+
+/// The end of an answer.
+#[derive(Clone, Debug)]
+pub struct Summary {
+    /// Why it ended.
+    pub reason: FinishReason,
+    /// Text that was held back and turned out to belong to the answer.
+    pub text: String,
+    /// Token counts.
+    pub usage: Usage,
+    /// Where the time went.
+    pub timings: Timings,
+}
+
+/// Token counts of a request; `cache_hit_tokens <= prompt_tokens`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Tokens of the prompt.
+    pub prompt_tokens: usize,
+    /// Of those, tokens whose KV came from a cache.
+    pub cache_hit_tokens: usize,
+    /// Tokens of the answer, the end-of-generation token included.
+    pub completion_tokens: usize,
+}
+
+/// Where a request's time went, in llama.cpp's terms.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Timings {
+    /// Milliseconds from arrival to the first step that worked on it.
+    pub queue_ms: f64,
+    /// Prompt tokens that a cache supplied.
+    pub cache_n: usize,
+    /// Prompt tokens that were computed.
+    pub prompt_n: usize,
+    /// Milliseconds from the first step to the first token.
+    pub prompt_ms: f64,
+    /// Tokens of the answer.
+    pub predicted_n: usize,
+    /// Milliseconds from the first token to the last.
+    pub predicted_ms: f64,
+    /// Tokens that drafters proposed.
+    pub draft_n: usize,
+    /// Of those, tokens that were kept.
+    pub draft_n_accepted: usize,
+}
+
+/// The events of one request. Dropping it cancels the request within one step.
+#[derive(Debug)]
+pub struct Answer {
+    events: mpsc::Receiver<Event>,
+}
+
+impl Answer {
+    /// A pair of ends. The engine never waits on the sender, so `capacity` must cover every event of the
+    /// answer.
+    pub fn channel(capacity: usize) -> (mpsc::Sender<Event>, Answer) {
+        let (sender, events) = mpsc::channel(capacity);
+        (sender, Answer { events })
+    }
+
+    /// The next event, or `None` after [`Event::Done`] (or if the engine died).
+    pub async fn recv(&mut self) -> Option<Event> {
+        self.events.recv().await
+    }
+
+    /// [`Answer::recv`] for threads that are not part of an async runtime.
+    pub fn recv_blocking(&mut self) -> Option<Event> {
+        self.events.blocking_recv()
+    }
+}
+
+/// A snapshot of counters and gauges since the engine started.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct EngineStats {
+    /// Sequences that steps work on.
+    pub running: usize,
+    /// Requests in the queue.
+    pub waiting: usize,
+    /// Share of KV blocks in use, `0..=1`.
+    pub kv_usage: f64,
+    /// Prompt tokens taken in, cached ones included.
+    pub prompt_tokens_total: u64,
+    /// Prompt tokens looked up in the prefix cache.
+    pub prefix_queries_total: u64,
+    /// Prompt tokens that the prefix cache supplied.
+    pub prefix_hits_total: u64,
+    /// Tokens generated.
+    pub generation_tokens_total: u64,
+    /// Times a sequence gave up its KV to others and was recomputed.
+    pub preemptions_total: u64,
+    /// Steps done.
+    pub steps_total: u64,
+    /// Requests that ended with [`FinishReason::Stop`].
+    pub finished_stop_total: u64,
+    /// Requests that ended with [`FinishReason::Length`].
+    pub finished_length_total: u64,
+    /// Requests that ended with [`FinishReason::Error`].
+    pub finished_error_total: u64,
+    /// Requests whose caller went away.
+    pub finished_abort_total: u64,
+}
