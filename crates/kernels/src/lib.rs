@@ -1,1 +1,4 @@
 //! Kernels: all arithmetic on weights and activations, and all `unsafe`.
+
+pub mod affinity;
+pub mod pool;
