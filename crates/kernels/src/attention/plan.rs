@@ -1,0 +1,172 @@
+//! Who sees what, and how the work of a step is cut into items.
+//!
+//! Visibility is a property of a row alone. The cut (by sequence, KV head, run of tokens, and span of
+//! positions) decides only which thread does what: every item computes whole spans, and spans are merged in order.
+
+use std::ops::Range;
+use std::sync::atomic::AtomicUsize;
+
+use super::SPAN;
+use crate::kv::{AttnSeq, KvView};
+
+/// Query rows of an item: enough to share each block's keys and values, few enough to stay in cache.
+const ITEM_ROWS: usize = 96;
+/// An item is cut by span if it is more than this part of a thread's share.
+const SHARE_PARTS: usize = 4;
+
+/// One sequence's rows and what each sees.
+pub(super) struct SeqPlan<'p> {
+    pub(super) kv: &'p KvView<'p>,
+    pub(super) rows: Range<usize>,
+    committed: usize,
+    tree: Option<Tree>,
+}
+
+/// The paths of a draft tree's rows, back to back.
+struct Tree {
+    /// Row at each depth on the path to a row, itself last.
+    paths: Vec<u32>,
+    /// Where each row's path lies in `paths`, and how many of its leading rows are at their own depth.
+    of_row: Vec<(Range<usize>, usize)>,
+}
+
+impl<'p> SeqPlan<'p> {
+    pub(super) fn new(seq: &'p AttnSeq<'_, '_>) -> Self {
+        let slots = seq.committed + seq.rows.len();
+        assert!(slots <= seq.kv.capacity(), "{slots} slots in a KV table of {}", seq.kv.capacity());
+        let tree = seq.parents.map(|parents| {
+            assert_eq!(parents.len(), seq.rows.len(), "a draft tree has one parent per row");
+            Tree::new(parents)
+        });
+        Self { kv: seq.kv, rows: seq.rows.clone(), committed: seq.committed, tree }
+    }
+
+    /// Slots filled once this step's rows are stored.
+    pub(super) fn slots(&self) -> usize {
+        self.committed + self.rows.len()
+    }
+
+    /// How many positions a row sees, itself included.
+    pub(super) fn visible(&self, row: usize) -> usize {
+        let own = self.tree.as_ref().map_or(row + 1, |tree| tree.of_row[row].0.len());
+        self.committed + own
+    }
+
+    /// How many of them, from the first, are in the slot of their own number.
+    pub(super) fn in_place(&self, row: usize) -> usize {
+        let own = self.tree.as_ref().map_or(row + 1, |tree| tree.of_row[row].1);
+        self.committed + own
+    }
+
+    /// The slot of a position that a row sees.
+    pub(super) fn slot(&self, row: usize, position: usize) -> usize {
+        match (&self.tree, position.checked_sub(self.committed)) {
+            (Some(tree), Some(depth)) => {
+                let path = &tree.paths[tree.of_row[row].0.clone()];
+                self.committed + path[depth] as usize
+            }
+            _ => position,
+        }
+    }
+
+    /// The most positions that any of some rows sees.
+    fn visible_max(&self, rows: Range<usize>) -> usize {
+        rows.map(|row| self.visible(row)).max().unwrap_or(0)
+    }
+}
+
+impl Tree {
+    fn new(parents: &[i32]) -> Self {
+        let mut tree = Self { paths: Vec::new(), of_row: Vec::with_capacity(parents.len()) };
+        for (row, &parent) in parents.iter().enumerate() {
+            let start = tree.paths.len();
+            if let Ok(parent) = usize::try_from(parent) {
+                assert!(parent < row, "row {row} of a draft tree comes before its parent {parent}");
+                tree.paths.extend_from_within(tree.of_row[parent].0.clone());
+            }
+            tree.paths.push(row as u32);
+            let path = &tree.paths[start..];
+            let in_place = path.iter().enumerate().take_while(|&(depth, &row)| depth == row as usize).count();
+            tree.of_row.push((start..tree.paths.len(), in_place));
+        }
+        tree
+    }
+}
+
+/// Work for one thread: all query heads of one KV head, for some rows of a sequence, over some spans.
+pub(super) struct Item {
+    pub(super) seq: usize,
+    pub(super) head: usize,
+    pub(super) rows: Range<usize>,
+    pub(super) spans: Range<usize>,
+    /// If the item is one span of several: its siblings.
+    pub(super) group: Option<usize>,
+}
+
+/// Items that are the spans of the same rows. Whoever finishes last merges them.
+pub(super) struct Group {
+    pub(super) pending: AtomicUsize,
+    pub(super) spans: usize,
+    /// Where the partial sums of its first span start, and how long those of each are.
+    pub(super) partials: usize,
+    pub(super) partial_len: usize,
+}
+
+/// All items of one call.
+pub(super) struct Plan {
+    pub(super) items: Vec<Item>,
+    pub(super) groups: Vec<Group>,
+    /// Floats that the partial sums of all groups take.
+    pub(super) partials_len: usize,
+    /// Positions attended to, summed over query heads and rows.
+    pub(super) positions: usize,
+}
+
+impl Plan {
+    /// `partial_len` is the number of floats of a partial sum of so many rows (counted with their query heads).
+    pub(super) fn new(
+        seqs: &[SeqPlan<'_>],
+        kv_heads: usize,
+        group_heads: usize,
+        threads: usize,
+        partial_len: impl Fn(usize) -> usize,
+    ) -> Self {
+        let run = (ITEM_ROWS / group_heads).max(1);
+        // The last rows see the most: they go first, so that no thread is left with a large item at the end.
+        let runs = || {
+            seqs.iter().enumerate().flat_map(move |(index, seq)| {
+                let count = seq.rows.len().div_ceil(run);
+                (0..count).rev().map(move |i| {
+                    let rows = i * run..((i + 1) * run).min(seq.rows.len());
+                    let visible = seq.visible_max(rows.clone());
+                    (index, rows, visible)
+                })
+            })
+        };
+        let cost_of = |rows: &Range<usize>, visible: usize| rows.len() * group_heads * visible;
+        let positions = kv_heads * runs().map(|(_, rows, visible)| cost_of(&rows, visible)).sum::<usize>();
+        let mut plan = Self { items: Vec::new(), groups: Vec::new(), partials_len: 0, positions };
+        for (seq, rows, visible) in runs() {
+            let spans = visible.div_ceil(SPAN);
+            let cut = spans > 1 && threads > 1 && cost_of(&rows, visible) * threads * SHARE_PARTS > positions;
+            for head in 0..kv_heads {
+                if cut {
+                    plan.push_group(seq, head, rows.clone(), spans, partial_len(rows.len() * group_heads));
+                } else {
+                    plan.items.push(Item { seq, head, rows: rows.clone(), spans: 0..spans, group: None });
+                }
+            }
+        }
+        plan
+    }
+
+    fn push_group(&mut self, seq: usize, head: usize, rows: Range<usize>, spans: usize, partial_len: usize) {
+        let group = Some(self.groups.len());
+        for span in 0..spans {
+            self.items.push(Item { seq, head, rows: rows.clone(), spans: span..span + 1, group });
+        }
+        let pending = AtomicUsize::new(spans);
+        self.groups.push(Group { pending, spans, partials: self.partials_len, partial_len });
+        self.partials_len += spans * partial_len;
+    }
+}

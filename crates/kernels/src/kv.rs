@@ -1,0 +1,299 @@
+//! Paged keys and values: where they lie in a block, and how they get there.
+//!
+//! A block holds 64 tokens of all layers as f16, and is opaque bytes to everybody outside this crate:
+//!
+//! ```text
+//! [layer] [K: kv head][head_dim_k][64 tokens]      transposed, so that 16 positions are 16 lanes
+//!         [V: kv head][64 tokens][head_dim_v]
+//! ```
+//!
+//! This module is the only one that knows. It does not manage blocks: who owns them, shares them or drops
+//! them is decided elsewhere, and a [`KvView`] merely strings the blocks of one sequence together.
+
+use std::ops::Range;
+
+use half::f16;
+
+use crate::compute::Compute;
+use crate::pool::Worker;
+use crate::share::Shared;
+use crate::simd::{Kernel, LANES, Simd16, dispatch};
+
+/// Tokens in a block.
+pub const BLOCK_TOKENS: usize = 64;
+/// Alignment that a block's first byte must have.
+pub const BLOCK_ALIGN: usize = 64;
+/// The largest finite f16; what lies beyond is cut to it.
+const F16_MAX: f32 = 65_504.0;
+/// Numbers to store below which a fork costs more than it gains.
+const FORK_NUMBERS: usize = 1 << 14;
+
+/// The shape of a block.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct KvLayout {
+    /// Layers that have keys and values.
+    pub layers: usize,
+    /// Key and value heads per layer.
+    pub kv_heads: usize,
+    /// Length of a key.
+    pub head_dim_k: usize,
+    /// Length of a value.
+    pub head_dim_v: usize,
+}
+
+impl KvLayout {
+    /// Bytes of a block.
+    pub fn block_bytes(&self) -> usize {
+        self.layers * self.layer_bytes()
+    }
+
+    fn layer_bytes(&self) -> usize {
+        self.kv_heads * (self.head_dim_k + self.head_dim_v) * BLOCK_TOKENS * size_of::<u16>()
+    }
+
+    /// Bytes of a block that hold the keys of one head: `[head_dim_k][64]`.
+    pub(crate) fn keys(&self, layer: usize, head: usize) -> Range<usize> {
+        debug_assert!(layer < self.layers && head < self.kv_heads);
+        let len = self.head_dim_k * BLOCK_TOKENS * size_of::<u16>();
+        let start = layer * self.layer_bytes() + head * len;
+        start..start + len
+    }
+
+    /// Bytes of a block that hold the values of one head: `[64][head_dim_v]`.
+    pub(crate) fn values(&self, layer: usize, head: usize) -> Range<usize> {
+        debug_assert!(layer < self.layers && head < self.kv_heads);
+        let keys = self.kv_heads * self.head_dim_k * BLOCK_TOKENS * size_of::<u16>();
+        let len = self.head_dim_v * BLOCK_TOKENS * size_of::<u16>();
+        let start = layer * self.layer_bytes() + keys + head * len;
+        start..start + len
+    }
+}
+
+/// The block table of one sequence. Token slot `s` is lane `s % 64` of block `s / 64`.
+#[derive(Debug)]
+pub struct KvView<'a> {
+    layout: KvLayout,
+    sealed: Vec<&'a [u8]>,
+    open: Vec<&'a mut [u8]>,
+}
+
+impl<'a> KvView<'a> {
+    /// The full, shared blocks of a sequence, then those that it still writes.
+    ///
+    /// # Panics
+    /// If a block has not the layout's size, or is not aligned to [`BLOCK_ALIGN`].
+    pub fn new(layout: &KvLayout, sealed: Vec<&'a [u8]>, open: Vec<&'a mut [u8]>) -> Self {
+        let bytes = layout.block_bytes();
+        for block in sealed.iter().copied().chain(open.iter().map(|block| &**block)) {
+            assert_eq!(block.len(), bytes, "a KV block of another layout");
+            assert!(block.as_ptr().addr().is_multiple_of(BLOCK_ALIGN), "a KV block that is not aligned");
+        }
+        Self { layout: layout.clone(), sealed, open }
+    }
+
+    /// Slots that the blocks have room for.
+    pub fn capacity(&self) -> usize {
+        (self.sealed.len() + self.open.len()) * BLOCK_TOKENS
+    }
+
+    /// The shape that the blocks have.
+    pub fn layout(&self) -> &KvLayout {
+        &self.layout
+    }
+
+    /// Moves one token's keys and values of all layers to another slot, as when a drafted path is accepted.
+    ///
+    /// # Panics
+    /// If a slot is out of range, or `to` is in a sealed block.
+    pub fn copy_slot(&mut self, from: usize, to: usize) {
+        if from == to {
+            return;
+        }
+        let layout = self.layout.clone();
+        let (from_lane, to_lane) = (from % BLOCK_TOKENS, to % BLOCK_TOKENS);
+        for layer in 0..layout.layers {
+            for head in 0..layout.kv_heads {
+                let (keys, values) = (layout.keys(layer, head), layout.values(layer, head));
+                let spans = (0..layout.head_dim_k)
+                    .map(|d| (keys.start + 2 * (d * BLOCK_TOKENS), 2))
+                    .map(|(row, len)| (row + 2 * from_lane, row + 2 * to_lane, len));
+                let row = 2 * layout.head_dim_v;
+                let value = (values.start + row * from_lane, values.start + row * to_lane, row);
+                for (source, target, len) in spans.chain([value]) {
+                    self.copy_bytes((from / BLOCK_TOKENS, source), (to / BLOCK_TOKENS, target), len);
+                }
+            }
+        }
+    }
+
+    /// Copies `len` bytes between (block, offset) places.
+    fn copy_bytes(&mut self, from: (usize, usize), to: (usize, usize), len: usize) {
+        if from.0 == to.0 {
+            let block = self.open_block(to.0);
+            block.copy_within(from.1..from.1 + len, to.1);
+            return;
+        }
+        let source = self.block(from.0)[from.1..from.1 + len].as_ptr();
+        let target = self.open_block(to.0)[to.1..to.1 + len].as_mut_ptr();
+        // SAFETY: both ranges were bounds-checked, and lie in different blocks, which don't overlap since
+        // one of them is borrowed mutably.
+        unsafe { std::ptr::copy_nonoverlapping(source, target, len) };
+    }
+
+    pub(crate) fn block(&self, index: usize) -> &[u8] {
+        match index.checked_sub(self.sealed.len()) {
+            None => self.sealed[index],
+            Some(open) => &*self.open[open],
+        }
+    }
+
+    fn open_block(&mut self, index: usize) -> &mut [u8] {
+        let open = index.checked_sub(self.sealed.len()).expect("a write to a sealed KV block");
+        &mut *self.open[open]
+    }
+
+    fn assert_open(&self, slots: Range<usize>) {
+        let open = self.sealed.len() * BLOCK_TOKENS..self.capacity();
+        assert!(open.start <= slots.start && slots.end <= open.end, "KV slots {slots:?} outside the open {open:?}");
+    }
+}
+
+/// The part of a step that belongs to one sequence.
+#[derive(Debug)]
+pub struct AttnSeq<'s, 'a> {
+    /// Its blocks, with room for `committed + rows.len()` slots, the new ones in open blocks.
+    pub kv: &'s mut KvView<'a>,
+    /// Its rows among the rows of the step.
+    pub rows: Range<usize>,
+    /// Slots that were filled before this step. Row `i` of the sequence fills slot `committed + i`.
+    pub committed: usize,
+    /// For a draft tree: each row's parent among this sequence's rows, -1 for the committed context.
+    /// Parents come before their children. `None` is a chain.
+    pub parents: Option<&'s [i32]>,
+}
+
+/// Rounds the step's keys and values to f16 (nearest even, cut to ±65504, NaN kept) and stores them.
+/// `k` is `[rows][kv_heads][head_dim_k]` over all rows of the step, `v` likewise.
+///
+/// # Panics
+/// If a slot lies outside a sequence's open blocks, or a row outside `k` or `v`.
+pub fn store_kv(
+    c: &Compute,
+    layout: &KvLayout,
+    layer: usize,
+    seqs: &mut [AttnSeq<'_, '_>],
+    k: &[f32],
+    v: &[f32],
+) {
+    for seq in seqs {
+        assert_eq!(*layout, seq.kv.layout, "a sequence's blocks have another layout");
+        seq.kv.assert_open(seq.committed..seq.committed + seq.rows.len());
+        let sealed = seq.kv.sealed.len();
+        let (row_k, row_v) = (layout.kv_heads * layout.head_dim_k, layout.kv_heads * layout.head_dim_v);
+        let k = &k[seq.rows.start * row_k..seq.rows.end * row_k];
+        let v = &v[seq.rows.start * row_v..seq.rows.end * row_v];
+        let blocks: Vec<Shared<'_, u8>> = seq.kv.open.iter_mut().map(|block| Shared::new(block)).collect();
+        let store = |worker: Worker| {
+            for head in worker.share(layout.kv_heads) {
+                let head = StoreHead { layout, layer, head, blocks: &blocks, sealed, first: seq.committed, k, v };
+                dispatch(c, head);
+            }
+        };
+        if k.len() + v.len() < FORK_NUMBERS || layout.kv_heads == 1 {
+            store(Worker { index: 0, count: 1 });
+        } else {
+            c.pool().run(&store);
+        }
+    }
+}
+
+/// Stores one head of one sequence's rows.
+struct StoreHead<'a> {
+    layout: &'a KvLayout,
+    layer: usize,
+    head: usize,
+    blocks: &'a [Shared<'a, u8>],
+    sealed: usize,
+    first: usize,
+    k: &'a [f32],
+    v: &'a [f32],
+}
+
+impl Kernel for StoreHead<'_> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<S: Simd16>(self, s: S) {
+        let (dim_k, dim_v) = (self.layout.head_dim_k, self.layout.head_dim_v);
+        let (row_k, row_v) = (self.layout.kv_heads * dim_k, self.layout.kv_heads * dim_v);
+        let rows = self.k.len() / row_k;
+        let mut row = 0;
+        while row < rows {
+            // As many rows as fall into the same 16 lanes of the same block.
+            let slot = self.first + row;
+            let count = (LANES - slot % LANES).min(rows - row);
+            let (block, lane) = (&self.blocks[slot / BLOCK_TOKENS - self.sealed], slot % BLOCK_TOKENS);
+            // SAFETY: each worker has heads of its own, and parts of different heads don't overlap.
+            let keys = unsafe { part(block, self.layout.keys(self.layer, self.head)) };
+            // SAFETY: as above, and keys and values don't overlap.
+            let values = unsafe { part(block, self.layout.values(self.layer, self.head)) };
+            for d in 0..dim_k {
+                let mut lanes = [0.0; LANES];
+                for (i, lane) in lanes[..count].iter_mut().enumerate() {
+                    *lane = self.k[(row + i) * row_k + self.head * dim_k + d];
+                }
+                let halves = narrow(s, &lanes);
+                let start = 2 * (d * BLOCK_TOKENS + lane);
+                write_halves(&mut keys[start..start + 2 * count], &halves);
+            }
+            for i in 0..count {
+                let source = &self.v[(row + i) * row_v + self.head * dim_v..][..dim_v];
+                let target = &mut values[2 * (lane + i) * dim_v..2 * (lane + i + 1) * dim_v];
+                for (source, target) in source.chunks(LANES).zip(target.chunks_mut(2 * LANES)) {
+                    let mut lanes = [0.0; LANES];
+                    lanes[..source.len()].copy_from_slice(source);
+                    write_halves(target, &narrow(s, &lanes));
+                }
+            }
+            row += count;
+        }
+    }
+}
+
+/// A part of a block.
+///
+/// # Safety
+/// As [`Shared::part`].
+unsafe fn part<'a>(block: &Shared<'a, u8>, range: Range<usize>) -> &'a mut [u8] {
+    // SAFETY: the caller's promise.
+    unsafe { block.part(range.start, range.len()) }
+}
+
+/// To f16: cut to the finite range, NaN kept, then to nearest even.
+#[inline(always)]
+fn narrow<S: Simd16>(s: S, x: &[f32; LANES]) -> [u16; LANES] {
+    let x = s.from_array(x);
+    let x = s.max(s.splat(-F16_MAX), s.min(s.splat(F16_MAX), x));
+    let mut halves = [0; LANES];
+    // SAFETY: the array has room for 16 values.
+    unsafe { s.store_f16(halves.as_mut_ptr(), x) };
+    halves
+}
+
+#[inline(always)]
+fn write_halves(target: &mut [u8], halves: &[u16; LANES]) {
+    if target.len() == 2 * LANES {
+        // SAFETY: the target has 32 bytes, and bytes have no alignment.
+        unsafe { target.as_mut_ptr().cast::<[u16; LANES]>().write_unaligned(*halves) };
+    } else {
+        for (target, half) in target.chunks_exact_mut(2).zip(halves) {
+            target.copy_from_slice(&half.to_ne_bytes());
+        }
+    }
+}
+
+/// What [`store_kv`] makes of a number, widened again: for tests and reference implementations.
+pub fn through_f16(x: f32) -> f32 {
+    let cut = if x > F16_MAX { F16_MAX } else if x < -F16_MAX { -F16_MAX } else { x };
+    f16::from_f32_const(cut).to_f32_const()
+}

@@ -1,0 +1,211 @@
+//! The small operations of a forward pass: norms, and gated activations.
+//!
+//! Each is a function of one row. They run on the caller unless there are rows enough to be worth a fork, and
+//! those that feed a matmul hand their rows to [`Acts`] while they are still in the nearest cache.
+
+use crate::acts::Acts;
+use crate::compute::Compute;
+use crate::math::{for_each_vector, gelu16, silu16};
+use crate::pool::Worker;
+use crate::share::Shared;
+use crate::simd::{Kernel, LANES, Simd16, dispatch};
+
+/// Numbers below which a fork costs more than it gains.
+const FORK_NUMBERS: usize = 1 << 14;
+
+/// `out = x / sqrt(mean(x²) + eps) * weight`, for each row of `cols`.
+///
+/// # Panics
+/// If `x` is not whole rows, `out` has another length, or `weight` has not `cols` entries.
+pub fn rms_norm(c: &Compute, x: &[f32], cols: usize, weight: &[f32], eps: f32, out: &mut [f32]) {
+    assert_eq!(x.len(), out.len(), "a norm writes as many rows as it reads");
+    let rows = whole_rows(x, cols);
+    let out = Shared::new(out);
+    for_rows(c, rows, cols, &|row| {
+        // SAFETY: rows don't overlap, and each has one worker.
+        let out = unsafe { out.part(row * cols, cols) };
+        dispatch(c, Norm { x: row_of(x, cols, row), weight, eps, out });
+    });
+}
+
+/// As [`rms_norm`], into activations for a matmul.
+///
+/// # Panics
+/// If `x` is not whole rows, or `weight` has not `cols` entries.
+pub fn rms_norm_acts(c: &Compute, x: &[f32], cols: usize, weight: &[f32], eps: f32, acts: &mut Acts) {
+    acts.reset(whole_rows(x, cols), cols);
+    acts.fill(c, &|row, out| dispatch(c, Norm { x: row_of(x, cols, row), weight, eps, out }));
+}
+
+/// The norm of each head by itself, in place: rows of `stride` numbers start with `heads` heads of `head_dim`.
+///
+/// # Panics
+/// If `x` is not whole rows, the heads don't fit their row, or `weight` has not `head_dim` entries.
+pub fn rms_norm_heads(
+    c: &Compute,
+    x: &mut [f32],
+    stride: usize,
+    heads: usize,
+    head_dim: usize,
+    weight: &[f32],
+    eps: f32,
+) {
+    assert!(heads * head_dim <= stride, "{heads} heads of {head_dim} in a row of {stride}");
+    let rows = whole_rows(x, stride);
+    let x = Shared::new(x);
+    for_rows(c, rows, heads * head_dim, &|row| {
+        // SAFETY: rows don't overlap, and each has one worker.
+        let row = unsafe { x.part(row * stride, heads * head_dim) };
+        dispatch(c, NormHeads { row, head_dim, weight, eps });
+    });
+}
+
+/// `silu(gate) * up`, into activations for a matmul.
+///
+/// # Panics
+/// If `gate` is not whole rows of `cols`, or `up` has another length.
+pub fn silu_mul_acts(c: &Compute, gate: &[f32], up: &[f32], cols: usize, acts: &mut Acts) {
+    gated(c, gate, up, cols, acts, Activation::Silu);
+}
+
+/// `gelu(gate) * up` with the tanh form of GELU, into activations for a matmul.
+///
+/// # Panics
+/// If `gate` is not whole rows of `cols`, or `up` has another length.
+pub fn gelu_mul_acts(c: &Compute, gate: &[f32], up: &[f32], cols: usize, acts: &mut Acts) {
+    gated(c, gate, up, cols, acts, Activation::Gelu);
+}
+
+fn gated(c: &Compute, gate: &[f32], up: &[f32], cols: usize, acts: &mut Acts, activation: Activation) {
+    assert_eq!(gate.len(), up.len(), "a gate for every number");
+    acts.reset(whole_rows(gate, cols), cols);
+    acts.fill(c, &|row, out| {
+        dispatch(c, Gated { gate: row_of(gate, cols, row), up: row_of(up, cols, row), out, activation });
+    });
+}
+
+fn whole_rows(x: &[f32], cols: usize) -> usize {
+    assert!(cols > 0 && x.len().is_multiple_of(cols), "{} numbers are not rows of {cols}", x.len());
+    x.len() / cols
+}
+
+fn row_of(x: &[f32], cols: usize, row: usize) -> &[f32] {
+    &x[row * cols..][..cols]
+}
+
+/// Calls `f` with every row, from several threads if it pays.
+fn for_rows(c: &Compute, rows: usize, cols: usize, f: &(dyn Fn(usize) + Sync)) {
+    if rows < 2 || rows * cols < FORK_NUMBERS {
+        (0..rows).for_each(f);
+    } else {
+        c.pool().run(&|worker: Worker| worker.share(rows).for_each(f));
+    }
+}
+
+struct Norm<'a> {
+    x: &'a [f32],
+    weight: &'a [f32],
+    eps: f32,
+    out: &'a mut [f32],
+}
+
+impl Kernel for Norm<'_> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<S: Simd16>(self, s: S) {
+        let Self { x, weight, eps, out } = self;
+        assert!(x.len() == weight.len() && x.len() == out.len(), "a norm's weight has one entry per column");
+        let inverse = inverse_rms(s, x, eps);
+        let (x, x_rest) = x.as_chunks::<LANES>();
+        let (weight, weight_rest) = weight.as_chunks::<LANES>();
+        let (out, out_rest) = out.as_chunks_mut::<LANES>();
+        for ((x, weight), out) in x.iter().zip(weight).zip(out) {
+            let y = s.mul(s.mul(s.from_array(x), s.splat(inverse)), s.from_array(weight));
+            s.to_array(out, y);
+        }
+        for ((x, weight), out) in x_rest.iter().zip(weight_rest).zip(out_rest) {
+            *out = x * inverse * weight;
+        }
+    }
+}
+
+struct NormHeads<'a> {
+    row: &'a mut [f32],
+    head_dim: usize,
+    weight: &'a [f32],
+    eps: f32,
+}
+
+impl Kernel for NormHeads<'_> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<S: Simd16>(self, s: S) {
+        assert_eq!(self.weight.len(), self.head_dim, "a norm's weight has one entry per column");
+        for head in self.row.chunks_exact_mut(self.head_dim) {
+            let inverse = inverse_rms(s, head, self.eps);
+            let (x, x_rest) = head.as_chunks_mut::<LANES>();
+            let (weight, weight_rest) = self.weight.as_chunks::<LANES>();
+            for (x, weight) in x.iter_mut().zip(weight) {
+                let y = s.mul(s.mul(s.from_array(x), s.splat(inverse)), s.from_array(weight));
+                s.to_array(x, y);
+            }
+            for (x, weight) in x_rest.iter_mut().zip(weight_rest) {
+                *x = *x * inverse * weight;
+            }
+        }
+    }
+}
+
+/// `1 / sqrt(mean(x²) + eps)`.
+#[inline(always)]
+fn inverse_rms<S: Simd16>(s: S, x: &[f32], eps: f32) -> f32 {
+    let mut sum = s.splat(0.0);
+    for_each_vector(s, x, 0.0, |v| sum = s.fma(v, v, sum));
+    1.0 / (s.fold_add(sum) / x.len() as f32 + eps).sqrt()
+}
+
+#[derive(Clone, Copy)]
+enum Activation {
+    Silu,
+    Gelu,
+}
+
+struct Gated<'a> {
+    gate: &'a [f32],
+    up: &'a [f32],
+    out: &'a mut [f32],
+    activation: Activation,
+}
+
+impl Kernel for Gated<'_> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<S: Simd16>(self, s: S) {
+        match self.activation {
+            Activation::Silu => zip_rows(s, self.gate, self.up, self.out, |gate, up| s.mul(silu16(s, gate), up)),
+            Activation::Gelu => zip_rows(s, self.gate, self.up, self.out, |gate, up| s.mul(gelu16(s, gate), up)),
+        }
+    }
+}
+
+/// `out = f(a, b)`, vector by vector.
+#[inline(always)]
+fn zip_rows<S: Simd16>(s: S, a: &[f32], b: &[f32], out: &mut [f32], f: impl Fn(S::V, S::V) -> S::V) {
+    let (a, a_rest) = a.as_chunks::<LANES>();
+    let (b, b_rest) = b.as_chunks::<LANES>();
+    let (out, out_rest) = out.as_chunks_mut::<LANES>();
+    for ((a, b), out) in a.iter().zip(b).zip(out) {
+        s.to_array(out, f(s.from_array(a), s.from_array(b)));
+    }
+    if !a_rest.is_empty() {
+        let (mut a, mut b) = ([0.0; LANES], [0.0; LANES]);
+        a[..a_rest.len()].copy_from_slice(a_rest);
+        b[..b_rest.len()].copy_from_slice(b_rest);
+        let y = f(s.from_array(&a), s.from_array(&b));
+        s.to_array(&mut a, y);
+        out_rest.copy_from_slice(&a[..out_rest.len()]);
+    }
+}
