@@ -9,11 +9,17 @@
 //! error for the caller and never a wrong answer.
 #![forbid(unsafe_code)]
 
+pub mod clock;
+pub mod cost;
 pub mod keys;
 pub mod pool;
+pub mod tree;
 
+pub use clock::{Clock, SystemClock};
+pub use cost::RecomputeCost;
 pub use keys::{BlockKey, Fingerprint, Place, Scope, ScopeId, ServerSecret};
 pub use pool::{BlockLayout, BlockPool, Evictable, OpenBlock, PoolCounts, SealedBlock};
+pub use tree::{Inserted, Match, PrefixTree};
 
 /// Tokens in a full block.
 pub const BLOCK_TOKENS: usize = 64;

@@ -6,7 +6,7 @@
 //! thread, so nothing leaks on any path. The invariant: `free + open + sealed == capacity`, always.
 //!
 //! The pool does not know which prefix a block belongs to beyond what was sealed into it, and it evicts
-//! nothing itself: the prefix tree decides who goes first.
+//! nothing itself: see [`tree`](crate::tree) for who goes first.
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
@@ -292,6 +292,10 @@ impl SealedBlock {
             Ok(sealed) => Ok(Evictable { sealed }),
             Err(inner) => Err(SealedBlock { inner }),
         }
+    }
+
+    pub(crate) fn shared_tokens(&self) -> Arc<[u32]> {
+        self.inner.tokens.clone()
     }
 }
 
