@@ -4,4 +4,6 @@
 //! everything read from a file or fetched from elsewhere is checked before it is believed.
 #![deny(unsafe_code)]
 
+pub mod chat;
 pub mod gguf;
+pub mod tokenizer;
