@@ -11,6 +11,7 @@ use std::str::FromStr;
 use crate::BLOCK_TOKENS;
 
 const TAG_BLOCK: &str = "foretoken block v1";
+const TAG_RESPONSE: &str = "foretoken response v1";
 const TAG_ROOT: &str = "foretoken root v1";
 const TAG_FINGERPRINT: &str = "foretoken fingerprint v1";
 const CONTEXT_TENANT: &str = "foretoken 2026-11 tenant secret v1";
@@ -171,6 +172,17 @@ impl Scope {
         field(&mut hasher, place.parent.as_bytes());
         field(&mut hasher, &ids);
         BlockKey(hasher.finalize().into())
+    }
+
+    /// The name of a request whose prompt and parameters were brought into a canonical form.
+    pub(crate) fn response_key(&self, prompt: &[u8], parameters: &[u8]) -> [u8; 32] {
+        let mut hasher = blake3::Hasher::new();
+        field(&mut hasher, TAG_RESPONSE.as_bytes());
+        field(&mut hasher, &self.secret);
+        field(&mut hasher, self.fingerprint.as_bytes());
+        field(&mut hasher, prompt);
+        field(&mut hasher, parameters);
+        hasher.finalize().into()
     }
 
     /// The places and keys of all full blocks of `tokens`, from the root.

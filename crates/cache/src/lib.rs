@@ -13,6 +13,7 @@ pub mod clock;
 pub mod cost;
 pub mod keys;
 pub mod pool;
+pub mod store;
 pub mod tree;
 
 pub use clock::{Clock, SystemClock};
