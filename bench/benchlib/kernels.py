@@ -12,6 +12,8 @@ from statistics import median
 from benchlib.host import run
 from benchlib.report import Metric
 
+BANDWIDTH = "decode at 0, of the memory bandwidth"
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -30,6 +32,7 @@ class Plan:
     def metrics(self):
         yield from (Metric(prefill(n), "tokens/s") for n in self.prompts)
         yield from (Metric(decode(n), "tokens/s") for n in self.depths)
+        yield Metric(BANDWIDTH, "%", compared=False)
         yield from (Metric(step(n), "ms", lower=True) for n in self.rows)
         yield from (Metric(step_ratio(n), "", compared=False) for n in self.rows if n > 1)
 
@@ -80,6 +83,7 @@ class Foretoken:
         results = {prefill(row["tokens"]): row["tokens_per_second"] for row in answer["prefill"]}
         results |= {decode(row["depth"]): row["tokens_per_second"] for row in answer["decode"]}
         results |= {step(row["rows"]): row["ms"] for row in answer["steps"]}
+        results[BANDWIDTH] = 100 * answer["decode_of_bandwidth"]
         self.ceilings = answer.get("ceilings")
         return with_ratios(results)
 

