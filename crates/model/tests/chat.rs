@@ -223,7 +223,7 @@ fn control_tokens(source: &str, input: &ChatInput) -> Vec<String> {
 }
 
 const CHATML_LIKE: &str =
-    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}";
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>{% endfor %}";
 
 #[test]
 fn only_the_templates_own_control_tokens_become_ids() {

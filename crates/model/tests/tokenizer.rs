@@ -3,7 +3,7 @@
 
 mod tokenizer_fixtures;
 
-use foretoken_model::tokenizer::Tokenizer;
+use foretoken_model::tokenizer::{TokenKind, Tokenizer};
 use tokenizer_fixtures::{bpe, corpus, expected, hash, smollm2, spm};
 
 /// Fails with the first lines whose ids differ.
@@ -99,9 +99,14 @@ fn every_line_comes_back_from_its_ids() {
 #[test]
 fn every_line_comes_back_from_its_sentencepiece_ids() {
     let tokenizer = spm();
-    // A `▁` of the text itself can't be told from a space.
+    // A `▁` of the text itself can't be told from a space, and as in llama.cpp a space is put behind every
+    // user-defined token, never taken off again.
+    let has_user_defined = |ids: &[u32]| ids.iter().any(|id| tokenizer.token_kind(*id) == TokenKind::UserDefined);
     for line in corpus().iter().filter(|line| !line.contains('▁')) {
-        assert_eq!(&tokenizer.decode(&tokenizer.encode(line, false, false), false), line);
+        let ids = tokenizer.encode(line, false, false);
+        if !has_user_defined(&ids) {
+            assert_eq!(&tokenizer.decode(&ids, false), line);
+        }
     }
 }
 

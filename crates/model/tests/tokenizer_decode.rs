@@ -11,9 +11,9 @@ fn chunks() -> impl Strategy<Value = Vec<Vec<u8>>> {
     let lead_and_tail =
         prop::sample::select(vec![0xC2u8, 0xE0, 0xED, 0xEF, 0xF0, 0xF4, 0x80, 0x9F, 0xA0, 0xBF, b'a']);
     let hard = prop::collection::vec(lead_and_tail, 0..6);
-    let any = prop::collection::vec(any::<u8>(), 0..5);
+    let garbage = prop::collection::vec(any::<u8>(), 0..5);
     let text = any::<String>().prop_map(String::into_bytes);
-    let whole = prop::collection::vec(prop_oneof![hard, any, text], 0..12);
+    let whole = prop::collection::vec(prop_oneof![hard, garbage, text], 0..12);
     (whole, prop::collection::vec(1usize..5, 1..20)).prop_map(|(pieces, sizes)| {
         let bytes: Vec<u8> = pieces.concat();
         let mut sizes = sizes.into_iter().cycle();

@@ -40,17 +40,37 @@ macro_rules! tiktoken_like {
 const LLAMA_3: &str = tiktoken_like!(r"\p{N}{1,3}");
 const QWEN_2: &str = tiktoken_like!(r"\p{N}");
 
-/// Letters of alphabets with upper and lower case.
+/// Letters of alphabets with upper and lower case. Escaped, since these characters don't survive normalisation.
 const DEEPSEEK_LLM_LETTERS: &str = concat!(
-    r"\s?[A-Za-zµÀ-ÖØ-öø-ƺƼ-ƿǄ-ʓʕ-ʯͰ-ͳͶͷͻ-ͽͿΆΈ-ΊΌΎ-ΡΣ-ϵϷ-ҁҊ-ԯԱ-ՖႠ-ჅᎠ-Ᏽᏸ-ᏽᲐ-ᲺᲽ-Ჿᴀ-ᴫᵫ-ᵷᵹ-ᶚḀ-ἕἘ-Ἕἠ-ὅὈ-Ὅὐ-ὗὙὛὝ",
-    r"Ὗ-ώᾀ-ᾴᾶ-ᾼιῂ-ῄῆ-ῌῐ-ΐῖ-Ίῠ-Ῥῲ-ῴῶ-ῼℂℇℊ-ℓℕℙ-ℝℤΩℨK-ℭℯ-ℴℹℼ-ℿⅅ-ⅉⅎↃↄⰀ-ⱻⱾ-ⳤⳫ-ⳮⳲⳳꙀ-ꙭꚀ-ꚛꜢ-ꝯꝱ-ꞇꞋ-ꞎꭰ-ꮿﬀ-ﬆﬓ-ﬗＡ-Ｚａ-ｚ𐐀-𐑏𐒰-𐓓𐓘-𐓻",
-    r"𐲀-𐲲𐳀-𐳲𑢠-𑣟𞤀-𞥃]+"
+    r"\s?[A-Za-z\x{B5}\x{C0}-\x{D6}\x{D8}-\x{F6}\x{F8}-\x{1BA}\x{1BC}-\x{1BF}\x{1C4}-\x{293}",
+    r"\x{295}-\x{2AF}\x{370}-\x{373}\x{376}\x{377}\x{37B}-\x{37D}\x{37F}\x{386}\x{388}-\x{38A}\x{38C}",
+    r"\x{38E}-\x{3A1}\x{3A3}-\x{3F5}\x{3F7}-\x{481}\x{48A}-\x{52F}\x{531}-\x{556}\x{10A0}-\x{10C5}",
+    r"\x{13A0}-\x{13F5}\x{13F8}-\x{13FD}\x{1C90}-\x{1CBA}\x{1CBD}-\x{1CBF}\x{1D00}-\x{1D2B}",
+    r"\x{1D6B}-\x{1D77}\x{1D79}-\x{1D9A}\x{1E00}-\x{1F15}\x{1F18}-\x{1F1D}\x{1F20}-\x{1F45}",
+    r"\x{1F48}-\x{1F4D}\x{1F50}-\x{1F57}\x{1F59}\x{1F5B}\x{1F5D}\x{1F5F}-\x{1F7D}\x{1F80}-\x{1FB4}",
+    r"\x{1FB6}-\x{1FBC}\x{1FBE}\x{1FC2}-\x{1FC4}\x{1FC6}-\x{1FCC}\x{1FD0}-\x{1FD3}\x{1FD6}-\x{1FDB}",
+    r"\x{1FE0}-\x{1FEC}\x{1FF2}-\x{1FF4}\x{1FF6}-\x{1FFC}\x{2102}\x{2107}\x{210A}-\x{2113}\x{2115}",
+    r"\x{2119}-\x{211D}\x{2124}\x{2126}\x{2128}\x{212A}-\x{212D}\x{212F}-\x{2134}\x{2139}",
+    r"\x{213C}-\x{213F}\x{2145}-\x{2149}\x{214E}\x{2183}\x{2184}\x{2C00}-\x{2C7B}\x{2C7E}-\x{2CE4}",
+    r"\x{2CEB}-\x{2CEE}\x{2CF2}\x{2CF3}\x{A640}-\x{A66D}\x{A680}-\x{A69B}\x{A722}-\x{A76F}",
+    r"\x{A771}-\x{A787}\x{A78B}-\x{A78E}\x{AB70}-\x{ABBF}\x{FB00}-\x{FB06}\x{FB13}-\x{FB17}",
+    r"\x{FF21}-\x{FF3A}\x{FF41}-\x{FF5A}\x{10400}-\x{1044F}\x{104B0}-\x{104D3}\x{104D8}-\x{104FB}",
+    r"\x{10C80}-\x{10CB2}\x{10CC0}-\x{10CF2}\x{118A0}-\x{118DF}\x{1E900}-\x{1E943}]+",
 );
 
 const DEEPSEEK_V3: &str = concat!(
     r##"[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+|"##,
     r" ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+"
 );
+
+/// The pattern with its categories as of Unicode 15.1, which is llama.cpp's: characters that were assigned later
+/// belong to none, and a newer `regex` crate doesn't change ids.
+fn of_unicode_15(pattern: &str) -> String {
+    let categories = ["L", "M", "N", "P", "S"];
+    categories.iter().fold(pattern.to_owned(), |pattern, name| {
+        pattern.replace(&format!(r"\p{{{name}}}"), &format!(r"[\p{{{name}}}&&\p{{Age=15.1}}]"))
+    })
+}
 
 /// Whether the pre-tokenizer's models start with BOS unless the file says otherwise.
 pub(super) fn wants_bos(pre: &str) -> bool {
@@ -104,19 +124,25 @@ impl Splitter {
             "deepseek-llm" => &[
                 (r"[\r\n]", Never),
                 (DEEPSEEK_LLM_LETTERS, Never),
-                (r"\s?[[!-/:-~！-／：-～‘-‟　-。]--\s]+", Never),
+                (
+                    r"\s?[[!-/:-~\x{FF01}-\x{FF0F}\x{FF1A}-\x{FF5E}\x{2018}-\x{201F}\x{3000}-\x{3002}]--\s]+",
+                    Never,
+                ),
                 (r"\s+$", Never),
-                (r"[[一-龥ࠀ-一가-퟿]--\s]+", Never),
+                (r"[[\x{4E00}-\x{9FA5}\x{800}-\x{4E00}\x{AC00}-\x{D7FF}]--\s]+", Never),
                 (r"\p{N}+", Never),
             ],
-            "deepseek-v3" => {
-                &[(r"\p{N}{1,3}", Never), (r"[一-龥぀-ゟ゠-ヿ]+", Never), (DEEPSEEK_V3, UnlessLineBreak)]
-            }
+            "deepseek-v3" => &[
+                (r"\p{N}{1,3}", Never),
+                (r"[\x{4E00}-\x{9FA5}\x{3040}-\x{309F}\x{30A0}-\x{30FF}]+", Never),
+                (DEEPSEEK_V3, UnlessLineBreak),
+            ],
             "gemma4" => &[(r"[^\n]+|\n+", Never)],
             other => return Err(TokenizerError::PreTokenizer { name: other.to_owned() }),
         };
         let stages = stages.iter().map(|(pattern, gives_back)| {
-            let regex = Regex::new(pattern).map_err(|error| TokenizerError::Build(error.to_string()))?;
+            let regex = Regex::new(&of_unicode_15(pattern))
+                .map_err(|error| TokenizerError::Build(error.to_string()))?;
             Ok(Stage { regex, gives_back: *gives_back })
         });
         Ok(Splitter { stages: stages.collect::<Result<_, TokenizerError>>()? })

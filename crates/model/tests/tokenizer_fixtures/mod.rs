@@ -13,17 +13,17 @@ fn read(name: &str) -> String {
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-pub fn json(text: &str) -> Value {
+pub(crate) fn json(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
 }
 
 /// The lines of the corpus; they may contain line breaks.
-pub fn corpus() -> Vec<String> {
+pub(crate) fn corpus() -> Vec<String> {
     read("corpus.jsonl").lines().map(|line| json(line).as_str().unwrap_or_default().to_owned()).collect()
 }
 
 /// llama.cpp's hash for each line.
-pub fn expected(column: &str) -> Vec<u32> {
+pub(crate) fn expected(column: &str) -> Vec<u32> {
     let table = read("expected.tsv");
     let mut rows = table.lines().map(|row| row.split('\t'));
     let position = rows.next().and_then(|mut names| names.position(|name| name == column));
@@ -33,12 +33,12 @@ pub fn expected(column: &str) -> Vec<u32> {
 }
 
 /// FNV-1a over the ids' bytes, as `make.py` computes it.
-pub fn hash(ids: &[u32]) -> u32 {
+pub(crate) fn hash(ids: &[u32]) -> u32 {
     let bytes = ids.iter().flat_map(|id| id.to_le_bytes());
     bytes.fold(0x811C_9DC5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
 }
 
-pub fn gguf(writer: GgufWriter) -> Gguf {
+pub(crate) fn gguf(writer: GgufWriter) -> Gguf {
     let bytes = writer.meta("general.architecture", Meta::Str("llama".into())).finish();
     Gguf::from_bytes("vocabulary.gguf", bytes).unwrap_or_else(|error| panic!("{error}"))
 }
@@ -59,12 +59,12 @@ fn vocabulary(model: &str, file: &Value) -> GgufWriter {
 }
 
 /// The small byte-level vocabulary with the given pre-tokenizer.
-pub fn bpe_gguf(pre: &str) -> Gguf {
+pub(crate) fn bpe_gguf(pre: &str) -> Gguf {
     bpe_gguf_with(pre, "<s>", "</s>", &[])
 }
 
 /// The same with other BOS and EOS and further control tokens.
-pub fn bpe_gguf_with(pre: &str, bos: &str, eos: &str, control: &[&str]) -> Gguf {
+pub(crate) fn bpe_gguf_with(pre: &str, bos: &str, eos: &str, control: &[&str]) -> Gguf {
     let mut file = json(&read("bpe.json"));
     for text in [bos, eos].iter().chain(control) {
         if let (false, Value::Array(tokens)) =
@@ -84,23 +84,23 @@ pub fn bpe_gguf_with(pre: &str, bos: &str, eos: &str, control: &[&str]) -> Gguf 
     gguf(writer)
 }
 
-pub fn build(gguf: &Gguf) -> Tokenizer {
+pub(crate) fn build(gguf: &Gguf) -> Tokenizer {
     Tokenizer::from_gguf(gguf).unwrap_or_else(|error| panic!("{error}"))
 }
 
-pub fn bpe(pre: &str) -> Tokenizer {
+pub(crate) fn bpe(pre: &str) -> Tokenizer {
     build(&bpe_gguf(pre))
 }
 
 /// A small SentencePiece-style vocabulary.
-pub fn spm() -> Tokenizer {
+pub(crate) fn spm() -> Tokenizer {
     let file = json(&read("spm.json"));
     let scores = Meta::f32s(numbers(&file["scores"]).iter().map(|n| *n as f32));
     build(&gguf(vocabulary("llama", &file).meta("tokenizer.ggml.scores", scores)))
 }
 
 /// SmolLM2's own, from `FORETOKEN_TEST_MODEL`.
-pub fn smollm2() -> Tokenizer {
+pub(crate) fn smollm2() -> Tokenizer {
     let path = std::env::var_os("FORETOKEN_TEST_MODEL").map(PathBuf::from);
     let path = path.unwrap_or_else(|| {
         panic!(
