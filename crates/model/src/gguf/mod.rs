@@ -25,6 +25,7 @@ use std::sync::OnceLock;
 use part::Part;
 
 pub use error::GgufError;
+pub(crate) use split::split_names;
 pub use tensor::TensorInfo;
 pub use value::{Array, Value, ValueType};
 

@@ -15,6 +15,17 @@ const PARTS_MAX: u64 = 1_000;
 /// Missing parts that an error names before it only counts them.
 const NAMED_MAX: usize = 5;
 
+/// The names of all files of a split model, if `first` is the name of its first.
+pub(crate) fn split_names(first: &str) -> Option<Vec<String>> {
+    let (prefix, count) = first.strip_suffix(".gguf")?.rsplit_once("-00001-of-")?;
+    let count: u64 = count.parse().ok().filter(|count| (2..=PARTS_MAX).contains(count))?;
+    (first == part_name(prefix, 1, count)).then(|| (1..=count).map(|n| part_name(prefix, n, count)).collect())
+}
+
+fn part_name(prefix: &str, number: u64, count: u64) -> String {
+    format!("{prefix}-{number:05}-of-{count:05}.gguf")
+}
+
 /// Opens the parts that follow `first`, if it is one of several.
 pub(super) fn open_rest(first: &Part) -> Result<Vec<Part>, GgufError> {
     let count = integer(first, COUNT_KEY)?.unwrap_or(1);
@@ -28,12 +39,12 @@ pub(super) fn open_rest(first: &Part) -> Result<Vec<Part>, GgufError> {
     let number = integer(first, NUMBER_KEY)?.unwrap_or(0);
     let Some(prefix) = prefix(&first.path, number + 1, count) else {
         return Err(fault(format!(
-            "it is part {} of {count}, so its name must end with -{:05}-of-{count:05}.gguf",
+            "it is part {} of {count}, so its name must end with {}",
             number + 1,
-            number + 1
+            part_name("", number + 1, count)
         )));
     };
-    let name = |number: u64| PathBuf::from(format!("{prefix}-{number:05}-of-{count:05}.gguf"));
+    let name = |number: u64| PathBuf::from(part_name(&prefix, number, count));
     if number != 0 {
         let path = first.path.clone();
         return Err(GgufError::NotFirstPart { path, number: number + 1, count, first: name(1) });
@@ -81,8 +92,7 @@ fn integer(part: &Part, key: &str) -> Result<Option<u64>, GgufError> {
 
 /// The path without `-00001-of-00003.gguf`, if it ends so for these numbers.
 fn prefix(path: &Path, number: u64, count: u64) -> Option<String> {
-    let ending = format!("-{number:05}-of-{count:05}.gguf");
-    path.to_str()?.strip_suffix(&ending).map(str::to_owned)
+    path.to_str()?.strip_suffix(&part_name("", number, count)).map(str::to_owned)
 }
 
 fn list(paths: &[PathBuf]) -> String {
