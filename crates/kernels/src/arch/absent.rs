@@ -1,30 +1,14 @@
-//! The x86-64 tokens on other processors: types that have no values.
+//! The x86-64 tokens on other processors: they are never made, and have plain Rust's operations in name only.
 
-use super::Kernel;
-use crate::tile::{Format, TileCall};
+use super::Scalar;
 
-macro_rules! absent {
-    ($name:ident) => {
-        /// An instruction set that this processor family doesn't have.
-        #[derive(Clone, Copy)]
-        pub(crate) enum $name {}
+pub(crate) type Avx2 = Scalar;
+pub(crate) type AvxVnni = Scalar;
+pub(crate) type Avx512 = Scalar;
 
-        impl $name {
-            pub(crate) fn new() -> Option<Self> {
-                None
-            }
-
-            pub(crate) unsafe fn tile<F: Format>(self, _: &TileCall, _: usize) -> usize {
-                match self {}
-            }
-
-            pub(crate) fn enter<K: Kernel>(self, _: K) -> K::Out {
-                match self {}
-            }
-        }
-    };
+impl Scalar {
+    /// The answer to every question for an x86-64 instruction set.
+    pub(crate) fn new() -> Option<Self> {
+        None
+    }
 }
-
-absent!(Avx2);
-absent!(AvxVnni);
-absent!(Avx512);
