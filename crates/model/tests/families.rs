@@ -7,9 +7,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use foretoken_kernels::compute::Compute;
-use foretoken_kernels::isa::Isa;
 use foretoken_kernels::kv::{BLOCK_TOKENS, KvView};
+use foretoken_kernels::{Compute, Isa};
 use foretoken_model::Model;
 use foretoken_model::gguf::Gguf;
 use foretoken_model::step::{SeqStep, WantLogits};
