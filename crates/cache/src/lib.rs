@@ -1,2 +1,26 @@
-//! cache
+//! The context cache: what was computed once for a prefix of tokens is kept and found again.
+//!
+//! The unit is a **block**: what resuming after 64 tokens needs, as opaque bytes of a [`BlockLayout`]. A block
+//! is named by a [`BlockKey`] that says which tenant, which model and which tokens led to it, so equal keys
+//! mean equal bytes. Blocks live in a bounded [`BlockPool`] in memory.
+//!
+//! This crate does not know what the bytes mean, runs no model and speaks no HTTP. Its invariant is law 3 of
+//! the design: an entry that is absent, torn, foreign or late is a miss, counted under a name; it is never an
+//! error for the caller and never a wrong answer.
 #![forbid(unsafe_code)]
+
+pub mod clock;
+pub mod cost;
+pub mod keys;
+pub mod pool;
+pub mod store;
+pub mod tree;
+
+pub use clock::{Clock, SystemClock};
+pub use cost::RecomputeCost;
+pub use keys::{BlockKey, Fingerprint, Place, Scope, ScopeId, ServerSecret};
+pub use pool::{BlockLayout, BlockPool, Evictable, OpenBlock, PoolCounts, SealedBlock};
+pub use tree::{Inserted, Match, PrefixTree};
+
+/// Tokens in a full block.
+pub const BLOCK_TOKENS: usize = 64;

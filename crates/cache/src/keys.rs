@@ -1,0 +1,332 @@
+//! Names of blocks: which tenant, which model, which tokens.
+//!
+//! A key chains over its parent's key, so it names a whole prefix and not only 64 tokens. It begins with a
+//! secret that only this server can derive, so a tenant that guesses another one's prompt still gets other
+//! keys. The invariant: every field that is hashed is preceded by its length, so no two different inputs feed
+//! the hash the same bytes. Keys alone decide nothing: whoever finds a block compares its token ids too.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::BLOCK_TOKENS;
+
+const TAG_BLOCK: &str = "foretoken block v1";
+const TAG_RESPONSE: &str = "foretoken response v1";
+const TAG_ROOT: &str = "foretoken root v1";
+const TAG_FINGERPRINT: &str = "foretoken fingerprint v1";
+const CONTEXT_TENANT: &str = "foretoken 2026-11 tenant secret v1";
+const CONTEXT_SCOPE_ID: &str = "foretoken 2026-11 scope id v1";
+
+macro_rules! digest_type {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name([u8; 32]);
+
+        impl $name {
+            /// The 32 bytes as they are stored.
+            pub const fn from_bytes(bytes: [u8; 32]) -> Self {
+                Self(bytes)
+            }
+
+            /// The 32 bytes to store.
+            pub const fn as_bytes(&self) -> &[u8; 32] {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{}({self})", stringify!($name))
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = DigestError;
+
+            /// Reads exactly 64 lower-case hexadecimal digits.
+            fn from_str(text: &str) -> Result<Self, DigestError> {
+                parse_hex(text).map(Self).ok_or_else(|| DigestError { text: text.chars().take(80).collect() })
+            }
+        }
+    };
+}
+
+digest_type! {
+    /// The name of a block: 32 bytes of BLAKE3 over secret, fingerprint, parent and tokens.
+    BlockKey
+}
+
+digest_type! {
+    /// Everything about a model that decides a block's bytes: weights, tokenizer, KV type, layout, numerics.
+    Fingerprint
+}
+
+digest_type! {
+    /// A public name for a [`Scope`], by which its entries can be listed or deleted. Reveals no secret.
+    ScopeId
+}
+
+/// A text that is no digest.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("expected 64 lower-case hexadecimal digits, got {text:?}")]
+pub struct DigestError {
+    text: String,
+}
+
+impl Fingerprint {
+    /// Hashes named parts, in the order given. Another order, name or value is another fingerprint.
+    pub fn of(parts: &[(&str, &[u8])]) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        field(&mut hasher, TAG_FINGERPRINT.as_bytes());
+        for (name, value) in parts {
+            field(&mut hasher, name.as_bytes());
+            field(&mut hasher, value);
+        }
+        Self(hasher.finalize().into())
+    }
+}
+
+/// The server's own secret, from which every tenant's is derived. Whoever holds it can name any block.
+#[derive(Clone)]
+pub struct ServerSecret([u8; 32]);
+
+impl ServerSecret {
+    /// Takes the secret as it was generated or read from the server's key file.
+    pub const fn new(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// The scope of one tenant (or one declared shared scope) for one model.
+    pub fn scope(&self, tenant: &str, fingerprint: Fingerprint) -> Scope {
+        let mut material = blake3::Hasher::new_derive_key(CONTEXT_TENANT);
+        field(&mut material, &self.0);
+        field(&mut material, tenant.as_bytes());
+        let secret: [u8; 32] = material.finalize().into();
+
+        let mut id = blake3::Hasher::new_derive_key(CONTEXT_SCOPE_ID);
+        field(&mut id, &secret);
+        field(&mut id, fingerprint.as_bytes());
+
+        let mut root = blake3::Hasher::new();
+        field(&mut root, TAG_ROOT.as_bytes());
+        field(&mut root, &secret);
+        field(&mut root, fingerprint.as_bytes());
+
+        Scope {
+            secret,
+            fingerprint,
+            id: ScopeId(id.finalize().into()),
+            root: BlockKey(root.finalize().into()),
+        }
+    }
+}
+
+impl fmt::Debug for ServerSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ServerSecret(…)")
+    }
+}
+
+/// One tenant with one model: the boundary that no block crosses.
+#[derive(Clone)]
+pub struct Scope {
+    secret: [u8; 32],
+    fingerprint: Fingerprint,
+    id: ScopeId,
+    root: BlockKey,
+}
+
+impl Scope {
+    /// The model's fingerprint.
+    pub fn fingerprint(&self) -> Fingerprint {
+        self.fingerprint
+    }
+
+    /// The name by which entries of this scope can be listed or deleted.
+    pub fn id(&self) -> ScopeId {
+        self.id
+    }
+
+    /// Where a sequence's first block stands.
+    pub fn root(&self) -> Place {
+        Place { parent: self.root, depth: 0 }
+    }
+
+    /// The key of the block that holds `tokens` at `place`.
+    pub fn key(&self, place: Place, tokens: &[u32; BLOCK_TOKENS]) -> BlockKey {
+        let mut ids = [0u8; BLOCK_TOKENS * 4];
+        for (bytes, token) in ids.chunks_exact_mut(4).zip(tokens) {
+            bytes.copy_from_slice(&token.to_le_bytes());
+        }
+        let mut hasher = blake3::Hasher::new();
+        field(&mut hasher, TAG_BLOCK.as_bytes());
+        field(&mut hasher, &self.secret);
+        field(&mut hasher, self.fingerprint.as_bytes());
+        field(&mut hasher, place.parent.as_bytes());
+        field(&mut hasher, &ids);
+        BlockKey(hasher.finalize().into())
+    }
+
+    /// The name of a request whose prompt and parameters were brought into a canonical form.
+    pub(crate) fn response_key(&self, prompt: &[u8], parameters: &[u8]) -> [u8; 32] {
+        let mut hasher = blake3::Hasher::new();
+        field(&mut hasher, TAG_RESPONSE.as_bytes());
+        field(&mut hasher, &self.secret);
+        field(&mut hasher, self.fingerprint.as_bytes());
+        field(&mut hasher, prompt);
+        field(&mut hasher, parameters);
+        hasher.finalize().into()
+    }
+
+    /// The places and keys of all full blocks of `tokens`, from the root.
+    pub fn chain<'a>(&'a self, tokens: &'a [u32]) -> impl Iterator<Item = (Place, BlockKey)> + 'a {
+        let (blocks, _) = tokens.as_chunks::<BLOCK_TOKENS>();
+        blocks.iter().scan(self.root(), |place, block| {
+            let at = *place;
+            let key = self.key(at, block);
+            *place = at.child(key);
+            Some((at, key))
+        })
+    }
+}
+
+impl fmt::Debug for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Scope({})", self.id)
+    }
+}
+
+/// Where a block stands in its prefix: after which block, and after how many.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// Key of the block before, or the scope's root key.
+    pub parent: BlockKey,
+    /// Full blocks before this one.
+    pub depth: u32,
+}
+
+impl Place {
+    /// The place right after the block `key`, which stands here.
+    pub fn child(self, key: BlockKey) -> Place {
+        Place { parent: key, depth: self.depth + 1 }
+    }
+
+    /// Tokens before this place.
+    pub fn tokens_before(self) -> usize {
+        self.depth as usize * BLOCK_TOKENS
+    }
+}
+
+fn field(hasher: &mut blake3::Hasher, bytes: &[u8]) {
+    hasher.update(&(bytes.len() as u64).to_le_bytes());
+    hasher.update(bytes);
+}
+
+fn parse_hex(text: &str) -> Option<[u8; 32]> {
+    let digits = text.as_bytes();
+    if digits.len() != 64 {
+        return None;
+    }
+    let mut bytes = [0u8; 32];
+    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
+        *byte = nibble(pair[0])? << 4 | nibble(pair[1])?;
+    }
+    Some(bytes)
+}
+
+fn nibble(digit: u8) -> Option<u8> {
+    match digit {
+        b'0'..=b'9' => Some(digit - b'0'),
+        b'a'..=b'f' => Some(digit - b'a' + 10),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scope(secret: u8, tenant: &str, model: &[u8]) -> Scope {
+        ServerSecret::new([secret; 32]).scope(tenant, Fingerprint::of(&[("weights", model)]))
+    }
+
+    fn tokens() -> [u32; BLOCK_TOKENS] {
+        std::array::from_fn(|i| i as u32)
+    }
+
+    #[test]
+    fn the_same_prefix_has_the_same_key() {
+        let (a, b) = (scope(1, "alice", b"m"), scope(1, "alice", b"m"));
+        assert_eq!(a.key(a.root(), &tokens()), b.key(b.root(), &tokens()));
+    }
+
+    #[test]
+    fn every_part_of_a_key_changes_it() {
+        let base = scope(1, "alice", b"m");
+        let key = base.key(base.root(), &tokens());
+        for other in [scope(2, "alice", b"m"), scope(1, "bob", b"m"), scope(1, "alice", b"n")] {
+            assert_ne!(key, other.key(base.root(), &tokens()), "{other:?}");
+        }
+        assert_ne!(key, base.key(base.root().child(key), &tokens()), "parent");
+        for at in 0..BLOCK_TOKENS {
+            let mut changed = tokens();
+            changed[at] ^= 1;
+            assert_ne!(key, base.key(base.root(), &changed), "token {at}");
+        }
+    }
+
+    #[test]
+    fn tenants_share_neither_root_nor_id() {
+        let (a, b) = (scope(1, "alice", b"m"), scope(1, "bob", b"m"));
+        assert_ne!(a.root(), b.root());
+        assert_ne!(a.id(), b.id());
+    }
+
+    #[test]
+    fn where_a_field_ends_is_part_of_the_hash() {
+        assert_ne!(Fingerprint::of(&[("a", b"bc")]), Fingerprint::of(&[("ab", b"c")]));
+        assert_ne!(Fingerprint::of(&[("a", b""), ("b", b"")]), Fingerprint::of(&[("a", b"b")]));
+    }
+
+    #[test]
+    fn a_chain_names_each_full_block_and_no_other() {
+        let scope = scope(1, "alice", b"m");
+        let prompt: Vec<u32> = (0..150).collect();
+        let chain: Vec<_> = scope.chain(&prompt).collect();
+        assert_eq!(chain.len(), 2);
+        let second: [u32; BLOCK_TOKENS] = std::array::from_fn(|i| 64 + i as u32);
+        assert_eq!(chain[1].0, scope.root().child(chain[0].1));
+        assert_eq!(chain[1].1, scope.key(chain[1].0, &second));
+        assert_eq!(chain[1].0.tokens_before(), 64);
+    }
+
+    #[test]
+    fn a_key_survives_being_written_as_text() {
+        let scope = scope(1, "alice", b"m");
+        let key = scope.key(scope.root(), &tokens());
+        assert_eq!(key.to_string().parse(), Ok(key));
+    }
+
+    #[test]
+    fn text_that_is_no_key_is_refused() {
+        for text in ["", "00", &"g".repeat(64), &"A".repeat(64), &"0".repeat(65), &"é".repeat(32)] {
+            assert!(text.parse::<BlockKey>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn secrets_stay_out_of_debug_output() {
+        let secret = ServerSecret::new([0xab; 32]);
+        let scope = secret.scope("alice", Fingerprint::of(&[]));
+        let shown = format!("{secret:?} {scope:?}");
+        let hidden: String = scope.secret.iter().map(|b| format!("{b:02x}")).collect();
+        assert!(!shown.contains("abab") && !shown.contains(&hidden), "{shown}");
+    }
+}

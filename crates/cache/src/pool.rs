@@ -1,0 +1,444 @@
+//! The blocks in memory: a bounded number of equal slots, each in one state at a time.
+//!
+//! A block's state is its type. [`OpenBlock`] is exclusive and writable; [`SealedBlock`] is immutable and
+//! shared by reference count; [`Evictable`] is the proof that nobody else holds the block, and the only way
+//! to take a sealed block's memory while it is cached. Dropping the last handle returns the slot, on any
+//! thread, so nothing leaks on any path. The invariant: `free + open + sealed == capacity`, always.
+//!
+//! The pool does not know which prefix a block belongs to beyond what was sealed into it, and it evicts
+//! nothing itself: see [`tree`](crate::tree) for who goes first.
+
+use std::fmt;
+use std::ops::{Deref, DerefMut};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::BLOCK_TOKENS;
+use crate::keys::{BlockKey, Place, Scope};
+
+/// Alignment of every block's first byte, so that a kernel may use whole cache lines.
+pub const BLOCK_ALIGN_BYTES: usize = 64;
+
+/// The size of a block. What the bytes mean is the model's business.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BlockLayout {
+    /// Bytes of one block of [`BLOCK_TOKENS`] tokens.
+    pub bytes: usize,
+}
+
+/// A snapshot of how many slots are in which state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PoolCounts {
+    /// Slots in all.
+    pub capacity: usize,
+    /// Slots that [`BlockPool::open`] can still hand out.
+    pub free: usize,
+    /// Slots that are being filled.
+    pub open: usize,
+    /// Slots that hold a sealed block, however many hold that block.
+    pub sealed: usize,
+}
+
+/// A bounded set of block slots. Clones are handles on the same slots.
+#[derive(Clone)]
+pub struct BlockPool {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    layout: BlockLayout,
+    capacity: usize,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Buffers that have been in use and wait to be used again.
+    spare: Vec<Buffer>,
+    open: usize,
+    sealed: usize,
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Every update below leaves the counts consistent, so a panic elsewhere does not spoil them.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl BlockPool {
+    /// A pool of `capacity` slots. Memory is asked for when a slot is first opened, not here.
+    pub fn new(layout: BlockLayout, capacity: usize) -> Self {
+        Self { shared: Arc::new(Shared { layout, capacity, state: Mutex::default() }) }
+    }
+
+    /// The size of every block in this pool.
+    pub fn layout(&self) -> BlockLayout {
+        self.shared.layout
+    }
+
+    /// A block of zeros to fill, or `None` if all slots are taken.
+    pub fn open(&self) -> Option<OpenBlock> {
+        let spare = {
+            let mut state = self.shared.state();
+            if state.open + state.sealed == self.shared.capacity {
+                return None;
+            }
+            state.open += 1;
+            state.spare.pop()
+        };
+        let buffer = match spare {
+            Some(mut buffer) => {
+                // Equal prefixes must give equal bytes, whoever had the slot before.
+                buffer.bytes_mut().fill(0);
+                buffer
+            }
+            None => Buffer::zeroed(self.shared.layout.bytes),
+        };
+        Some(OpenBlock { slot: Slot { buffer, sealed: false, pool: self.shared.clone() } })
+    }
+
+    /// How many slots are in which state, now.
+    pub fn counts(&self) -> PoolCounts {
+        let capacity = self.shared.capacity;
+        let state = self.shared.state();
+        PoolCounts {
+            capacity,
+            free: capacity - state.open - state.sealed,
+            open: state.open,
+            sealed: state.sealed,
+        }
+    }
+}
+
+impl fmt::Debug for BlockPool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BlockPool")
+            .field("layout", &self.shared.layout)
+            .field("counts", &self.counts())
+            .finish()
+    }
+}
+
+/// Block memory whose first byte is aligned; a `Vec` alone does not promise that.
+struct Buffer {
+    storage: Vec<u8>,
+    start: usize,
+    len: usize,
+}
+
+impl Buffer {
+    fn zeroed(len: usize) -> Self {
+        let storage = vec![0u8; len + BLOCK_ALIGN_BYTES - 1];
+        let start = storage.as_ptr().align_offset(BLOCK_ALIGN_BYTES);
+        assert!(start < BLOCK_ALIGN_BYTES, "a byte pointer can always be aligned");
+        Self { storage, start, len }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        &self.storage[self.start..self.start + self.len]
+    }
+
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut self.storage[self.start..self.start + self.len]
+    }
+
+    fn empty() -> Self {
+        Self { storage: Vec::new(), start: 0, len: 0 }
+    }
+}
+
+/// A slot that is taken; gives itself back when dropped.
+struct Slot {
+    buffer: Buffer,
+    sealed: bool,
+    pool: Arc<Shared>,
+}
+
+impl Slot {
+    fn seal(&mut self) {
+        let mut state = self.pool.state();
+        state.open -= 1;
+        state.sealed += 1;
+        self.sealed = true;
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        let buffer = std::mem::replace(&mut self.buffer, Buffer::empty());
+        let mut state = self.pool.state();
+        match self.sealed {
+            true => state.sealed -= 1,
+            false => state.open -= 1,
+        }
+        state.spare.push(buffer);
+    }
+}
+
+/// A block that is being filled. Exclusive; dropping it gives the slot back.
+pub struct OpenBlock {
+    slot: Slot,
+}
+
+impl OpenBlock {
+    /// Copies another block's bytes, for copy on write.
+    ///
+    /// # Panics
+    /// If `from` has another length than this block.
+    pub fn copy_from(&mut self, from: &[u8]) {
+        self.slot.buffer.bytes_mut().copy_from_slice(from);
+    }
+
+    /// Ends writing. The block now holds what resuming after `tokens` at `place` needs.
+    ///
+    /// A block of fewer than [`BLOCK_TOKENS`] tokens has no key: it is the end of a sequence, matchable in
+    /// memory and never written to a lower tier.
+    ///
+    /// # Panics
+    /// If `tokens` is empty or longer than a block.
+    pub fn seal(mut self, scope: &Scope, place: Place, tokens: &[u32]) -> SealedBlock {
+        assert!(!tokens.is_empty() && tokens.len() <= BLOCK_TOKENS, "{} tokens in a block", tokens.len());
+        let key = <&[u32; BLOCK_TOKENS]>::try_from(tokens).ok().map(|full| scope.key(place, full));
+        self.slot.seal();
+        SealedBlock {
+            inner: Arc::new(Sealed {
+                slot: self.slot,
+                scope: scope.clone(),
+                place,
+                key,
+                tokens: tokens.into(),
+            }),
+        }
+    }
+}
+
+impl Deref for OpenBlock {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        self.slot.buffer.bytes()
+    }
+}
+
+impl DerefMut for OpenBlock {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        self.slot.buffer.bytes_mut()
+    }
+}
+
+impl fmt::Debug for OpenBlock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "OpenBlock({} bytes)", self.len())
+    }
+}
+
+struct Sealed {
+    slot: Slot,
+    scope: Scope,
+    place: Place,
+    key: Option<BlockKey>,
+    tokens: Arc<[u32]>,
+}
+
+/// A finished block: immutable, shared by reference count. Holding it is the lock that keeps it in memory.
+#[derive(Clone)]
+pub struct SealedBlock {
+    inner: Arc<Sealed>,
+}
+
+impl SealedBlock {
+    /// The tokens whose state the block holds: 1 to [`BLOCK_TOKENS`].
+    pub fn tokens(&self) -> &[u32] {
+        &self.inner.tokens
+    }
+
+    /// Where the block stands in its prefix.
+    pub fn place(&self) -> Place {
+        self.inner.place
+    }
+
+    /// Whose block it is, and of which model.
+    pub fn scope(&self) -> &Scope {
+        &self.inner.scope
+    }
+
+    /// The block's name; `None` if it is not full.
+    pub fn key(&self) -> Option<BlockKey> {
+        self.inner.key
+    }
+
+    /// The place right after this block; `None` if it is not full.
+    pub fn next(&self) -> Option<Place> {
+        self.inner.key.map(|key| self.inner.place.child(key))
+    }
+
+    /// Whether two handles are on the same memory.
+    pub fn same(&self, other: &SealedBlock) -> bool {
+        Arc::ptr_eq(&self.inner, &other.inner)
+    }
+
+    /// Whether this is the only handle. Another thread's clone can make the answer old; only
+    /// [`SealedBlock::into_evictable`] proves it.
+    pub fn is_unshared(&self) -> bool {
+        Arc::strong_count(&self.inner) == 1
+    }
+
+    /// Proves that nobody else holds the block, or hands it back.
+    ///
+    /// # Errors
+    /// Returns the block itself while another handle exists.
+    pub fn into_evictable(self) -> Result<Evictable, SealedBlock> {
+        match Arc::try_unwrap(self.inner) {
+            Ok(sealed) => Ok(Evictable { sealed }),
+            Err(inner) => Err(SealedBlock { inner }),
+        }
+    }
+
+    pub(crate) fn shared_tokens(&self) -> Arc<[u32]> {
+        self.inner.tokens.clone()
+    }
+}
+
+impl Deref for SealedBlock {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        self.inner.slot.buffer.bytes()
+    }
+}
+
+impl fmt::Debug for SealedBlock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SealedBlock")
+            .field("tokens", &self.tokens().len())
+            .field("depth", &self.place().depth)
+            .field("key", &self.key())
+            .finish()
+    }
+}
+
+/// A sealed block that nobody else holds: the proof that eviction takes.
+pub struct Evictable {
+    sealed: Sealed,
+}
+
+impl Evictable {
+    /// Gives the slot back to its pool and tells whose key it was.
+    pub fn evict(self) -> Option<BlockKey> {
+        self.sealed.key
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::keys::{Fingerprint, ServerSecret};
+
+    fn pool(capacity: usize) -> BlockPool {
+        BlockPool::new(BlockLayout { bytes: 1000 }, capacity)
+    }
+
+    fn scope() -> Scope {
+        ServerSecret::new([7; 32]).scope("t", Fingerprint::of(&[]))
+    }
+
+    fn counts(pool: &BlockPool) -> (usize, usize, usize) {
+        let PoolCounts { free, open, sealed, .. } = pool.counts();
+        (free, open, sealed)
+    }
+
+    #[test]
+    fn blocks_are_aligned_and_have_the_layouts_size() {
+        let pool = pool(3);
+        for block in [pool.open().unwrap(), pool.open().unwrap(), pool.open().unwrap()] {
+            assert_eq!(block.as_ptr() as usize % BLOCK_ALIGN_BYTES, 0);
+            assert_eq!(block.len(), 1000);
+        }
+    }
+
+    #[test]
+    fn no_more_than_capacity_can_be_open() {
+        let pool = pool(2);
+        let held = (pool.open().unwrap(), pool.open().unwrap());
+        assert!(pool.open().is_none());
+        drop(held);
+        assert!(pool.open().is_some());
+    }
+
+    #[test]
+    fn counts_follow_a_block_through_its_states() {
+        let pool = pool(2);
+        assert_eq!(counts(&pool), (2, 0, 0));
+        let open = pool.open().unwrap();
+        assert_eq!(counts(&pool), (1, 1, 0));
+        let sealed = open.seal(&scope(), scope().root(), &[1]);
+        let again = sealed.clone();
+        assert_eq!(counts(&pool), (1, 0, 1));
+        drop(sealed);
+        assert_eq!(counts(&pool), (1, 0, 1));
+        drop(again);
+        assert_eq!(counts(&pool), (2, 0, 0));
+    }
+
+    #[test]
+    fn a_reused_slot_shows_nothing_of_its_past() {
+        let pool = pool(1);
+        pool.open().unwrap().fill(0xff);
+        assert!(pool.open().unwrap().iter().all(|&byte| byte == 0));
+    }
+
+    #[test]
+    fn a_block_that_someone_holds_cannot_be_evicted() {
+        let pool = pool(1);
+        let sealed = pool.open().unwrap().seal(&scope(), scope().root(), &[1]);
+        let reader = sealed.clone();
+        let sealed = sealed.into_evictable().err().unwrap();
+        assert!(sealed.same(&reader));
+        drop(reader);
+        sealed.into_evictable().unwrap_or_else(|_| panic!("nobody else holds it")).evict();
+        assert_eq!(counts(&pool), (1, 0, 0));
+    }
+
+    #[test]
+    fn sealing_keeps_the_bytes_and_names_only_full_blocks() {
+        let (pool, scope) = (pool(2), scope());
+        let mut open = pool.open().unwrap();
+        open[999] = 42;
+        let full: Vec<u32> = (0..64).collect();
+        let full = open.seal(&scope, scope.root(), &full);
+        assert_eq!(full[999], 42);
+        assert_eq!(full.next().unwrap().parent, full.key().unwrap());
+        let part = pool.open().unwrap().seal(&scope, full.next().unwrap(), &[9]);
+        assert_eq!((part.key(), part.next(), part.place().depth), (None, None, 1));
+    }
+
+    #[test]
+    fn copy_on_write_leaves_the_original_alone() {
+        let (pool, scope) = (pool(2), scope());
+        let mut open = pool.open().unwrap();
+        open.fill(1);
+        let original = open.seal(&scope, scope.root(), &[1]);
+        let mut copy = pool.open().unwrap();
+        copy.copy_from(&original);
+        copy[0] = 2;
+        assert_eq!((original[0], copy[0], copy[1]), (1, 2, 1));
+    }
+
+    #[test]
+    fn slots_come_back_from_other_threads() {
+        let pool = pool(8);
+        std::thread::scope(|threads| {
+            for _ in 0..4 {
+                threads.spawn(|| {
+                    for _ in 0..200 {
+                        if let Some(open) = pool.open() {
+                            let sealed = open.seal(&scope(), scope().root(), &[1]);
+                            std::thread::spawn(move || drop(sealed)).join().unwrap();
+                        }
+                    }
+                });
+            }
+        });
+        assert_eq!(counts(&pool), (8, 0, 0));
+    }
+}

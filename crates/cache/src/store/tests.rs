@@ -1,0 +1,198 @@
+use std::sync::atomic::AtomicU64;
+use std::time::{Duration, SystemTime};
+
+use proptest::prelude::*;
+use tempfile::TempDir;
+
+use super::*;
+use crate::clock::SystemClock;
+use crate::keys::{Fingerprint, Scope, ServerSecret};
+
+/// A clock that tests set, in milliseconds since 1970; moves by `tick` at each reading.
+struct Wall {
+    time: Arc<AtomicU64>,
+    tick: u64,
+}
+
+impl Clock for Wall {
+    fn elapsed(&self) -> Duration {
+        Duration::from_millis(self.time.load(Relaxed))
+    }
+
+    fn wall(&self) -> SystemTime {
+        UNIX_EPOCH + Duration::from_millis(self.time.fetch_add(self.tick, Relaxed))
+    }
+}
+
+fn scope(tenant: &str) -> Scope {
+    ServerSecret::new([3; 32]).scope(tenant, Fingerprint::of(&[]))
+}
+
+fn response(prompt: &[u32], tokens: &[u32]) -> Response {
+    Response { prompt: prompt.to_vec(), tokens: tokens.to_vec(), reason: 1, logprobs: None }
+}
+
+fn open(dir: &TempDir) -> Store {
+    Store::open(dir.path(), StoreConfig::default(), Arc::new(SystemClock::new()))
+}
+
+fn keep(store: &Store, tenant: &str, prompt: &[u32], tokens: &[u32]) -> ResponseKey {
+    let scope = scope(tenant);
+    let key = ResponseKey::of(&scope, prompt, b"t=0");
+    store.keep_response(key, scope.id(), &response(prompt, tokens));
+    key
+}
+
+#[test]
+fn an_answer_is_found_again_after_a_restart() {
+    let dir = TempDir::new().unwrap();
+    let key = keep(&open(&dir), "a", &[1, 2], &[3, 4]);
+    assert_eq!(open(&dir).response(&key, &[1, 2]), Some(response(&[1, 2], &[3, 4])));
+}
+
+#[test]
+fn another_tenant_or_parameter_is_another_key() {
+    let key = ResponseKey::of(&scope("a"), &[1], b"t=0");
+    assert_ne!(key, ResponseKey::of(&scope("b"), &[1], b"t=0"));
+    assert_ne!(key, ResponseKey::of(&scope("a"), &[1], b"t=1"));
+    assert_ne!(key, ResponseKey::of(&scope("a"), &[2], b"t=0"));
+}
+
+#[test]
+fn the_prompt_is_compared_even_when_the_key_matches() {
+    let dir = TempDir::new().unwrap();
+    let store = open(&dir);
+    let key = keep(&store, "a", &[1, 2], &[3]);
+    store.flush();
+    assert_eq!(store.response(&key, &[1, 9]), None);
+}
+
+#[test]
+fn a_damaged_file_is_set_aside_and_an_empty_one_takes_its_place() {
+    let dir = TempDir::new().unwrap();
+    let key = keep(&open(&dir), "a", &[1], &[2]);
+    let path = dir.path().join(FILE);
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[..64].fill(0x5a);
+    std::fs::write(&path, bytes).unwrap();
+
+    let store = open(&dir);
+    assert_eq!(store.counters().set_aside.load(Relaxed), 1);
+    assert_eq!(store.response(&key, &[1]), None);
+    let names: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert!(names.iter().any(|name| name.to_string_lossy().contains("damaged")), "{names:?}");
+    keep(&store, "a", &[1], &[2]);
+    store.flush();
+    assert!(store.response(&key, &[1]).is_some());
+}
+
+#[test]
+fn a_flipped_bit_in_a_row_is_a_miss_and_the_row_goes() {
+    let dir = TempDir::new().unwrap();
+    let key = keep(&open(&dir), "a", &[1], &[2]);
+    let db = Connection::open(dir.path().join(FILE)).unwrap();
+    db.execute("UPDATE responses SET body = CAST(x'00' || substr(body, 2) AS BLOB)", []).unwrap();
+    drop(db);
+    let store = open(&dir);
+    assert_eq!(store.response(&key, &[1]), None);
+    assert_eq!(store.counters().damaged_rows.load(Relaxed), 1);
+    store.flush();
+    assert_eq!(store.response_totals().0, 0);
+}
+
+#[test]
+fn a_folder_that_allows_no_file_means_memory_only() {
+    let dir = TempDir::new().unwrap();
+    let store =
+        Store::open(&dir.path().join("missing"), StoreConfig::default(), Arc::new(SystemClock::new()));
+    assert_eq!(store.path(), None);
+    let key = keep(&store, "a", &[1], &[2]);
+    store.flush();
+    assert!(store.response(&key, &[1]).is_some());
+}
+
+#[test]
+fn the_least_recently_used_answers_go_first() {
+    let dir = TempDir::new().unwrap();
+    let time = Arc::new(AtomicU64::new(1_000));
+    let clock = Arc::new(Wall { time: Arc::clone(&time), tick: 1 });
+    // Room for about 50 answers of 1,000 tokens.
+    let config = StoreConfig { responses_bytes_max: 200_000, ..StoreConfig::default() };
+    let store = Store::open(dir.path(), config, clock);
+    let keys: Vec<_> = (0..50).map(|i| keep(&store, "a", &[i], &[7; 990])).collect();
+    store.flush();
+    assert!(store.response(&keys[0], &[0]).is_some(), "used again");
+    store.flush();
+    keep(&store, "a", &[99], &[7; 990]);
+    store.flush();
+    assert!(store.response_totals().1 <= 200_000);
+    assert!(store.response(&keys[1], &[1]).is_none(), "the oldest unused one");
+    assert!(store.counters().evicted_bytes.load(Relaxed) > 0);
+}
+
+#[test]
+fn answers_expire() {
+    let dir = TempDir::new().unwrap();
+    let time = Arc::new(AtomicU64::new(1_000));
+    let clock = Arc::new(Wall { time: Arc::clone(&time), tick: 0 });
+    let config = StoreConfig { responses_age_ms_max: 500, ..StoreConfig::default() };
+    let store = Store::open(dir.path(), config, clock);
+    let key = keep(&store, "a", &[1], &[2]);
+    store.flush();
+    time.store(2_000, Relaxed);
+    keep(&store, "a", &[2], &[2]);
+    store.flush();
+    assert!(store.response(&key, &[1]).is_none());
+    assert_eq!(store.counters().evicted_age.load(Relaxed), 1);
+}
+
+#[test]
+fn forgetting_a_tenant_leaves_the_others() {
+    let dir = TempDir::new().unwrap();
+    let store = open(&dir);
+    let (a, b) = (keep(&store, "a", &[1], &[2]), keep(&store, "b", &[1], &[2]));
+    store.forget_responses(Some(scope("a").id()));
+    assert!(store.response(&a, &[1]).is_none());
+    assert!(store.response(&b, &[1]).is_some());
+}
+
+#[test]
+fn the_ledger_sums_by_day_and_tenant() {
+    let dir = TempDir::new().unwrap();
+    let store = open(&dir);
+    let day = 86_400_000;
+    for (time_ms, tenant, hit) in [(day, "a", 10), (day + 1, "b", 20), (2 * day, "a", 40)] {
+        store.record(LedgerRow { time_ms, tenant: tenant.into(), hit, price: 5, ..LedgerRow::default() });
+    }
+    store.flush();
+    let sums = |group_by| -> Vec<(String, u64)> {
+        store.usage(None, 0, u64::MAX, group_by).into_iter().map(|g| (g.group, g.sum.hit)).collect()
+    };
+    assert_eq!(sums(GroupBy::Day), [("1970-01-02".into(), 30), ("1970-01-03".into(), 40)]);
+    assert_eq!(sums(GroupBy::Tenant), [("a".into(), 50), ("b".into(), 20)]);
+    assert_eq!(store.usage(Some("a"), 0, 2 * day, GroupBy::None)[0].requests, 1);
+    assert_eq!(store.spent("a"), 10);
+}
+
+proptest! {
+    #[test]
+    fn an_answer_survives_being_stored(
+        prompt in prop::collection::vec(any::<u32>(), 0..200),
+        tokens in prop::collection::vec(any::<u32>(), 1..50),
+        reason in any::<u8>(),
+        with_scores in any::<bool>(),
+        top in 0usize..20,
+    ) {
+        let score = |id| StoredScore { id, logprob: -(id as f32) };
+        let logprobs = with_scores.then(|| {
+            tokens.iter().map(|&id| Alternatives { chosen: score(id), top: vec![score(id); top] }).collect()
+        });
+        let response = Response { prompt, tokens, reason, logprobs };
+        let body = responses::encode(&response);
+        prop_assert_eq!(responses::decode(&body), Some(response));
+        for cut in 0..body.len() {
+            // A torn body is refused or, at an exact boundary, is a shorter valid one; it never panics.
+            let _ = responses::decode(&body[..cut]);
+        }
+    }
+}

@@ -1,0 +1,527 @@
+//! The prefix tree over sealed blocks: which prefixes are in memory, and which of them goes first.
+//!
+//! Each tenant scope has its own root, so a walk can only meet blocks of the scope it began in. Children of a
+//! block are kept sorted by their token ids; one look at the two neighbours of a query finds the child that
+//! shares the most tokens with it, whether it matches whole, ends early (the last, unfilled block of a
+//! sequence) or branches off inside. Tokens are what is compared; keys only find the parent of a new block.
+//!
+//! The verbs, and what each changes:
+//!
+//! | verb | changes | its answer holds |
+//! |---|---|---|
+//! | [`match_prefix`](PrefixTree::match_prefix) | recency only | as long as the blocks in it are held: holding them is the lock |
+//! | [`closest`](PrefixTree::closest) | nothing | until the next change |
+//! | [`insert`](PrefixTree::insert) | adds a block | until it is evicted |
+//! | [`pin`](PrefixTree::pin), [`unpin`](PrefixTree::unpin) | when a path may be evicted | until the time given |
+//! | [`evict`](PrefixTree::evict) | removes leaves that nobody holds | for good |
+//! | [`reset`](PrefixTree::reset) | removes everything, or one scope | for good |
+//! | [`check_integrity`](PrefixTree::check_integrity) | nothing | until the next change |
+//!
+//! The invariant: a block is in the tree only while its parent is, and no block's tokens begin with those of
+//! a sibling. Not thread-safe by itself; the context cache puts a lock around it.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Bound;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::BLOCK_TOKENS;
+use crate::cost::RecomputeCost;
+use crate::keys::{BlockKey, Scope, ScopeId};
+use crate::pool::SealedBlock;
+
+/// What the tree has of a prefix. Holding it keeps its blocks in memory.
+#[derive(Debug, Clone, Default)]
+pub struct Match {
+    /// Full blocks from the root on, in order.
+    pub blocks: Vec<SealedBlock>,
+    /// A block after those that agrees only at first, and in how many tokens (1 or more, fewer than
+    /// [`BLOCK_TOKENS`]): copy it and overwrite the rest.
+    pub branch: Option<(SealedBlock, usize)>,
+}
+
+impl Match {
+    /// Tokens that need not be computed.
+    pub fn tokens(&self) -> usize {
+        self.blocks.len() * BLOCK_TOKENS + self.branch.as_ref().map_or(0, |(_, tokens)| *tokens)
+    }
+}
+
+/// The cached prefix that agrees longest with a prompt, and how it goes on: the answer to "why a miss?".
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Closest {
+    /// Tokens in which the prompt and the cached prefix agree.
+    pub agreed: usize,
+    /// The next tokens of the cached prefix, up to the end of that block. Empty if it ends there.
+    pub cached: Vec<u32>,
+}
+
+/// What became of a block that was offered to the tree.
+#[derive(Debug)]
+#[must_use]
+pub enum Inserted {
+    /// It is in the tree now.
+    Added,
+    /// The tree already has these tokens here, in this block; use it and let go of the other copy.
+    Known(SealedBlock),
+    /// Its parent is not in the tree, so nothing would ever find it. It is handed back.
+    Orphan(SealedBlock),
+}
+
+/// How many blocks the tree has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct TreeCounts {
+    /// Blocks in all.
+    pub blocks: usize,
+    /// Those of fewer than [`BLOCK_TOKENS`] tokens.
+    pub unfilled: usize,
+    /// Blocks without a block after them.
+    pub leaves: usize,
+    /// Scopes with at least one block.
+    pub scopes: usize,
+}
+
+/// A broken invariant: a bug in this crate.
+#[derive(Debug, thiserror::Error)]
+#[error("the prefix tree is inconsistent: {0}")]
+pub struct IntegrityError(String);
+
+type NodeId = u32;
+type Children = BTreeMap<Arc<[u32]>, NodeId>;
+
+/// Who is evicted first: least worth keeping, then least recently used.
+///
+/// The worth is that of greedy-dual caching (Young 1994; Cao and Irani 1997): recompute seconds saved per byte,
+/// on top of the worth of the last entry evicted when this one was last used. So a dear entry outlives cheap
+/// ones for a while and not for ever, without a clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+struct Rank {
+    /// A non-negative f64's bits, which order as the number does.
+    worth_bits: u64,
+    used: u64,
+}
+
+struct Node {
+    parent: Option<NodeId>,
+    /// `None` for the root of a scope only.
+    block: Option<SealedBlock>,
+    /// Whose root this is, and under which key.
+    root_of: Option<(ScopeId, BlockKey)>,
+    children: Children,
+    saved_s_per_byte: f64,
+    rank: Rank,
+    pinned_until: Option<Duration>,
+}
+
+/// See the [module](self).
+pub struct PrefixTree {
+    cost: RecomputeCost,
+    nodes: Vec<Option<Node>>,
+    vacant: Vec<NodeId>,
+    /// Full blocks by their key, and roots by theirs.
+    by_key: HashMap<BlockKey, NodeId>,
+    roots: HashMap<ScopeId, NodeId>,
+    leaves: BTreeSet<(Rank, NodeId)>,
+    unfilled: usize,
+    /// The worth of the last block evicted.
+    floor: f64,
+    uses: u64,
+}
+
+impl PrefixTree {
+    /// An empty tree that weighs blocks by `cost`.
+    pub fn new(cost: RecomputeCost) -> Self {
+        Self {
+            cost,
+            nodes: Vec::new(),
+            vacant: Vec::new(),
+            by_key: HashMap::new(),
+            roots: HashMap::new(),
+            leaves: BTreeSet::new(),
+            unfilled: 0,
+            floor: 0.0,
+            uses: 0,
+        }
+    }
+
+    /// Weighs blocks that are inserted from now on by newly measured costs.
+    pub fn set_cost(&mut self, cost: RecomputeCost) {
+        self.cost = cost;
+    }
+
+    /// The longest known prefix of `tokens`. Changes recency only.
+    pub fn match_prefix(&mut self, scope: &Scope, tokens: &[u32]) -> Match {
+        let (path, branch) = self.walk(scope, tokens);
+        let tip = branch.map(|(node, _)| node);
+        for &node in path.iter().chain(&tip) {
+            self.touch(node);
+        }
+        Match {
+            blocks: path.iter().map(|&node| self.block(node).clone()).collect(),
+            branch: branch.map(|(node, agreed)| (self.block(node).clone(), agreed)),
+        }
+    }
+
+    /// The known prefix that agrees longest with `tokens`, and how it goes on. Changes nothing.
+    pub fn closest(&self, scope: &Scope, tokens: &[u32]) -> Closest {
+        let (path, branch) = self.walk(scope, tokens);
+        let agreed = path.len() * BLOCK_TOKENS;
+        if let Some((node, shared)) = branch {
+            return Closest { agreed: agreed + shared, cached: self.block(node).tokens()[shared..].to_vec() };
+        }
+        // Nothing after the path agrees in even one token: show any one of the ways the cache goes on.
+        let last = path.last().copied().or_else(|| self.roots.get(&scope.id()).copied());
+        let next = last.and_then(|node| self.node(node).children.keys().next());
+        Closest { agreed, cached: next.map_or_else(Vec::new, |tokens| tokens.to_vec()) }
+    }
+
+    /// Adds a block after its parent. An unfilled block that the new one continues makes way for it.
+    pub fn insert(&mut self, block: SealedBlock) -> Inserted {
+        let place = block.place();
+        let parent = match self.by_key.get(&place.parent) {
+            Some(&parent) => parent,
+            None if place == block.scope().root() => self.add_root(block.scope()),
+            None => return Inserted::Orphan(block),
+        };
+        let siblings = &self.node(parent).children;
+        let after = from(siblings, block.tokens());
+        if let Some((tokens, &covering)) = after
+            && tokens.starts_with(block.tokens())
+        {
+            self.touch(covering);
+            return Inserted::Known(self.block(covering).clone());
+        }
+        let before = up_to(siblings, block.tokens());
+        let mut pinned_until = None;
+        if let Some((tokens, &covered)) = before
+            && block.tokens().starts_with(tokens)
+        {
+            pinned_until = self.node(covered).pinned_until;
+            self.remove_leaf(covered);
+        }
+        self.add_child(parent, block, pinned_until);
+        Inserted::Added
+    }
+
+    /// Keeps the known blocks of a prefix, its unfilled last one included, until `until` of the caller's clock;
+    /// says how many.
+    pub fn pin(&mut self, scope: &Scope, tokens: &[u32], until: Duration) -> usize {
+        self.set_pin(scope, tokens, Some(until))
+    }
+
+    /// Takes the pins of a prefix off; says how many blocks it went over.
+    pub fn unpin(&mut self, scope: &Scope, tokens: &[u32]) -> usize {
+        self.set_pin(scope, tokens, None)
+    }
+
+    /// Takes up to `wanted` blocks out, worst first, leaves first, none that is pinned at `now` or that anyone
+    /// holds. Returns how many; their slots are back in the pool.
+    pub fn evict(&mut self, wanted: usize, now: Duration) -> usize {
+        let mut evicted = 0;
+        let mut kept = Vec::new();
+        while evicted < wanted
+            && let Some((rank, node)) = self.leaves.pop_first()
+        {
+            let pinned = self.node(node).pinned_until.is_some_and(|until| now < until);
+            if pinned || !self.take_unheld(node) {
+                kept.push((rank, node));
+                continue;
+            }
+            self.floor = self.floor.max(f64::from_bits(rank.worth_bits));
+            self.unlink(node);
+            evicted += 1;
+        }
+        self.leaves.extend(kept);
+        evicted
+    }
+
+    /// Forgets every block, or one scope's, pinned or not. A block that someone holds lives on with them.
+    /// Returns how many were forgotten.
+    pub fn reset(&mut self, scope: Option<ScopeId>) -> usize {
+        let before = self.counts().blocks;
+        let roots: Vec<NodeId> = match scope {
+            Some(scope) => self.roots.get(&scope).copied().into_iter().collect(),
+            None => self.roots.values().copied().collect(),
+        };
+        for root in roots {
+            self.remove_below(root);
+        }
+        before - self.counts().blocks
+    }
+
+    /// How many blocks there are.
+    pub fn counts(&self) -> TreeCounts {
+        TreeCounts {
+            blocks: self.nodes.len() - self.vacant.len() - self.roots.len(),
+            unfilled: self.unfilled,
+            leaves: self.leaves.len(),
+            scopes: self.roots.len(),
+        }
+    }
+
+    /// Full blocks from the root on, then perhaps a node that agrees in some tokens only.
+    fn walk(&self, scope: &Scope, tokens: &[u32]) -> (Vec<NodeId>, Option<(NodeId, usize)>) {
+        let mut path = Vec::new();
+        let Some(&root) = self.roots.get(&scope.id()) else { return (path, None) };
+        let (mut at, mut rest) = (root, tokens);
+        loop {
+            let ahead = &rest[..rest.len().min(BLOCK_TOKENS)];
+            let Some((child, agreed)) = self.best_child(at, ahead) else { return (path, None) };
+            if agreed < BLOCK_TOKENS {
+                return (path, Some((child, agreed)));
+            }
+            path.push(child);
+            (at, rest) = (child, &rest[BLOCK_TOKENS..]);
+        }
+    }
+
+    /// The child that agrees with `ahead` in the most tokens (at least one): among sorted sequences it is a
+    /// neighbour of where `ahead` would stand.
+    fn best_child(&self, node: NodeId, ahead: &[u32]) -> Option<(NodeId, usize)> {
+        let children = &self.node(node).children;
+        let below = up_to(children, ahead);
+        let above = from(children, ahead);
+        let agreed = |(tokens, &child): (&Arc<[u32]>, &NodeId)| (child, common_prefix(tokens, ahead));
+        [below, above].into_iter().flatten().map(agreed).max_by_key(|&(_, n)| n).filter(|&(_, n)| n > 0)
+    }
+
+    fn touch(&mut self, id: NodeId) {
+        self.uses += 1;
+        let worth = self.floor + self.node(id).saved_s_per_byte;
+        let rank = Rank { worth_bits: worth.to_bits(), used: self.uses };
+        let old = std::mem::replace(&mut self.node_mut(id).rank, rank);
+        if self.leaves.remove(&(old, id)) {
+            self.leaves.insert((rank, id));
+        }
+    }
+
+    fn set_pin(&mut self, scope: &Scope, tokens: &[u32], until: Option<Duration>) -> usize {
+        let (mut path, branch) = self.walk(scope, tokens);
+        path.extend(branch.map(|(node, _)| node));
+        for &node in &path {
+            self.node_mut(node).pinned_until = until;
+        }
+        path.len()
+    }
+
+    fn add_root(&mut self, scope: &Scope) -> NodeId {
+        let root = self.add(Node {
+            parent: None,
+            block: None,
+            root_of: Some((scope.id(), scope.root().parent)),
+            children: BTreeMap::new(),
+            saved_s_per_byte: 0.0,
+            rank: Rank::default(),
+            pinned_until: None,
+        });
+        self.by_key.insert(scope.root().parent, root);
+        self.roots.insert(scope.id(), root);
+        root
+    }
+
+    fn add_child(&mut self, parent: NodeId, block: SealedBlock, pinned_until: Option<Duration>) {
+        let (tokens, key) = (block.shared_tokens(), block.key());
+        let saved_s = self.cost.seconds(block.place().tokens_before(), tokens.len());
+        let node = self.add(Node {
+            parent: Some(parent),
+            saved_s_per_byte: saved_s / block.len().max(1) as f64,
+            block: Some(block),
+            root_of: None,
+            children: BTreeMap::new(),
+            rank: Rank::default(),
+            pinned_until,
+        });
+        match key {
+            Some(key) => drop(self.by_key.insert(key, node)),
+            None => self.unfilled += 1,
+        }
+        let rank = self.node(parent).rank;
+        self.leaves.remove(&(rank, parent));
+        self.node_mut(parent).children.insert(tokens, node);
+        self.leaves.insert((Rank::default(), node));
+        self.touch(node);
+    }
+
+    fn add(&mut self, node: Node) -> NodeId {
+        if let Some(id) = self.vacant.pop() {
+            self.nodes[id as usize] = Some(node);
+            return id;
+        }
+        self.nodes.push(Some(node));
+        NodeId::try_from(self.nodes.len() - 1).expect("blocks are megabytes, so there are fewer than 2^32")
+    }
+
+    /// Takes the block out of a leaf if nobody else holds it, and gives its slot back. Otherwise puts it back.
+    fn take_unheld(&mut self, id: NodeId) -> bool {
+        let block = self.node_mut(id).block.take().expect("a leaf has a block");
+        let (tokens, parent) = (block.shared_tokens(), self.node(id).parent);
+        match block.into_evictable() {
+            Ok(evictable) => {
+                match evictable.evict() {
+                    Some(key) => drop(self.by_key.remove(&key)),
+                    None => self.unfilled -= 1,
+                }
+                let parent = parent.expect("only a root has no parent");
+                self.node_mut(parent).children.remove(&tokens);
+                true
+            }
+            Err(held) => {
+                self.node_mut(id).block = Some(held);
+                false
+            }
+        }
+    }
+
+    fn remove_leaf(&mut self, id: NodeId) {
+        let (rank, parent) = (self.node(id).rank, self.node(id).parent);
+        self.leaves.remove(&(rank, id));
+        let block = self.node_mut(id).block.take().expect("a leaf has a block");
+        match block.key() {
+            Some(key) => drop(self.by_key.remove(&key)),
+            None => self.unfilled -= 1,
+        }
+        let parent = parent.expect("only a root has no parent");
+        self.node_mut(parent).children.remove(block.tokens());
+        self.vacate(id);
+    }
+
+    /// Frees a node whose block and place among its siblings are gone already.
+    fn unlink(&mut self, id: NodeId) {
+        let parent = self.node(id).parent.expect("only a root has no parent");
+        self.vacate(id);
+        self.settle(parent);
+    }
+
+    /// A node that may have lost its last child becomes a leaf; a root goes.
+    fn settle(&mut self, id: NodeId) {
+        let node = self.node(id);
+        if !node.children.is_empty() {
+            return;
+        }
+        let Some((scope, key)) = node.root_of else {
+            self.leaves.insert((node.rank, id));
+            return;
+        };
+        self.roots.remove(&scope);
+        self.by_key.remove(&key);
+        self.vacate(id);
+    }
+
+    fn remove_below(&mut self, root: NodeId) {
+        let mut order = vec![root];
+        let mut next = 0;
+        while let Some(&id) = order.get(next) {
+            order.extend(self.node(id).children.values());
+            next += 1;
+        }
+        for &id in order[1..].iter().rev() {
+            self.remove_leaf(id);
+        }
+        self.settle(root);
+    }
+
+    fn vacate(&mut self, id: NodeId) {
+        self.nodes[id as usize] = None;
+        self.vacant.push(id);
+    }
+
+    fn node(&self, id: NodeId) -> &Node {
+        self.nodes[id as usize].as_ref().expect("ids are only kept while their node is")
+    }
+
+    fn node_mut(&mut self, id: NodeId) -> &mut Node {
+        self.nodes[id as usize].as_mut().expect("ids are only kept while their node is")
+    }
+
+    fn block(&self, id: NodeId) -> &SealedBlock {
+        self.node(id).block.as_ref().expect("only a root has no block")
+    }
+}
+
+impl PrefixTree {
+    /// Checks every invariant by walking all of it. Changes nothing; takes time linear in the tree.
+    ///
+    /// # Errors
+    /// Names the first thing that does not fit, which means a bug here.
+    pub fn check_integrity(&self) -> Result<(), IntegrityError> {
+        let mut seen = Seen::default();
+        for (scope, &root) in &self.roots {
+            ensure(self.node(root).block.is_none(), || format!("root of {scope} has a block"))?;
+            ensure(!self.node(root).children.is_empty(), || format!("root of {scope} is empty"))?;
+            self.check_below(root, &mut seen)?;
+        }
+        let live = self.nodes.iter().flatten().count();
+        ensure(live == seen.nodes + self.roots.len(), || format!("{live} nodes, {} reachable", seen.nodes))?;
+        ensure(self.nodes.len() - live == self.vacant.len(), || "vacant list and nodes differ".into())?;
+        ensure(self.leaves.len() == seen.leaves, || format!("{} leaves listed", self.leaves.len()))?;
+        ensure(self.unfilled == seen.unfilled, || format!("{} unfilled counted", self.unfilled))?;
+        let keys = seen.nodes - seen.unfilled + self.roots.len();
+        ensure(self.by_key.len() == keys, || format!("{} keys for {keys} nodes", self.by_key.len()))
+    }
+
+    fn check_below(&self, root: NodeId, seen: &mut Seen) -> Result<(), IntegrityError> {
+        let mut stack = vec![root];
+        while let Some(id) = stack.pop() {
+            let mut last: Option<&Arc<[u32]>> = None;
+            for (tokens, &child) in &self.node(id).children {
+                let clash = last.is_some_and(|last| tokens.starts_with(last));
+                ensure(!clash, || format!("node {child} begins with a sibling"))?;
+                last = Some(tokens);
+                self.check_child(id, tokens, child, seen)?;
+                stack.push(child);
+            }
+        }
+        Ok(())
+    }
+
+    fn check_child(
+        &self,
+        parent: NodeId,
+        at: &[u32],
+        id: NodeId,
+        seen: &mut Seen,
+    ) -> Result<(), IntegrityError> {
+        let node = self.nodes[id as usize].as_ref();
+        let node = node.ok_or_else(|| IntegrityError(format!("node {id} is linked and vacant")))?;
+        let block = node.block.as_ref().ok_or_else(|| IntegrityError(format!("node {id} has no block")))?;
+        ensure(node.parent == Some(parent), || format!("node {id} has another parent"))?;
+        ensure(block.tokens() == at, || format!("node {id} holds other tokens"))?;
+        let above = self.by_key.get(&block.place().parent) == Some(&parent);
+        ensure(above, || format!("the key above node {id} is another's"))?;
+        let leaf = node.children.is_empty();
+        ensure(leaf == self.leaves.contains(&(node.rank, id)), || format!("node {id} misfiled as leaf"))?;
+        let full = block.key().is_some();
+        ensure(full || leaf, || format!("node {id} goes on after an unfilled block"))?;
+        let keyed = block.key().is_none_or(|key| self.by_key.get(&key) == Some(&id));
+        ensure(keyed, || format!("the key of node {id} is another's"))?;
+        seen.nodes += 1;
+        seen.leaves += usize::from(leaf);
+        seen.unfilled += usize::from(!full);
+        Ok(())
+    }
+}
+
+#[derive(Default)]
+struct Seen {
+    nodes: usize,
+    leaves: usize,
+    unfilled: usize,
+}
+
+fn ensure(holds: bool, what: impl FnOnce() -> String) -> Result<(), IntegrityError> {
+    if holds { Ok(()) } else { Err(IntegrityError(what())) }
+}
+
+fn common_prefix(a: &[u32], b: &[u32]) -> usize {
+    a.iter().zip(b).take_while(|(a, b)| a == b).count()
+}
+
+/// The first child at or after where `tokens` would stand.
+fn from<'a>(children: &'a Children, tokens: &[u32]) -> Option<(&'a Arc<[u32]>, &'a NodeId)> {
+    children.range::<[u32], _>((Bound::Included(tokens), Bound::Unbounded)).next()
+}
+
+/// The last child at or before where `tokens` would stand.
+fn up_to<'a>(children: &'a Children, tokens: &[u32]) -> Option<(&'a Arc<[u32]>, &'a NodeId)> {
+    children.range::<[u32], _>((Bound::Unbounded, Bound::Included(tokens))).next_back()
+}

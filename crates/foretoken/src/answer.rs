@@ -1,0 +1,85 @@
+//! From a prompt to streamed text: what `generate` and `chat` share.
+
+use std::fmt;
+
+use anyhow::{Context, Result, bail};
+use foretoken_engine::{Answer, Event, FinishReason, Sampling, Summary};
+use foretoken_model::chat::{ChatInput, Rendered};
+use serde_json::Value;
+
+use crate::cli::SamplingArgs;
+use crate::load::Loaded;
+
+/// The user pressed Ctrl-C; not a failure of the program.
+#[derive(Debug)]
+pub(crate) struct Interrupted;
+
+impl fmt::Display for Interrupted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("interrupted")
+    }
+}
+
+impl std::error::Error for Interrupted {}
+
+/// The engine's sampling settings for the command line's.
+pub(crate) fn sampling(args: &SamplingArgs) -> Sampling {
+    Sampling {
+        temperature: args.temperature,
+        top_k: args.top_k,
+        top_p: args.top_p,
+        min_p: args.min_p,
+        presence_penalty: args.presence_penalty,
+        frequency_penalty: args.frequency_penalty,
+        repetition_penalty: args.repetition_penalty,
+        seed: args.seed,
+        ..Sampling::default()
+    }
+}
+
+/// A conversation through the model's chat template.
+pub(crate) fn render(loaded: &Loaded, messages: Vec<Value>) -> Result<Rendered> {
+    let input = ChatInput { messages, add_generation_prompt: true, ..ChatInput::default() };
+    Ok(loaded.template.render(&input)?)
+}
+
+/// Passes the answer's text on as it becomes certain. `Ok(None)` if Ctrl-C ended it.
+///
+/// # Errors
+/// Whatever `on_text` fails with, or why the engine could not go on.
+pub(crate) async fn stream(
+    mut answer: Answer,
+    mut on_text: impl FnMut(&str) -> Result<()>,
+) -> Result<Option<Summary>> {
+    loop {
+        let event = tokio::select! {
+            event = answer.recv() => event,
+            _ = tokio::signal::ctrl_c() => return Ok(None),
+        };
+        match event.context("the engine stopped before the answer was complete")? {
+            Event::Token(token) if token.text.is_empty() => {}
+            Event::Token(token) => on_text(&token.text)?,
+            Event::Done(summary) => {
+                if let FinishReason::Error(reason) = &summary.reason {
+                    bail!("the answer ended early: {reason}");
+                }
+                on_text(&summary.text)?;
+                return Ok(Some(summary));
+            }
+        }
+    }
+}
+
+/// Token counts and speed in one line.
+pub(crate) fn stats_line(summary: &Summary) -> String {
+    let timings = &summary.timings;
+    let rate = |tokens: usize, ms: f64| if ms > 0.0 { tokens as f64 * 1e3 / ms } else { 0.0 };
+    format!(
+        "{} prompt tokens ({:.0} tokens/s), {} answer tokens ({:.1} tokens/s), first token after {:.0} ms",
+        summary.usage.prompt_tokens,
+        rate(timings.prompt_n, timings.prompt_ms),
+        summary.usage.completion_tokens,
+        rate(timings.predicted_n.saturating_sub(1), timings.predicted_ms),
+        timings.queue_ms + timings.prompt_ms,
+    )
+}

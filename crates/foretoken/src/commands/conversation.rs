@@ -1,0 +1,168 @@
+//! The state of a terminal conversation and the commands that change it.
+//!
+//! No terminal and no model here. The invariant: messages alternate between user and assistant, after
+//! at most one system message, and the last one is the assistant's whenever a line is read.
+
+use std::path::PathBuf;
+
+use serde_json::{Value, json};
+
+/// What a typed line asks for.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Line {
+    /// Text for the model.
+    Say(String),
+    /// Nothing.
+    Empty,
+    Help,
+    /// Set the system message; without a text, show it.
+    System(Option<String>),
+    Reset,
+    Undo,
+    Save(PathBuf),
+    Quit,
+    /// Not a command, and why.
+    Unknown(String),
+}
+
+/// What `/help` prints.
+pub(crate) const HELP: &str = "\
+/system TEXT   set the system message and start anew; without TEXT, show it
+/reset         forget the conversation
+/undo          forget the last question and its answer
+/save FILE     write the conversation as JSON, as the API takes it
+/quit          leave (also Ctrl-D)
+A line that ends in \\ goes on in the next one; \"\"\" begins and ends a block of lines.
+Ctrl-C stops an answer.";
+
+impl Line {
+    /// Reads a typed line, or several that belong together.
+    pub(crate) fn parse(text: &str) -> Line {
+        let text = text.trim();
+        if text.is_empty() {
+            return Line::Empty;
+        }
+        let Some(command) = text.strip_prefix('/') else { return Line::Say(joined(text)) };
+        let (name, rest) = command.split_once(char::is_whitespace).unwrap_or((command, ""));
+        let rest = rest.trim();
+        match (name, rest) {
+            ("help" | "?", "") => Line::Help,
+            ("system", "") => Line::System(None),
+            ("system", text) => Line::System(Some(joined(text))),
+            ("reset", "") => Line::Reset,
+            ("undo", "") => Line::Undo,
+            ("save", "") => Line::Unknown("name a file: /save FILE".to_owned()),
+            ("save", file) => Line::Save(file.into()),
+            ("quit" | "exit", "") => Line::Quit,
+            _ => Line::Unknown(format!("no command /{name}; /help lists them")),
+        }
+    }
+}
+
+/// Whether a line needs another one: it ends in a backslash, or a block is open.
+pub(crate) fn is_open(text: &str) -> bool {
+    text.ends_with('\\') || text.matches("\"\"\"").count() % 2 == 1
+}
+
+fn joined(text: &str) -> String {
+    text.replace("\\\n", "\n").replace("\"\"\"\n", "").replace("\n\"\"\"", "").replace("\"\"\"", "")
+}
+
+/// The messages so far.
+pub(crate) struct Conversation {
+    system: Option<String>,
+    turns: Vec<Value>,
+}
+
+impl Conversation {
+    pub(crate) fn new(system: Option<String>) -> Self {
+        Self { system, turns: Vec::new() }
+    }
+
+    pub(crate) fn system(&self) -> Option<&str> {
+        self.system.as_deref()
+    }
+
+    /// Another system message makes another conversation.
+    pub(crate) fn set_system(&mut self, text: String) {
+        self.system = Some(text);
+        self.turns.clear();
+    }
+
+    pub(crate) fn reset(&mut self) {
+        self.turns.clear();
+    }
+
+    /// Forgets the last question and its answer. False if there is nothing to forget.
+    pub(crate) fn undo(&mut self) -> bool {
+        let before = self.turns.len();
+        self.turns.truncate(before.saturating_sub(2));
+        before > 0
+    }
+
+    /// The messages with one more question, for the template.
+    pub(crate) fn with_question(&self, question: &str) -> Vec<Value> {
+        let mut messages = self.messages();
+        messages.push(json!({"role": "user", "content": question}));
+        messages
+    }
+
+    /// Keeps a question with its answer.
+    pub(crate) fn push(&mut self, question: &str, answer: &str) {
+        self.turns.push(json!({"role": "user", "content": question}));
+        self.turns.push(json!({"role": "assistant", "content": answer}));
+    }
+
+    /// All messages as the API takes them.
+    pub(crate) fn messages(&self) -> Vec<Value> {
+        let system = self.system.iter().map(|text| json!({"role": "system", "content": text}));
+        system.chain(self.turns.iter().cloned()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_told_apart() {
+        for (text, line) in [
+            ("  ", Line::Empty),
+            ("Hello /help", Line::Say("Hello /help".into())),
+            ("/help", Line::Help),
+            ("/system", Line::System(None)),
+            ("/system Be brief. ", Line::System(Some("Be brief.".into()))),
+            ("/reset", Line::Reset),
+            ("/undo", Line::Undo),
+            ("/save a b.json", Line::Save("a b.json".into())),
+            ("/quit", Line::Quit),
+            ("/jump", Line::Unknown("no command /jump; /help lists them".into())),
+            ("/save", Line::Unknown("name a file: /save FILE".into())),
+        ] {
+            assert_eq!(Line::parse(text), line, "{text}");
+        }
+    }
+
+    #[test]
+    fn several_lines_become_one_message() {
+        assert!(is_open("one\\"));
+        assert!(is_open("\"\"\"\nfn main() {"));
+        assert!(!is_open("\"\"\"\nfn main() {}\n\"\"\""));
+        assert_eq!(Line::parse("one\\\ntwo"), Line::Say("one\ntwo".into()));
+        assert_eq!(Line::parse("\"\"\"\nfn main() {\n}\n\"\"\""), Line::Say("fn main() {\n}".into()));
+    }
+
+    #[test]
+    fn undo_takes_back_whole_turns() {
+        let mut talk = Conversation::new(Some("Be brief.".into()));
+        talk.push("1?", "1.");
+        talk.push("2?", "2.");
+        assert_eq!(talk.with_question("3?").len(), 6);
+        assert!(talk.undo());
+        let roles: Vec<_> = talk.messages().iter().map(|m| m["role"].as_str().unwrap().to_owned()).collect();
+        assert_eq!(roles, ["system", "user", "assistant"]);
+        assert!(talk.undo());
+        assert!(!talk.undo());
+        assert_eq!(talk.messages().len(), 1);
+    }
+}

@@ -1,0 +1,108 @@
+//! `foretoken generate`: one prompt, one answer. Standard output carries the answer and nothing else.
+
+use std::io::{Read, Write};
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use foretoken_engine::{EngineConfig, FinishReason, Request, Summary};
+use serde_json::json;
+
+use crate::answer::{self, Interrupted};
+use crate::cli::GenerateArgs;
+use crate::load::{self, Loaded};
+use crate::output;
+
+/// Runs the command.
+pub(crate) fn run(args: &GenerateArgs) -> Result<()> {
+    let prompt = prompt_text(args)?;
+    let loaded = load::load(&args.model)?;
+    let request = Request {
+        prompt: prompt_tokens(args, &loaded, prompt)?,
+        sampling: answer::sampling(&args.sampling),
+        max_tokens: args.sampling.max_tokens,
+        stop: args.stop.clone(),
+        ignore_eos: args.ignore_eos,
+        ..Request::default()
+    };
+    let engine = loaded.start_engine(&args.context, EngineConfig::default())?;
+    let answer = engine.submit(request)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let mut text = String::new();
+    let mut out = output::stdout();
+    let ended = runtime.block_on(answer::stream(answer, |piece| {
+        if args.json {
+            text.push_str(piece);
+        } else {
+            out.write_all(piece.as_bytes())?;
+            out.flush()?;
+        }
+        Ok(())
+    }))?;
+    if !args.json {
+        writeln!(out)?;
+    }
+    drop(out);
+    let Some(summary) = ended else { bail!(Interrupted) };
+    if args.json {
+        print_json(&text, &summary)?;
+    }
+    if args.stats {
+        eprintln!("{}", answer::stats_line(&summary));
+    }
+    Ok(())
+}
+
+fn prompt_text(args: &GenerateArgs) -> Result<String> {
+    if let Some(prompt) = &args.prompt {
+        return Ok(prompt.clone());
+    }
+    let mut text = match args.file.as_deref() {
+        Some(path) if path != Path::new("-") => std::fs::read_to_string(path)
+            .with_context(|| format!("cannot read the prompt from {}", path.display()))?,
+        _ => {
+            let mut text = String::new();
+            std::io::stdin()
+                .read_to_string(&mut text)
+                .context("cannot read the prompt from standard input")?;
+            text
+        }
+    };
+    // The newline that ends a text file is not meant as part of the prompt.
+    if text.ends_with('\n') {
+        text.pop();
+    }
+    Ok(text)
+}
+
+fn prompt_tokens(args: &GenerateArgs, loaded: &Loaded, prompt: String) -> Result<Vec<u32>> {
+    if args.chat || args.system.is_some() {
+        let system = args.system.iter().map(|text| json!({"role": "system", "content": text}));
+        let user = std::iter::once(json!({"role": "user", "content": prompt}));
+        let rendered = answer::render(loaded, system.chain(user).collect())?;
+        return Ok(loaded.tokenizer.encode_rendered(&rendered));
+    }
+    let tokens = loaded.tokenizer.encode(&prompt, true, true);
+    if tokens.is_empty() {
+        bail!("the prompt is empty; give it as an argument, with --file or on standard input");
+    }
+    Ok(tokens)
+}
+
+fn print_json(text: &str, summary: &Summary) -> Result<()> {
+    let (usage, timings) = (&summary.usage, &summary.timings);
+    output::json(&json!({
+        "text": text,
+        "finish_reason": if summary.reason == FinishReason::Length { "length" } else { "stop" },
+        "usage": {
+            "prompt_tokens": usage.prompt_tokens,
+            "completion_tokens": usage.completion_tokens,
+            "total_tokens": usage.prompt_tokens + usage.completion_tokens,
+        },
+        "timings": {
+            "prompt_n": timings.prompt_n,
+            "prompt_ms": timings.prompt_ms,
+            "predicted_n": timings.predicted_n,
+            "predicted_ms": timings.predicted_ms,
+        },
+    }))
+}

@@ -1,0 +1,275 @@
+//! `foretoken inspect`: what is in a model file and what it will cost, without loading it.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+
+use anyhow::Result;
+use foretoken_cache::BLOCK_TOKENS;
+use foretoken_kernels::{Compute, Isa, PackedMatrix};
+use foretoken_model::Model;
+use foretoken_model::config::ModelError;
+use foretoken_model::gguf::{Array, Gguf, TensorInfo, Value};
+use serde_json::{Map, Value as Json, json};
+
+use crate::cli::InspectArgs;
+use crate::load;
+use crate::output::{self, Table};
+use crate::size::human;
+
+/// Array elements that are shown; vocabularies have hundreds of thousands.
+const ELEMENTS_MAX: usize = 4;
+/// Characters of a string that are shown in the table; chat templates have thousands.
+const CHARACTERS_MAX: usize = 100;
+
+/// Runs the command.
+pub(crate) fn run(args: &InspectArgs) -> Result<()> {
+    let gguf = load::open(&load::resolve(&args.reference, &args.base)?)?;
+    let memory = Memory::of(&gguf, args.ctx)?;
+    if args.json {
+        return output::json(&as_json(&gguf, &memory)?);
+    }
+    print_files(&gguf)?;
+    print_metadata(&gguf)?;
+    if args.tensors {
+        print_tensors(&gguf)?
+    } else {
+        print_types(&gguf)?
+    }
+    print_memory(&memory)
+}
+
+/// What a model needs once it is loaded, in bytes.
+struct Memory {
+    weights: u64,
+    /// Per token and for `ctx` tokens; or why the model cannot run at all.
+    kv: Result<Kv, String>,
+}
+
+struct Kv {
+    per_token: u64,
+    ctx: usize,
+    total: u64,
+}
+
+impl Memory {
+    fn of(gguf: &Gguf, ctx: Option<usize>) -> Result<Self> {
+        // The rows of an embedding table with a head beside it are read from the file, a few at a time.
+        let untied = gguf.tensor("output.weight").is_some();
+        let mut packing = Packing::new()?;
+        let mut weights = 0;
+        for tensor in gguf.tensors().filter(|t| !(untied && t.name == "token_embd.weight")) {
+            weights += packing.bytes(tensor)?;
+        }
+        let kv = kv(gguf, ctx).map_err(|error| error.to_string());
+        Ok(Self { weights, kv })
+    }
+}
+
+/// How large a tensor gets in the kernels' layout, found by packing one block of 16 rows of its type.
+struct Packing {
+    compute: Compute,
+    /// Bytes of 16 rows of one block, by type.
+    known: BTreeMap<&'static str, u64>,
+}
+
+impl Packing {
+    /// Rows that are packed together.
+    const GROUP: usize = 16;
+
+    fn new() -> Result<Self> {
+        Ok(Self { compute: Compute::new(Isa::Scalar, 1)?, known: BTreeMap::new() })
+    }
+
+    fn bytes(&mut self, tensor: &TensorInfo) -> Result<u64> {
+        // Norms and biases stay as they are.
+        if tensor.dims().len() < 2 {
+            return Ok(tensor.byte_len() as u64);
+        }
+        let (ty, cols) = (tensor.ty, tensor.ty.block_len());
+        let group = match self.known.get(ty.name()) {
+            Some(&bytes) => bytes,
+            None => {
+                let zeros = vec![0; Self::GROUP * ty.block_bytes()];
+                let packed = PackedMatrix::pack(&self.compute, ty, Self::GROUP, cols, &zeros)?.bytes() as u64;
+                self.known.insert(ty.name(), packed);
+                packed
+            }
+        };
+        Ok((tensor.rows().div_ceil(Self::GROUP) * (tensor.cols() / cols)) as u64 * group)
+    }
+}
+
+fn kv(gguf: &Gguf, ctx: Option<usize>) -> Result<Kv, ModelError> {
+    let (config, layout) = Model::plan(gguf)?;
+    let ctx = ctx.unwrap_or(config.ctx_train);
+    let (block, tokens) = (layout.block_bytes() as u64, BLOCK_TOKENS as u64);
+    Ok(Kv { per_token: block / tokens, ctx, total: (ctx as u64).div_ceil(tokens) * block })
+}
+
+fn print_files(gguf: &Gguf) -> Result<()> {
+    let mut out = output::stdout();
+    for (path, bytes) in gguf.files() {
+        writeln!(out, "{}: GGUF version {}, {}", path.display(), gguf.version(), human(bytes))?;
+    }
+    writeln!(out)?;
+    Ok(())
+}
+
+fn print_metadata(gguf: &Gguf) -> Result<()> {
+    let mut table = Table::new(&["metadata", "value"]);
+    for (key, value) in gguf.metadata() {
+        let shown = match value {
+            Ok(value) => shorten(&shown(&value)),
+            Err(error) => format!("unreadable: {error}"),
+        };
+        table.row(vec![key.to_owned(), shown]);
+    }
+    table.print()?;
+    Ok(writeln!(output::stdout())?)
+}
+
+fn print_tensors(gguf: &Gguf) -> Result<()> {
+    let mut table = Table::new(&["tensor", "type", "shape", "size"]);
+    for tensor in gguf.tensors() {
+        let shape: Vec<String> = tensor.dims().iter().map(ToString::to_string).collect();
+        let size = human(tensor.byte_len() as u64);
+        table.row(vec![tensor.name.clone(), tensor.ty.name().to_owned(), shape.join(" x "), size]);
+    }
+    table.print()?;
+    Ok(writeln!(output::stdout())?)
+}
+
+fn print_types(gguf: &Gguf) -> Result<()> {
+    let mut table = Table::new(&["type", "tensors", "values", "size"]);
+    let mut all = Total::default();
+    for (name, total) in types(gguf) {
+        table.row(total.row(name));
+        all.add(total.tensors, total.values, total.bytes);
+    }
+    table.row(all.row("all"));
+    table.print()?;
+    Ok(writeln!(output::stdout())?)
+}
+
+fn print_memory(memory: &Memory) -> Result<()> {
+    let mut table = Table::new(&["memory needed", "size"]);
+    table.row(vec!["weights, packed for the kernels".to_owned(), human(memory.weights)]);
+    match &memory.kv {
+        Ok(kv) => {
+            table.row(vec!["KV per token".to_owned(), human(kv.per_token)]);
+            table.row(vec![format!("KV of {} tokens (--ctx)", kv.ctx), human(kv.total)]);
+            table.row(vec!["weights and KV".to_owned(), human(memory.weights + kv.total)]);
+            table.print()
+        }
+        Err(reason) => {
+            table.print()?;
+            Ok(writeln!(output::stdout(), "\nThis build cannot run the model: {reason}")?)
+        }
+    }
+}
+
+#[derive(Default)]
+struct Total {
+    tensors: usize,
+    values: u64,
+    bytes: u64,
+}
+
+impl Total {
+    fn add(&mut self, tensors: usize, values: u64, bytes: u64) {
+        self.tensors += tensors;
+        self.values += values;
+        self.bytes += bytes;
+    }
+
+    fn row(&self, name: &str) -> Vec<String> {
+        vec![name.to_owned(), self.tensors.to_string(), self.values.to_string(), human(self.bytes)]
+    }
+}
+
+fn types(gguf: &Gguf) -> BTreeMap<&'static str, Total> {
+    let mut types: BTreeMap<&'static str, Total> = BTreeMap::new();
+    for tensor in gguf.tensors() {
+        let (values, bytes) = (tensor.elements() as u64, tensor.byte_len() as u64);
+        types.entry(tensor.ty.name()).or_default().add(1, values, bytes);
+    }
+    types
+}
+
+/// A value for reading; arrays with their first elements and their length.
+fn shown(value: &Value<'_>) -> String {
+    match value {
+        Value::Str(text) => (*text).to_owned(),
+        Value::Array(array) => {
+            let first: Vec<String> = first_elements(array).iter().map(ToString::to_string).collect();
+            let more = if array.len() > first.len() { ", …" } else { "" };
+            format!("{} x {}: [{}{more}]", array.len(), array.element_type(), first.join(", "))
+        }
+        other => as_json_value(other).to_string(),
+    }
+}
+
+fn shorten(text: &str) -> String {
+    let line = text.replace('\n', "\\n");
+    match line.char_indices().nth(CHARACTERS_MAX) {
+        Some((end, _)) => format!("{}… ({} characters)", &line[..end], text.chars().count()),
+        None => line,
+    }
+}
+
+fn first_elements(array: &Array<'_>) -> Vec<Json> {
+    let read = |element: Result<Value<'_>, _>| element.map_or(Json::Null, |value| as_json_value(&value));
+    array.iter().take(ELEMENTS_MAX).map(read).collect()
+}
+
+fn as_json_value(value: &Value<'_>) -> Json {
+    match value {
+        Value::Bool(flag) => json!(flag),
+        Value::Str(text) => json!(text),
+        Value::F32(number) => json!(number),
+        Value::F64(number) => json!(number),
+        Value::Array(array) => json!({
+            "type": array.element_type().to_string(),
+            "length": array.len(),
+            "first": first_elements(array),
+        }),
+        integer => integer.as_integer().map_or(Json::Null, |n| {
+            i64::try_from(n)
+                .map(Json::from)
+                .or_else(|_| u64::try_from(n).map(Json::from))
+                .unwrap_or(Json::Null)
+        }),
+    }
+}
+
+fn as_json(gguf: &Gguf, memory: &Memory) -> Result<Json> {
+    let mut metadata = Map::new();
+    for (key, value) in gguf.metadata() {
+        metadata.insert(key.to_owned(), as_json_value(&value?));
+    }
+    let files: Vec<Json> = gguf
+        .files()
+        .map(|(path, bytes)| json!({"path": path.display().to_string(), "bytes": bytes}))
+        .collect();
+    let tensors: Vec<Json> = gguf
+        .tensors()
+        .map(|t| json!({"name": t.name, "type": t.ty.name(), "dims": t.dims(), "bytes": t.byte_len()}))
+        .collect();
+    let mut needed = json!({"weights_bytes": memory.weights});
+    match &memory.kv {
+        Ok(kv) => {
+            needed["ctx"] = json!(kv.ctx);
+            needed["kv_bytes_per_token"] = json!(kv.per_token);
+            needed["kv_bytes"] = json!(kv.total);
+            needed["total_bytes"] = json!(memory.weights + kv.total);
+        }
+        Err(reason) => needed["unsupported"] = json!(reason),
+    }
+    Ok(json!({
+        "files": files,
+        "version": gguf.version(),
+        "metadata": metadata,
+        "tensors": tensors,
+        "memory": needed,
+    }))
+}

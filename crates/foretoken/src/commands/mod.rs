@@ -1,0 +1,11 @@
+//! One module per command; each takes its parsed options and runs to the end.
+
+pub(crate) mod bench;
+pub(crate) mod chat;
+mod conversation;
+pub(crate) mod generate;
+pub(crate) mod inspect;
+pub(crate) mod models;
+pub(crate) mod perplexity;
+pub(crate) mod pull;
+pub(crate) mod serve;

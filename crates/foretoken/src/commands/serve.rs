@@ -1,0 +1,131 @@
+//! `foretoken serve`: the wiring of model, engine and HTTP.
+//!
+//! The port is open before the model is read, so that clients get a 503 that says "loading" and not a
+//! refused connection. The address stands on standard output, everything else in the log.
+
+use std::io::Write;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result};
+use foretoken_engine::{Answer, Engine, EngineConfig, EngineStats, Request, SubmitError};
+use foretoken_model::chat::{ChatInput, ChatTemplate};
+use foretoken_model::tokenizer::Tokenizer;
+use foretoken_server::{ApiKey, ChatPrompt, Codec, Generator, Served, Server, ServerConfig, Shutdown};
+
+use crate::cli::ServeArgs;
+use crate::{load, output};
+
+/// Runs the command until a signal ends it.
+pub(crate) fn run(args: &ServeArgs) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let result = runtime.block_on(serve(args));
+    // A model that is still loading has nobody to wait for it.
+    runtime.shutdown_background();
+    result
+}
+
+async fn serve(args: &ServeArgs) -> Result<()> {
+    let config = server_config(args)?;
+    let shutdown = Shutdown::on_signals().context("cannot listen to signals")?;
+    let address = format!("{}:{}", args.host, args.port);
+    let listener = config.bind().await.with_context(|| format!("cannot listen on {address}"))?;
+    writeln!(output::stdout(), "listening on http://{}", listener.local_addr()?)?;
+    let server = Server::new(config)?;
+    let serving = tokio::spawn(server.clone().serve(listener, shutdown));
+    let args = args.clone();
+    let loaded = tokio::task::spawn_blocking(move || load_model(&args));
+    let mut serving = std::pin::pin!(serving);
+    tokio::select! {
+        // Asked to stop while the model was loading.
+        served = &mut serving => return Ok(served??),
+        loaded = loaded => server.ready(loaded??),
+    }
+    Ok(serving.await??)
+}
+
+/// The HTTP side of the settings.
+fn server_config(args: &ServeArgs) -> Result<ServerConfig> {
+    let keys = args.api_key.iter().map(|key| ApiKey::parse(key)).collect::<Result<_, _>>();
+    Ok(ServerConfig {
+        host: args.host.clone(),
+        port: args.port,
+        model_names: args.alias.clone(),
+        api_keys: keys.context("--api-key")?,
+        metrics_open: args.metrics_open,
+        cors_origins: args.cors_origin.clone(),
+        body_limit_bytes: usize::try_from(args.max_body.0).context("--max-body is too large")?,
+        prompt_limit_tokens: args.max_prompt,
+        max_n: args.max_n,
+        request_timeout_s: args.request_timeout,
+        grace_s: args.grace,
+        ..ServerConfig::default()
+    })
+}
+
+/// Everything that takes time, on a thread of its own.
+fn load_model(args: &ServeArgs) -> Result<Served> {
+    let start = Instant::now();
+    let loaded = load::load(&args.model)?;
+    let bounds = EngineConfig {
+        running_max: args.max_running,
+        queue: args.max_waiting,
+        step_tokens: args.step_tokens,
+        ..EngineConfig::default()
+    };
+    let engine = loaded.start_engine(&args.context, bounds)?;
+    let (name, ctx) = (loaded.model.config().name.clone(), engine.ctx());
+    let seconds = start.elapsed().as_secs_f64();
+    tracing::info!(model = name, ctx, "ready after {seconds:.2} s");
+    Ok(Served {
+        name,
+        fingerprint: loaded.gguf.fingerprint().iter().map(|byte| format!("{byte:02x}")).collect(),
+        ctx,
+        created: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
+        generator: Arc::new(Answers(engine)),
+        codec: Arc::new(Text { tokenizer: loaded.tokenizer, template: loaded.template }),
+    })
+}
+
+/// The engine as the server sees it.
+struct Answers(Engine);
+
+impl Generator for Answers {
+    fn submit(&self, request: Request) -> Result<Answer, SubmitError> {
+        self.0.submit(request)
+    }
+
+    fn stats(&self) -> EngineStats {
+        self.0.stats()
+    }
+
+    fn drain(&self) {
+        self.0.drain();
+    }
+}
+
+/// Tokenizer and chat template as the server sees them.
+struct Text {
+    tokenizer: Arc<Tokenizer>,
+    template: ChatTemplate,
+}
+
+impl Codec for Text {
+    fn encode(&self, text: &str, add_bos: bool, parse_special: bool) -> Vec<u32> {
+        self.tokenizer.encode(text, add_bos, parse_special)
+    }
+
+    fn decode(&self, ids: &[u32]) -> String {
+        self.tokenizer.decode(ids, true)
+    }
+
+    fn vocab_size(&self) -> usize {
+        self.tokenizer.vocab_size()
+    }
+
+    fn render(&self, input: &ChatInput) -> Result<ChatPrompt, String> {
+        let rendered = self.template.render(input).map_err(|error| error.to_string())?;
+        let tokens = self.tokenizer.encode_rendered(&rendered);
+        Ok(ChatPrompt { tokens, opens_reasoning: rendered.opens_reasoning() })
+    }
+}

@@ -1,0 +1,118 @@
+//! From a model reference to something that runs: download, open, pack, start an engine.
+//!
+//! Shared by all commands that run a model. Loads; it computes nothing and serves nothing.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, Result, anyhow, bail};
+use foretoken_cache::BLOCK_TOKENS;
+use foretoken_engine::{Engine, EngineConfig};
+use foretoken_kernels::affinity::physical_cores;
+use foretoken_kernels::kv::KvLayout;
+use foretoken_kernels::{Compute, Isa};
+use foretoken_model::Model;
+use foretoken_model::chat::ChatTemplate;
+use foretoken_model::gguf::Gguf;
+use foretoken_model::reference::{Downloads, ModelRef};
+use foretoken_model::tokenizer::Tokenizer;
+
+use crate::cli::{BaseArgs, ContextArgs, ModelArgs};
+use crate::progress::Bar;
+
+/// A model in memory with everything that turns text into its tokens.
+pub(crate) struct Loaded {
+    pub(crate) gguf: Arc<Gguf>,
+    pub(crate) model: Arc<Model>,
+    pub(crate) tokenizer: Arc<Tokenizer>,
+    pub(crate) template: ChatTemplate,
+}
+
+/// The folder for downloads and history.
+pub(crate) fn data_dir(base: &BaseArgs) -> Result<PathBuf> {
+    let platform = || dirs::data_dir().map(|dir| dir.join("foretoken"));
+    base.data_dir
+        .clone()
+        .or_else(platform)
+        .context("this system has no data folder; name one with --data-dir or FORETOKEN_DATA_DIR")
+}
+
+/// Where downloads go and how they show themselves.
+pub(crate) fn downloads(base: &BaseArgs) -> Result<Downloads> {
+    let dir = data_dir(base)?.join("models");
+    Ok(Downloads { progress: Arc::new(Bar::default()), ..Downloads::from_env(dir) })
+}
+
+/// The file that a reference means, fetched if it is not there yet.
+pub(crate) fn resolve(reference: &str, base: &BaseArgs) -> Result<PathBuf> {
+    let parsed: ModelRef = reference.parse()?;
+    Ok(parsed.resolve(&downloads(base)?)?)
+}
+
+/// Opens a file; the error names it and says what to do about it.
+pub(crate) fn open(path: &Path) -> Result<Gguf> {
+    Gguf::open(path).with_context(|| format!("cannot use the model file {}", path.display()))
+}
+
+/// Kernels and threads as the command line asks for them.
+pub(crate) fn compute(args: &ModelArgs) -> Result<Arc<Compute>> {
+    let isa: Isa = match args.isa.as_str() {
+        "auto" => Isa::detect(),
+        name => name.parse().map_err(|error| anyhow!("--isa: {error}, or auto"))?,
+    };
+    let threads = args.threads.unwrap_or_else(|| physical_cores().len());
+    if threads == 0 {
+        bail!("--threads must be at least 1");
+    }
+    let compute = Compute::new(isa, threads).map_err(|error| {
+        let usable: Vec<&str> = Isa::available().into_iter().map(Isa::name).collect();
+        anyhow!("{error}; it has {}", usable.join(", "))
+    })?;
+    tracing::info!(%isa, threads, "kernels chosen");
+    Ok(Arc::new(compute))
+}
+
+/// Resolves, opens and packs the model that the command line names.
+pub(crate) fn load(args: &ModelArgs) -> Result<Loaded> {
+    load_file(&resolve(&args.model, &args.base)?, compute(args)?)
+}
+
+/// Opens and packs a model file.
+pub(crate) fn load_file(path: &Path, compute: Arc<Compute>) -> Result<Loaded> {
+    let gguf = Arc::new(open(path)?);
+    let of_file = || format!("cannot use the model file {}", path.display());
+    let tokenizer = Arc::new(Tokenizer::from_gguf(&gguf).with_context(of_file)?);
+    let template = match ChatTemplate::from_gguf(&gguf, &tokenizer).with_context(of_file)? {
+        Some(template) => template,
+        None => {
+            tracing::info!("the model has no chat template; conversations are written as ChatML");
+            ChatTemplate::chatml(&tokenizer).with_context(of_file)?
+        }
+    };
+    let model = Arc::new(Model::load(Arc::clone(&gguf), compute).with_context(of_file)?);
+    Ok(Loaded { gguf, model, tokenizer, template })
+}
+
+impl Loaded {
+    /// The context length in effect.
+    pub(crate) fn ctx(&self, args: &ContextArgs) -> usize {
+        let trained = self.model.config().ctx_train;
+        let held = tokens_held(&self.model.kv_layout(), args.cache_ram.0);
+        if let Some(asked) = args.ctx.filter(|&asked| asked > trained) {
+            tracing::warn!("--ctx {asked} is more than the {trained} tokens that the model was made for");
+        }
+        args.ctx.unwrap_or(trained.min(held))
+    }
+
+    /// Starts an engine with the context that the command line asks for.
+    pub(crate) fn start_engine(&self, args: &ContextArgs, bounds: EngineConfig) -> Result<Engine> {
+        let kv_bytes = usize::try_from(args.cache_ram.0).unwrap_or(usize::MAX);
+        let config = EngineConfig { ctx: self.ctx(args), kv_bytes, ..bounds };
+        Ok(Engine::start(Arc::clone(&self.model), Arc::clone(&self.tokenizer), config)?)
+    }
+}
+
+/// Tokens whose KV fits in so many bytes, in whole blocks.
+fn tokens_held(layout: &KvLayout, bytes: u64) -> usize {
+    usize::try_from(bytes / layout.block_bytes() as u64).unwrap_or(usize::MAX / BLOCK_TOKENS) * BLOCK_TOKENS
+}

@@ -1,0 +1,43 @@
+//! One sequence on a bare model, without a scheduler: for measuring quality and speed.
+//!
+//! The invariant: the first `len` slots of the block table hold the KV of the tokens fed so far.
+
+use anyhow::{Context, Result};
+use foretoken_cache::{BLOCK_TOKENS, BlockLayout, BlockPool, OpenBlock};
+use foretoken_kernels::kv::KvView;
+use foretoken_model::Model;
+use foretoken_model::step::{Logits, Scratch, SeqStep, WantLogits};
+
+/// A model, one block table and the buffers of its forward pass.
+pub(crate) struct Sequence<'m> {
+    model: &'m Model,
+    scratch: Scratch,
+    blocks: Vec<OpenBlock>,
+    len: usize,
+}
+
+impl<'m> Sequence<'m> {
+    /// Room for `ctx` tokens.
+    pub(crate) fn new(model: &'m Model, ctx: usize) -> Result<Self> {
+        let capacity = ctx.div_ceil(BLOCK_TOKENS);
+        let pool = BlockPool::new(BlockLayout { bytes: model.kv_layout().block_bytes() }, capacity);
+        let blocks = (0..capacity).map(|_| pool.open()).collect::<Option<Vec<_>>>();
+        let blocks = blocks.context("the pool has as many blocks as were asked for")?;
+        Ok(Self { model, scratch: model.scratch(), blocks, len: 0 })
+    }
+
+    /// Forgets all tokens from `len` on.
+    pub(crate) fn truncate(&mut self, len: usize) {
+        self.len = self.len.min(len);
+    }
+
+    /// Feeds tokens in one step.
+    pub(crate) fn feed(&mut self, tokens: &[u32], logits: WantLogits) -> &Logits {
+        let layout = self.model.kv_layout();
+        let open = self.blocks.iter_mut().map(|block| &mut **block).collect();
+        let mut kv = KvView::new(&layout, Vec::new(), open);
+        let step = SeqStep { tokens, parents: None, committed: self.len, kv: &mut kv, logits };
+        self.len += tokens.len();
+        self.model.forward(&mut self.scratch, &mut [step])
+    }
+}

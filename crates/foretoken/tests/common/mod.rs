@@ -1,0 +1,246 @@
+//! Starts the built `foretoken` and talks to it as a client would.
+//!
+//! The HTTP client is deliberately naive: version 1.0, one request per connection, so that what a test sees
+//! is what was sent.
+#![allow(dead_code, reason = "each test file uses its part")]
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+/// How long anything may take before a test gives up.
+pub const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Where the model is kept between test runs, so that it is fetched once.
+pub fn data_dir() -> PathBuf {
+    match std::env::var_os("FORETOKEN_TEST_DATA") {
+        Some(dir) => dir.into(),
+        None => Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("test-data"),
+    }
+}
+
+/// The command without any setting of the developer's own environment.
+pub fn foretoken(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_foretoken"));
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("FORETOKEN_") {
+            command.env_remove(name);
+        }
+    }
+    command.args(args).env("FORETOKEN_DATA_DIR", data_dir()).stdin(Stdio::null());
+    command
+}
+
+/// Runs a command to its end.
+pub fn run(args: &[&str]) -> Output {
+    foretoken(args).output().expect("the binary runs")
+}
+
+/// Standard output of a command that must succeed.
+pub fn stdout_of(args: &[&str]) -> String {
+    let output = run(args);
+    assert!(output.status.success(), "{args:?} failed: {}", stderr(&output));
+    String::from_utf8(output.stdout).expect("output is UTF-8")
+}
+
+pub fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// A running `foretoken serve`, killed when dropped.
+pub struct Server {
+    child: Child,
+    address: String,
+}
+
+impl Server {
+    /// Starts a server on a free port and waits until it is healthy.
+    pub fn start(args: &[&str]) -> Self {
+        let server = Self::start_loading(args);
+        let start = Instant::now();
+        while server.get("/health").status != 200 {
+            assert!(start.elapsed() < PATIENCE, "the server does not become healthy");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        server
+    }
+
+    /// Starts a server and waits only for its address.
+    pub fn start_loading(args: &[&str]) -> Self {
+        let mut command = foretoken(&["serve", "--port", "0", "--log", "warn"]);
+        let mut child = command.args(args).stdout(Stdio::piped()).spawn().expect("the binary runs");
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().expect("piped")).read_line(&mut line).expect("a line is printed");
+        let address = line.trim().strip_prefix("listening on http://").expect("the address is printed");
+        Self { address: address.to_owned(), child }
+    }
+
+    pub fn get(&self, path: &str) -> Response {
+        self.send("GET", path, "", &[]).finish()
+    }
+
+    /// Posts JSON and returns the whole response.
+    pub fn post(&self, path: &str, body: &Value) -> Response {
+        self.send("POST", path, &body.to_string(), &[]).finish()
+    }
+
+    /// Posts JSON that must succeed and returns the JSON of the answer.
+    pub fn ask(&self, path: &str, body: &Value) -> Value {
+        let response = self.post(path, body);
+        assert_eq!(response.status, 200, "{}", response.body);
+        response.json()
+    }
+
+    /// Posts JSON and leaves the response to be read as it comes.
+    pub fn open(&self, path: &str, body: &Value) -> Stream {
+        self.send("POST", path, &body.to_string(), &[])
+    }
+
+    /// Sends any request, with more headers.
+    pub fn send(&self, method: &str, path: &str, body: &str, headers: &[(&str, &str)]) -> Stream {
+        let mut socket = TcpStream::connect(&self.address).expect("the server listens");
+        socket.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
+        let more: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        let head = format!(
+            "{method} {path} HTTP/1.0\r\nHost: {}\r\nContent-Type: application/json\r\n{more}Content-Length: {}\r\n\r\n",
+            self.address,
+            body.len()
+        );
+        socket.write_all(head.as_bytes()).and_then(|()| socket.write_all(body.as_bytes())).expect("sent");
+        Stream { reader: BufReader::new(socket) }
+    }
+
+    /// The value of a gauge or counter without labels of interest.
+    pub fn metric(&self, name: &str) -> f64 {
+        let text = self.get("/metrics").body;
+        let line = text.lines().find(|line| {
+            line.strip_prefix(name).is_some_and(|rest| rest.starts_with('{') || rest.starts_with(' '))
+        });
+        let line = line.unwrap_or_else(|| panic!("no metric {name} in:\n{text}"));
+        line.rsplit(' ').next().and_then(|value| value.parse().ok()).expect("a number")
+    }
+
+    /// Waits until a metric has a value.
+    pub fn wait_for(&self, name: &str, value: f64, patience: Duration) {
+        let start = Instant::now();
+        loop {
+            let now = self.metric(name);
+            if now == value {
+                return;
+            }
+            assert!(start.elapsed() < patience, "{name} is {now}, not {value}, after {patience:?}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Sends SIGTERM.
+    pub fn terminate(&self) {
+        let done =
+            Command::new("sh").args(["-c", &format!("kill {}", self.child.id())]).status().expect("sh runs");
+        assert!(done.success());
+    }
+
+    /// Waits for the process to end and returns its exit code.
+    pub fn wait(&mut self) -> Option<i32> {
+        let start = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().expect("the child can be waited for") {
+                return status.code();
+            }
+            assert!(start.elapsed() < PATIENCE, "the server does not end");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Fails only if it has ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A response of which nothing was read yet.
+pub struct Stream {
+    reader: BufReader<TcpStream>,
+}
+
+impl Stream {
+    fn head(&mut self) -> (u16, Vec<(String, String)>) {
+        let status = self.line().expect("a status line");
+        let code = status.split(' ').nth(1).and_then(|code| code.parse().ok()).expect("a status code");
+        let mut headers = Vec::new();
+        while let Some(line) = self.line().filter(|line| !line.is_empty()) {
+            let (name, value) = line.split_once(':').expect("a header");
+            headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
+        }
+        (code, headers)
+    }
+
+    fn line(&mut self) -> Option<String> {
+        let mut line = String::new();
+        let read = self.reader.read_line(&mut line).expect("the server answers in time");
+        (read > 0).then(|| line.trim_end().to_owned())
+    }
+
+    /// Reads everything.
+    pub fn finish(mut self) -> Response {
+        let (status, headers) = self.head();
+        let mut body = String::new();
+        self.reader.read_to_string(&mut body).expect("a body in UTF-8");
+        Response { status, headers, body }
+    }
+
+    /// The payload of the next server-sent event, or `None` at the end of the response.
+    pub fn event(&mut self) -> Option<String> {
+        loop {
+            let line = self.line()?;
+            if let Some(data) = line.strip_prefix("data: ") {
+                return Some(data.to_owned());
+            }
+        }
+    }
+
+    /// All events but the closing `[DONE]`, which must be there.
+    pub fn events(mut self) -> Vec<Value> {
+        let mut events = Vec::new();
+        while let Some(data) = self.event() {
+            if data == "[DONE]" {
+                assert_eq!(self.event(), None, "nothing follows [DONE]");
+                return events;
+            }
+            events.push(serde_json::from_str(&data).expect("an event is JSON"));
+        }
+        panic!("the stream ended without [DONE] after {events:?}");
+    }
+}
+
+pub struct Response {
+    pub status: u16,
+    pub headers: Vec<(String, String)>,
+    pub body: String,
+}
+
+impl Response {
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.body))
+    }
+
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(have, _)| have == name).map(|(_, value)| value.as_str())
+    }
+
+    /// Checks status and shape of an error and returns it.
+    pub fn error(&self, status: u16) -> Value {
+        assert_eq!(self.status, status, "{}", self.body);
+        let error = self.json()["error"].clone();
+        assert!(error["message"].as_str().is_some_and(|text| !text.is_empty()), "{}", self.body);
+        assert!(error["type"].is_string() && error.get("param").is_some() && error.get("code").is_some());
+        error
+    }
+}

@@ -1,0 +1,208 @@
+//! The activations of a step as the matmuls read them: rows quantised to 8 bits per 32 columns.
+//!
+//! Rows are stored in tiles of up to 16, a 64-byte cell per (32-block, row), blocks outermost, so that a
+//! kernel walks one pointer whatever the number of rows. A row's cells depend on nothing but that row.
+
+use crate::arch::{Kernel, Simd};
+use crate::compute::Compute;
+use crate::share::Shared;
+
+/// Rows of a tile; the last one may have fewer.
+pub(crate) const TILE: usize = 16;
+/// Bytes of a cell: 32 quantised values, then the fields below.
+pub(crate) const CELL: usize = 64;
+/// Offset of `scale` = amax / 127 (f32).
+pub(crate) const SCALE: usize = 32;
+/// Offset of `scale · f32(sum)` (f32), for the minima.
+pub(crate) const SCALED_SUM: usize = 36;
+/// Offset of the negated sum of the 32 values (i32), for the zero points; the two halves' follow.
+pub(crate) const MINUS_SUM: usize = 40;
+
+/// Work per fork below which the caller does it alone.
+const SERIAL_MAX: usize = 16 * 1024;
+
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+pub(crate) struct Cell([u8; CELL]);
+
+/// Rows of activations, reused from step to step.
+pub struct Acts {
+    rows: usize,
+    cols: usize,
+    cells: Vec<Cell>,
+    floats: Vec<f32>,
+    keep_floats: bool,
+}
+
+impl Default for Acts {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Acts {
+    /// Activations for quantised weights.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { rows: 0, cols: 0, cells: Vec::new(), floats: Vec::new(), keep_floats: false }
+    }
+
+    /// Activations for quantised and float weights: rows are also kept as they were given.
+    #[must_use]
+    pub fn with_floats() -> Self {
+        Self { keep_floats: true, ..Self::new() }
+    }
+
+    /// Makes room for `rows` rows of `cols`. Their contents are unspecified until a fill function ran.
+    pub fn reset(&mut self, rows: usize, cols: usize) {
+        (self.rows, self.cols) = (rows, cols);
+        let cells = rows * cols.div_ceil(32);
+        if self.cells.len() < cells {
+            self.cells.resize(cells, Cell([0; CELL]));
+        }
+        if self.keep_floats && self.floats.len() < rows * cols {
+            self.floats.resize(rows * cols, 0.0);
+        }
+    }
+
+    /// Rows of the step.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Columns of a row.
+    #[must_use]
+    pub fn cols(&self) -> usize {
+        self.cols
+    }
+
+    /// Takes the rows from `x`, row-major.
+    ///
+    /// A block of 32 with a value that isn't finite gets the scale NaN, so what is computed from it is NaN.
+    ///
+    /// # Panics
+    /// When `x` isn't `rows` × `cols` long.
+    pub fn quantize(&mut self, c: &Compute, x: &[f32]) {
+        assert_eq!(x.len(), self.rows * self.cols, "activations of {} x {}", self.rows, self.cols);
+        if self.keep_floats {
+            self.floats[..x.len()].copy_from_slice(x);
+        }
+        let cols = self.cols;
+        self.fill_cells(c, |row, quantise| quantise(&x[row * cols..][..cols]));
+    }
+
+    /// Takes each row from `produce(row, out)`, which must write all of `out`. Rows are produced in parallel.
+    pub fn fill(&mut self, c: &Compute, produce: &(dyn Fn(usize, &mut [f32]) + Sync)) {
+        let cols = self.cols;
+        if self.keep_floats {
+            let mut floats = std::mem::take(&mut self.floats);
+            let shared = Shared::new(&mut floats);
+            self.fill_cells(c, |row, quantise| {
+                // SAFETY: every row is produced by one worker.
+                let out = unsafe { shared.part(row * cols, cols) };
+                produce(row, out);
+                quantise(out);
+            });
+            self.floats = floats;
+        } else {
+            thread_local! {
+                static ROW: std::cell::RefCell<Vec<f32>> = const { std::cell::RefCell::new(Vec::new()) };
+            }
+            self.fill_cells(c, |row, quantise| {
+                let mut out = ROW.take();
+                out.resize(cols, 0.0);
+                produce(row, &mut out);
+                quantise(&out);
+                ROW.set(out);
+            });
+        }
+    }
+
+    /// Calls `row(r, quantise)` for every row, where `quantise` writes the cells of that row.
+    fn fill_cells(&mut self, c: &Compute, row: impl Fn(usize, &mut dyn FnMut(&[f32])) + Sync) {
+        let (rows, blocks, token) = (self.rows, self.cols.div_ceil(32), c.token());
+        let cells = Shared::new(&mut self.cells);
+        let rows_of = |range: std::ops::Range<usize>| {
+            for r in range {
+                let (tile, size, lane) = (r / TILE * TILE, TILE.min(rows - r / TILE * TILE), r % TILE);
+                row(r, &mut |x| {
+                    token.dispatch(QuantiseRow { x, cells, first: tile * blocks + lane, step: size });
+                });
+            }
+        };
+        if rows * self.cols <= SERIAL_MAX {
+            rows_of(0..rows);
+        } else {
+            c.pool().run(&|worker| rows_of(worker.share(rows)));
+        }
+    }
+
+    /// The first cell of a tile's rows; the cells of a block follow each other, row by row.
+    pub(crate) fn tile(&self, tile: usize) -> *const u8 {
+        self.cells[tile * TILE * self.cols.div_ceil(32)..].as_ptr().cast()
+    }
+
+    /// The rows as floats; `None` when they aren't kept.
+    pub(crate) fn floats(&self) -> Option<&[f32]> {
+        self.keep_floats.then(|| &self.floats[..self.rows * self.cols])
+    }
+}
+
+/// Quantises a row into every `step`th cell from `first`.
+struct QuantiseRow<'a> {
+    x: &'a [f32],
+    cells: Shared<'a, Cell>,
+    first: usize,
+    step: usize,
+}
+
+impl Kernel for QuantiseRow<'_> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let (whole, rest) = self.x.as_chunks::<32>();
+        let mut at = self.first;
+        for x in whole {
+            // SAFETY: every cell belongs to one row, and every row to one worker.
+            quantise_block(s, x, &mut unsafe { self.cells.part(at, 1) }[0]);
+            at += self.step;
+        }
+        if !rest.is_empty() {
+            let mut x = [0.0; 32];
+            x[..rest.len()].copy_from_slice(rest);
+            // SAFETY: as above.
+            quantise_block(s, &x, &mut unsafe { self.cells.part(at, 1) }[0]);
+        }
+    }
+}
+
+#[inline(always)]
+fn quantise_block<S: Simd>(s: S, x: &[f32; 32], cell: &mut Cell) {
+    let cell = &mut cell.0;
+    // SAFETY: `x` has 32 values.
+    let amax = f32::from_bits(unsafe { s.max_abs_bits(x.as_ptr()) });
+    let by = 127.0 / amax;
+    let (scale, sums) = if !amax.is_finite() {
+        cell[..32].fill(0);
+        (f32::NAN, [0, 0])
+    } else if !by.is_finite() {
+        // All zero, or so small that 127 / amax overflows.
+        cell[..32].fill(0);
+        (0.0, [0, 0])
+    } else {
+        // SAFETY: `x` has 32 values and the cell room for 32 bytes; no |x · by| rounds to more than 127.
+        let sums = unsafe {
+            let (x, q) = (x.as_ptr(), cell.as_mut_ptr());
+            [s.quantise(x, by, q), s.quantise(x.add(16), by, q.add(16))]
+        };
+        (amax / 127.0, sums)
+    };
+    let sum = sums[0] + sums[1];
+    cell[SCALE..][..4].copy_from_slice(&scale.to_le_bytes());
+    cell[SCALED_SUM..][..4].copy_from_slice(&(scale * sum as f32).to_le_bytes());
+    for (i, sum) in [sum, sums[0], sums[1]].into_iter().enumerate() {
+        cell[MINUS_SUM + 4 * i..][..4].copy_from_slice(&(-sum).to_le_bytes());
+    }
+}

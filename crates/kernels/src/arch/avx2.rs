@@ -1,0 +1,273 @@
+//! AVX2 and AVX-VNNI: a vector is a pair of registers.
+
+use std::arch::x86_64::*;
+
+use super::{Kernel, Simd, tiles};
+use crate::tile::{Format, TileCall};
+
+/// The proof that the processor has AVX2, FMA and F16C, and with `VNNI` also AVX-VNNI.
+#[derive(Clone, Copy)]
+pub(crate) struct Ymm<const VNNI: bool>(());
+
+/// 256-bit vectors; dot products by `vpmaddubsw`.
+pub(crate) type Avx2 = Ymm<false>;
+/// 256-bit vectors; dot products by `vpdpbusd`.
+pub(crate) type AvxVnni = Ymm<true>;
+
+impl<const VNNI: bool> Ymm<VNNI> {
+    pub(crate) fn new() -> Option<Self> {
+        let found = is_x86_feature_detected!("avx2")
+            && is_x86_feature_detected!("fma")
+            && is_x86_feature_detected!("f16c")
+            && (!VNNI || is_x86_feature_detected!("avxvnni"));
+        found.then_some(Self(()))
+    }
+}
+
+/// An expression of intrinsics, where `self` proves that the processor has them.
+macro_rules! proven {
+    ($($body:tt)*) => {{
+        // SAFETY: a `Ymm` exists only where its instructions do, and what pointers point to is promised by
+        // the caller of the function.
+        unsafe { $($body)* }
+    }};
+}
+
+/// Four signed bytes in every lane.
+///
+/// # Safety
+/// The processor must have AVX2, and `at` be readable for 4 bytes.
+#[inline(always)]
+unsafe fn four_bytes(at: *const u8) -> __m256i {
+    // SAFETY: the caller's promise.
+    unsafe { _mm256_set1_epi32(at.cast::<i32>().read_unaligned()) }
+}
+
+/// The float vectors of 8 integers each.
+#[inline(always)]
+fn both<T: Copy, U>(x: [T; 2], f: impl Fn(T) -> U) -> [U; 2] {
+    [f(x[0]), f(x[1])]
+}
+
+#[inline(always)]
+fn both2<T: Copy, U>(x: [T; 2], y: [T; 2], f: impl Fn(T, T) -> U) -> [U; 2] {
+    [f(x[0], y[0]), f(x[1], y[1])]
+}
+
+impl<const VNNI: bool> Simd for Ymm<VNNI> {
+    type F = [__m256; 2];
+    type I = [__m256i; 2];
+    type B = [__m256i; 2];
+    const WIDE_IS_SIGNED: bool = !VNNI;
+
+    fn enter<K: Kernel>(self, kernel: K) -> K::Out {
+        #[target_feature(enable = "avx2,fma,f16c")]
+        fn plain<S: Simd, K: Kernel>(simd: S, kernel: K) -> K::Out {
+            kernel.run(simd)
+        }
+        #[target_feature(enable = "avx2,fma,f16c,avxvnni")]
+        fn vnni<S: Simd, K: Kernel>(simd: S, kernel: K) -> K::Out {
+            kernel.run(simd)
+        }
+        if VNNI { proven!(vnni(self, kernel)) } else { proven!(plain(self, kernel)) }
+    }
+
+    unsafe fn tile<F: Format>(self, call: &TileCall, tokens: usize) -> usize {
+        tiles!(self, F, call, tokens, [4, 2, 1])
+    }
+
+    #[inline(always)]
+    unsafe fn load_b(self, at: *const u8) -> [__m256i; 2] {
+        proven!([_mm256_loadu_si256(at.cast()), _mm256_loadu_si256(at.add(32).cast())])
+    }
+    #[inline(always)]
+    fn and_b(self, x: [__m256i; 2], mask: u8) -> [__m256i; 2] {
+        both(x, |x| proven!(_mm256_and_si256(x, _mm256_set1_epi8(mask as i8))))
+    }
+    #[inline(always)]
+    fn or_b(self, x: [__m256i; 2], y: [__m256i; 2]) -> [__m256i; 2] {
+        both2(x, y, |x, y| proven!(_mm256_or_si256(x, y)))
+    }
+    #[inline(always)]
+    fn shr_b(self, x: [__m256i; 2], bits: usize) -> [__m256i; 2] {
+        both(x, |x| proven!(_mm256_srl_epi16(x, _mm_cvtsi32_si128(bits as i32))))
+    }
+    #[inline(always)]
+    fn shl_b(self, x: [__m256i; 2], bits: usize) -> [__m256i; 2] {
+        both(x, |x| proven!(_mm256_sll_epi16(x, _mm_cvtsi32_si128(bits as i32))))
+    }
+    #[inline(always)]
+    fn lookup(self, table: &[u8; 16], x: [__m256i; 2]) -> [__m256i; 2] {
+        both(x, |x| {
+            proven! {
+                let table = _mm256_broadcastsi128_si256(_mm_loadu_si128(table.as_ptr().cast()));
+                _mm256_shuffle_epi8(table, x)
+            }
+        })
+    }
+
+    #[inline(always)]
+    fn zero_i(self) -> [__m256i; 2] {
+        proven!([_mm256_setzero_si256(); 2])
+    }
+    #[inline(always)]
+    unsafe fn splat_i(self, at: *const i32) -> [__m256i; 2] {
+        proven!([_mm256_set1_epi32(at.read_unaligned()); 2])
+    }
+    #[inline(always)]
+    fn add_i(self, x: [__m256i; 2], y: [__m256i; 2]) -> [__m256i; 2] {
+        both2(x, y, |x, y| proven!(_mm256_add_epi32(x, y)))
+    }
+    #[inline(always)]
+    fn mul_i(self, x: [__m256i; 2], y: [__m256i; 2]) -> [__m256i; 2] {
+        both2(x, y, |x, y| proven!(_mm256_mullo_epi32(x, y)))
+    }
+    #[inline(always)]
+    fn and_i(self, x: [__m256i; 2], mask: i32) -> [__m256i; 2] {
+        both(x, |x| proven!(_mm256_and_si256(x, _mm256_set1_epi32(mask))))
+    }
+    #[inline(always)]
+    fn shl_i(self, x: [__m256i; 2], bits: u32) -> [__m256i; 2] {
+        both(x, |x| proven!(_mm256_sll_epi32(x, _mm_cvtsi32_si128(bits as i32))))
+    }
+    #[inline(always)]
+    fn shr_i(self, x: [__m256i; 2], bits: u32) -> [__m256i; 2] {
+        both(x, |x| proven!(_mm256_sra_epi32(x, _mm_cvtsi32_si128(bits as i32))))
+    }
+    #[inline(always)]
+    unsafe fn load_u8(self, at: *const u8) -> [__m256i; 2] {
+        [0, 8].map(|i| proven!(_mm256_cvtepu8_epi32(_mm_loadl_epi64(at.add(i).cast()))))
+    }
+    #[inline(always)]
+    unsafe fn load_i8(self, at: *const u8) -> [__m256i; 2] {
+        [0, 8].map(|i| proven!(_mm256_cvtepi8_epi32(_mm_loadl_epi64(at.add(i).cast()))))
+    }
+
+    #[inline(always)]
+    unsafe fn dot(self, sum: [__m256i; 2], codes: [__m256i; 2], at: *const u8) -> [__m256i; 2] {
+        let x = proven!(four_bytes(at));
+        both2(sum, codes, |sum, codes| {
+            if VNNI {
+                proven!(_mm256_dpbusd_avx_epi32(sum, codes, x))
+            } else {
+                // Codes are below 64, so a pair of products is at most 63 · 127 · 2 and doesn't saturate.
+                proven! {
+                    let pairs = _mm256_maddubs_epi16(codes, x);
+                    _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
+                }
+            }
+        })
+    }
+    #[inline(always)]
+    unsafe fn dot_wide(self, sum: [__m256i; 2], codes: [__m256i; 2], at: *const u8) -> [__m256i; 2] {
+        let x = proven!(four_bytes(at));
+        both2(sum, codes, |sum, codes| {
+            if VNNI {
+                proven!(_mm256_dpbusd_avx_epi32(sum, codes, x))
+            } else {
+                // |w| · sign(w) x: a pair is at most 128 · 127 · 2 = 32512 and doesn't saturate.
+                proven! {
+                    let signed = _mm256_xor_si256(codes, _mm256_set1_epi8(-128));
+                    let pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(signed), _mm256_sign_epi8(x, signed));
+                    _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
+                }
+            }
+        })
+    }
+
+    #[inline(always)]
+    fn zero_f(self) -> [__m256; 2] {
+        proven!([_mm256_setzero_ps(); 2])
+    }
+    #[inline(always)]
+    unsafe fn splat_f(self, at: *const f32) -> [__m256; 2] {
+        proven!([_mm256_set1_ps(at.read_unaligned()); 2])
+    }
+    #[inline(always)]
+    unsafe fn load_f(self, at: *const f32) -> [__m256; 2] {
+        proven!([_mm256_loadu_ps(at), _mm256_loadu_ps(at.add(8))])
+    }
+    #[inline(always)]
+    unsafe fn store_f(self, at: *mut f32, x: [__m256; 2]) {
+        proven! {
+            _mm256_storeu_ps(at, x[0]);
+            _mm256_storeu_ps(at.add(8), x[1]);
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_f16(self, at: *const u8) -> [__m256; 2] {
+        [0, 16].map(|i| proven!(_mm256_cvtph_ps(_mm_loadu_si128(at.add(i).cast()))))
+    }
+    #[inline(always)]
+    unsafe fn load_bf16(self, at: *const u8) -> [__m256; 2] {
+        [0, 16].map(|i| {
+            proven! {
+                let wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(at.add(i).cast()));
+                _mm256_castsi256_ps(_mm256_slli_epi32::<16>(wide))
+            }
+        })
+    }
+    #[inline(always)]
+    unsafe fn load_exponent(self, at: *const u8) -> [__m256; 2] {
+        both(proven!(self.load_u8(at)), |e| {
+            proven! {
+                let normal = _mm256_slli_epi32::<23>(_mm256_sub_epi32(e, _mm256_set1_epi32(1)));
+                let small = _mm256_sllv_epi32(_mm256_set1_epi32(0x0020_0000), e);
+                let is_small = _mm256_cmpgt_epi32(_mm256_set1_epi32(2), e);
+                _mm256_castsi256_ps(_mm256_blendv_epi8(normal, small, is_small))
+            }
+        })
+    }
+    #[inline(always)]
+    fn convert(self, x: [__m256i; 2]) -> [__m256; 2] {
+        both(x, |x| proven!(_mm256_cvtepi32_ps(x)))
+    }
+    #[inline(always)]
+    fn add_f(self, x: [__m256; 2], y: [__m256; 2]) -> [__m256; 2] {
+        both2(x, y, |x, y| proven!(_mm256_add_ps(x, y)))
+    }
+    #[inline(always)]
+    fn mul_f(self, x: [__m256; 2], y: [__m256; 2]) -> [__m256; 2] {
+        both2(x, y, |x, y| proven!(_mm256_mul_ps(x, y)))
+    }
+    #[inline(always)]
+    fn fma(self, x: [__m256; 2], y: [__m256; 2], z: [__m256; 2]) -> [__m256; 2] {
+        [0, 1].map(|i| proven!(_mm256_fmadd_ps(x[i], y[i], z[i])))
+    }
+    #[inline(always)]
+    fn fnma(self, x: [__m256; 2], y: [__m256; 2], z: [__m256; 2]) -> [__m256; 2] {
+        [0, 1].map(|i| proven!(_mm256_fnmadd_ps(x[i], y[i], z[i])))
+    }
+
+    #[inline(always)]
+    unsafe fn max_abs_bits(self, at: *const f32) -> u32 {
+        proven! {
+            let sign = _mm256_set1_epi32(0x7fff_ffff);
+            let abs = |i: usize| _mm256_and_si256(_mm256_loadu_si256(at.add(i).cast()), sign);
+            let max = _mm256_max_epu32(_mm256_max_epu32(abs(0), abs(8)), _mm256_max_epu32(abs(16), abs(24)));
+            let max = _mm_max_epu32(_mm256_castsi256_si128(max), _mm256_extracti128_si256::<1>(max));
+            let max = _mm_max_epu32(max, _mm_shuffle_epi32::<0b01_00_11_10>(max));
+            _mm_cvtsi128_si32(_mm_max_epu32(max, _mm_shuffle_epi32::<0b10_11_00_01>(max))) as u32
+        }
+    }
+    #[inline(always)]
+    unsafe fn quantise(self, at: *const f32, by: f32, out: *mut u8) -> i32 {
+        proven! {
+            let by = _mm256_set1_ps(by);
+            let low = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(at), by));
+            let high = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(at.add(8)), by));
+            let words = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packs_epi32(low, high));
+            let bytes = _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256::<1>(words));
+            _mm_storeu_si128(out.cast(), bytes);
+            let sum = _mm256_madd_epi16(words, _mm256_set1_epi16(1));
+            let sum = _mm_add_epi32(_mm256_castsi256_si128(sum), _mm256_extracti128_si256::<1>(sum));
+            let sum = _mm_add_epi32(sum, _mm_shuffle_epi32::<0b01_00_11_10>(sum));
+            _mm_cvtsi128_si32(_mm_add_epi32(sum, _mm_shuffle_epi32::<0b10_11_00_01>(sum)))
+        }
+    }
+
+    #[inline(always)]
+    fn prefetch(self, at: *const u8) {
+        proven!(_mm_prefetch::<_MM_HINT_T0>(at.cast()))
+    }
+}

@@ -1,0 +1,207 @@
+//! AVX-512 with VNNI: a vector is one register.
+
+use std::arch::x86_64::*;
+
+use super::{Kernel, Simd, tiles};
+use crate::tile::{Format, TileCall};
+
+/// The proof that the processor has AVX-512 F, BW, VL, DQ and VNNI, and what AVX2 kernels need.
+#[derive(Clone, Copy)]
+pub(crate) struct Avx512(());
+
+impl Avx512 {
+    pub(crate) fn new() -> Option<Self> {
+        let found = is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512vl")
+            && is_x86_feature_detected!("avx512dq")
+            && is_x86_feature_detected!("avx512vnni")
+            && is_x86_feature_detected!("avx2")
+            && is_x86_feature_detected!("fma")
+            && is_x86_feature_detected!("f16c");
+        found.then_some(Self(()))
+    }
+}
+
+/// An expression of intrinsics, where `self` proves that the processor has them.
+macro_rules! proven {
+    ($($body:tt)*) => {{
+        // SAFETY: an `Avx512` exists only where its instructions do, and what pointers point to is promised
+        // by the caller of the function.
+        unsafe { $($body)* }
+    }};
+}
+
+impl Simd for Avx512 {
+    type F = __m512;
+    type I = __m512i;
+    type B = __m512i;
+    const WIDE_IS_SIGNED: bool = false;
+
+    fn enter<K: Kernel>(self, kernel: K) -> K::Out {
+        #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
+        fn compiled<K: Kernel>(simd: Avx512, kernel: K) -> K::Out {
+            kernel.run(simd)
+        }
+        proven!(compiled(self, kernel))
+    }
+
+    unsafe fn tile<F: Format>(self, call: &TileCall, tokens: usize) -> usize {
+        tiles!(self, F, call, tokens, [16, 12, 8, 7, 6, 5, 4, 3, 2, 1])
+    }
+
+    #[inline(always)]
+    unsafe fn load_b(self, at: *const u8) -> __m512i {
+        proven!(_mm512_loadu_si512(at.cast()))
+    }
+    #[inline(always)]
+    fn and_b(self, x: __m512i, mask: u8) -> __m512i {
+        proven!(_mm512_and_si512(x, _mm512_set1_epi8(mask as i8)))
+    }
+    #[inline(always)]
+    fn or_b(self, x: __m512i, y: __m512i) -> __m512i {
+        proven!(_mm512_or_si512(x, y))
+    }
+    #[inline(always)]
+    fn shr_b(self, x: __m512i, bits: usize) -> __m512i {
+        proven!(_mm512_srl_epi16(x, _mm_cvtsi32_si128(bits as i32)))
+    }
+    #[inline(always)]
+    fn shl_b(self, x: __m512i, bits: usize) -> __m512i {
+        proven!(_mm512_sll_epi16(x, _mm_cvtsi32_si128(bits as i32)))
+    }
+    #[inline(always)]
+    fn lookup(self, table: &[u8; 16], x: __m512i) -> __m512i {
+        proven! {
+            let table = _mm512_broadcast_i32x4(_mm_loadu_si128(table.as_ptr().cast()));
+            _mm512_shuffle_epi8(table, x)
+        }
+    }
+
+    #[inline(always)]
+    fn zero_i(self) -> __m512i {
+        proven!(_mm512_setzero_si512())
+    }
+    #[inline(always)]
+    unsafe fn splat_i(self, at: *const i32) -> __m512i {
+        proven!(_mm512_set1_epi32(at.read_unaligned()))
+    }
+    #[inline(always)]
+    fn add_i(self, x: __m512i, y: __m512i) -> __m512i {
+        proven!(_mm512_add_epi32(x, y))
+    }
+    #[inline(always)]
+    fn mul_i(self, x: __m512i, y: __m512i) -> __m512i {
+        proven!(_mm512_mullo_epi32(x, y))
+    }
+    #[inline(always)]
+    fn and_i(self, x: __m512i, mask: i32) -> __m512i {
+        proven!(_mm512_and_si512(x, _mm512_set1_epi32(mask)))
+    }
+    #[inline(always)]
+    fn shl_i(self, x: __m512i, bits: u32) -> __m512i {
+        proven!(_mm512_sll_epi32(x, _mm_cvtsi32_si128(bits as i32)))
+    }
+    #[inline(always)]
+    fn shr_i(self, x: __m512i, bits: u32) -> __m512i {
+        proven!(_mm512_sra_epi32(x, _mm_cvtsi32_si128(bits as i32)))
+    }
+    #[inline(always)]
+    unsafe fn load_u8(self, at: *const u8) -> __m512i {
+        proven!(_mm512_cvtepu8_epi32(_mm_loadu_si128(at.cast())))
+    }
+    #[inline(always)]
+    unsafe fn load_i8(self, at: *const u8) -> __m512i {
+        proven!(_mm512_cvtepi8_epi32(_mm_loadu_si128(at.cast())))
+    }
+
+    #[inline(always)]
+    unsafe fn dot(self, sum: __m512i, codes: __m512i, at: *const u8) -> __m512i {
+        proven!(_mm512_dpbusd_epi32(sum, codes, _mm512_set1_epi32(at.cast::<i32>().read_unaligned())))
+    }
+    #[inline(always)]
+    unsafe fn dot_wide(self, sum: __m512i, codes: __m512i, at: *const u8) -> __m512i {
+        proven!(self.dot(sum, codes, at))
+    }
+
+    #[inline(always)]
+    fn zero_f(self) -> __m512 {
+        proven!(_mm512_setzero_ps())
+    }
+    #[inline(always)]
+    unsafe fn splat_f(self, at: *const f32) -> __m512 {
+        proven!(_mm512_set1_ps(at.read_unaligned()))
+    }
+    #[inline(always)]
+    unsafe fn load_f(self, at: *const f32) -> __m512 {
+        proven!(_mm512_loadu_ps(at))
+    }
+    #[inline(always)]
+    unsafe fn store_f(self, at: *mut f32, x: __m512) {
+        proven!(_mm512_storeu_ps(at, x))
+    }
+    #[inline(always)]
+    unsafe fn load_f16(self, at: *const u8) -> __m512 {
+        proven!(_mm512_cvtph_ps(_mm256_loadu_si256(at.cast())))
+    }
+    #[inline(always)]
+    unsafe fn load_bf16(self, at: *const u8) -> __m512 {
+        proven! {
+            let wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(at.cast()));
+            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(wide))
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_exponent(self, at: *const u8) -> __m512 {
+        proven! {
+            let e = self.load_u8(at);
+            let normal = _mm512_slli_epi32::<23>(_mm512_sub_epi32(e, _mm512_set1_epi32(1)));
+            let small = _mm512_sllv_epi32(_mm512_set1_epi32(0x0020_0000), e);
+            let is_small = _mm512_cmplt_epi32_mask(e, _mm512_set1_epi32(2));
+            _mm512_castsi512_ps(_mm512_mask_mov_epi32(normal, is_small, small))
+        }
+    }
+    #[inline(always)]
+    fn convert(self, x: __m512i) -> __m512 {
+        proven!(_mm512_cvtepi32_ps(x))
+    }
+    #[inline(always)]
+    fn add_f(self, x: __m512, y: __m512) -> __m512 {
+        proven!(_mm512_add_ps(x, y))
+    }
+    #[inline(always)]
+    fn mul_f(self, x: __m512, y: __m512) -> __m512 {
+        proven!(_mm512_mul_ps(x, y))
+    }
+    #[inline(always)]
+    fn fma(self, x: __m512, y: __m512, z: __m512) -> __m512 {
+        proven!(_mm512_fmadd_ps(x, y, z))
+    }
+    #[inline(always)]
+    fn fnma(self, x: __m512, y: __m512, z: __m512) -> __m512 {
+        proven!(_mm512_fnmadd_ps(x, y, z))
+    }
+
+    #[inline(always)]
+    unsafe fn max_abs_bits(self, at: *const f32) -> u32 {
+        proven! {
+            let sign = _mm512_set1_epi32(0x7fff_ffff);
+            let low = _mm512_and_si512(_mm512_loadu_si512(at.cast()), sign);
+            let high = _mm512_and_si512(_mm512_loadu_si512(at.add(16).cast()), sign);
+            _mm512_reduce_max_epu32(_mm512_max_epu32(low, high))
+        }
+    }
+    #[inline(always)]
+    unsafe fn quantise(self, at: *const f32, by: f32, out: *mut u8) -> i32 {
+        proven! {
+            let q = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(at), _mm512_set1_ps(by)));
+            _mm_storeu_si128(out.cast(), _mm512_cvtepi32_epi8(q));
+            _mm512_reduce_add_epi32(q)
+        }
+    }
+
+    #[inline(always)]
+    fn prefetch(self, at: *const u8) {
+        proven!(_mm_prefetch::<_MM_HINT_T0>(at.cast()))
+    }
+}

@@ -1,0 +1,256 @@
+//! A weight matrix rearranged for the kernels: 16 rows are the 16 lanes.
+//!
+//! Packing moves the integers and scales of the GGUF blocks and rounds nothing, so a packed matrix means
+//! exactly what its tensor means, on every instruction set. Rows are packed in groups of 16, the last one
+//! filled up with zeros. A group is a run of records, one per GGUF block: the f16 fields of the block for 16
+//! rows, then per 32 columns the bit planes of the codes and the fields of the scales, again for 16 rows.
+//! In a plane, byte 4 r + j of a 64-byte chunk belongs to row r; it holds code 4 c + j for each chunk c of
+//! codes that it carries, the lowest bits for the first. Float matrices are 16 values per column.
+
+use crate::compute::Compute;
+use crate::memory::Memory;
+use crate::quant::{Block, GgmlType, Layout, float, parse_into};
+use crate::share::Shared;
+
+/// Rows of a group: the lanes of a vector.
+pub(crate) const LANES: usize = 16;
+
+/// A matrix of `rows` × `cols` weights, ready to multiply.
+pub struct PackedMatrix {
+    ty: GgmlType,
+    rows: usize,
+    cols: usize,
+    group_bytes: usize,
+    memory: Memory,
+}
+
+/// Why a tensor can't be packed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PackError {
+    /// A matrix without elements.
+    #[error("a matrix of {rows} x {cols} has no elements")]
+    Empty {
+        /// Rows asked for.
+        rows: usize,
+        /// Columns asked for.
+        cols: usize,
+    },
+    /// Rows aren't whole blocks.
+    #[error("{cols} columns are not a multiple of the {block} elements of a {ty} block")]
+    PartBlock {
+        /// The element type.
+        ty: GgmlType,
+        /// Columns asked for.
+        cols: usize,
+        /// Elements of a block.
+        block: usize,
+    },
+    /// The data isn't as long as the shape says.
+    #[error("{rows} x {cols} elements of {ty} take {expected} bytes, not {found}")]
+    Length {
+        /// The element type.
+        ty: GgmlType,
+        /// Rows asked for.
+        rows: usize,
+        /// Columns asked for.
+        cols: usize,
+        /// Bytes that the shape takes.
+        expected: u128,
+        /// Bytes given.
+        found: usize,
+    },
+    /// No memory for the packed matrix.
+    #[error("no memory for {0} bytes of packed weights")]
+    Memory(usize),
+}
+
+impl PackedMatrix {
+    /// Packs `bytes`, the rows of a GGUF tensor one after the other (`cols` is its first dimension).
+    ///
+    /// # Errors
+    /// When the shape is empty, doesn't fit the type's blocks or the number of bytes, or memory runs out.
+    pub fn pack(
+        c: &Compute,
+        ty: GgmlType,
+        rows: usize,
+        cols: usize,
+        bytes: &[u8],
+    ) -> Result<Self, PackError> {
+        if rows == 0 || cols == 0 {
+            return Err(PackError::Empty { rows, cols });
+        }
+        let part_block = PackError::PartBlock { ty, cols, block: ty.block_len() };
+        let row_bytes = ty.row_bytes(cols).ok_or(part_block)?;
+        let expected = row_bytes as u128 * rows as u128;
+        if expected != bytes.len() as u128 {
+            return Err(PackError::Length { ty, rows, cols, expected, found: bytes.len() });
+        }
+        let group_bytes = match ty.layout() {
+            Some(layout) => cols / ty.block_len() * layout.record_bytes(),
+            None => cols * ty.block_bytes() * LANES,
+        };
+        let groups = rows.div_ceil(LANES);
+        let len = group_bytes.checked_mul(groups).ok_or(PackError::Memory(usize::MAX))?;
+        let mut memory = Memory::zeroed(len).ok_or(PackError::Memory(len))?;
+
+        let shared = Shared::new(&mut memory);
+        c.pool().run(&|worker| {
+            for group in worker.share(groups) {
+                // SAFETY: every group belongs to one worker.
+                let out = unsafe { shared.part(group * group_bytes, group_bytes) };
+                let first = group * LANES * row_bytes;
+                let end = bytes.len().min(first + LANES * row_bytes);
+                pack_group(ty, row_bytes, &bytes[first..end], out);
+            }
+        });
+        Ok(Self { ty, rows, cols, group_bytes, memory })
+    }
+
+    /// Output features.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Input features.
+    #[must_use]
+    pub fn cols(&self) -> usize {
+        self.cols
+    }
+
+    /// The type of the tensor it was packed from.
+    #[must_use]
+    pub fn ty(&self) -> GgmlType {
+        self.ty
+    }
+
+    /// Whether `matmul` needs the activations as floats (`Acts::with_floats`).
+    #[must_use]
+    pub fn is_float(&self) -> bool {
+        self.ty.layout().is_none()
+    }
+
+    /// Bytes of memory it takes, which one token reads once.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.memory.len()
+    }
+
+    /// Writes the values of row `r`: those of `dequantize` on the tensor's row.
+    ///
+    /// # Panics
+    /// When `r` isn't a row or `out` isn't as long as one.
+    pub fn row(&self, r: usize, out: &mut [f32]) {
+        assert!(r < self.rows, "row {r} of {}", self.rows);
+        assert_eq!(out.len(), self.cols, "values of a row");
+        let (group, lane) = (self.group(r / LANES), r % LANES);
+        let Some(layout) = self.ty.layout() else {
+            let width = self.ty.block_bytes();
+            for (value, column) in out.iter_mut().zip(group.chunks_exact(LANES * width)) {
+                *value = float(self.ty, &column[lane * width..][..width]);
+            }
+            return;
+        };
+        let mut block = Block::ZERO;
+        let records = group.chunks_exact(layout.record_bytes());
+        for (values, record) in out.chunks_exact_mut(self.ty.block_len()).zip(records) {
+            read_record(&layout, record, lane, &mut block);
+            layout.values(&block, values);
+        }
+    }
+
+    pub(crate) fn groups(&self) -> usize {
+        self.rows.div_ceil(LANES)
+    }
+
+    pub(crate) fn group_bytes(&self) -> usize {
+        self.group_bytes
+    }
+
+    pub(crate) fn group(&self, group: usize) -> &[u8] {
+        &self.memory[group * self.group_bytes..][..self.group_bytes]
+    }
+}
+
+/// Packs up to 16 rows into a zeroed group.
+fn pack_group(ty: GgmlType, row_bytes: usize, rows: &[u8], out: &mut [u8]) {
+    let width = ty.block_bytes();
+    let layout = ty.layout();
+    let record_bytes = layout.map_or(LANES * width, |layout| layout.record_bytes());
+    let mut block = Block::ZERO;
+    for (lane, row) in rows.chunks_exact(row_bytes).enumerate() {
+        for (bytes, record) in row.chunks_exact(width).zip(out.chunks_exact_mut(record_bytes)) {
+            match &layout {
+                None => record[lane * width..][..width].copy_from_slice(bytes),
+                Some(layout) => {
+                    parse_into(ty, bytes, &mut block);
+                    write_record(layout, &block, lane, record);
+                }
+            }
+        }
+    }
+}
+
+/// Where the planes of a 32-block are: bits per code, shift in the code, offset in the block.
+fn planes(layout: &Layout) -> [(usize, usize, usize); 2] {
+    [(layout.low_bits, 0, 0), (layout.high_bits, layout.low_bits, 64 * layout.low_bits)]
+}
+
+/// Writes one row's block into its lane of a record.
+fn write_record(layout: &Layout, block: &Block, lane: usize, record: &mut [u8]) {
+    for (i, value) in block.sup.iter().take(layout.super_fields()).enumerate() {
+        record[32 * i + 2 * lane..][..2].copy_from_slice(&value.to_le_bytes());
+    }
+    let (fields, width) = layout.sub_fields();
+    let subs = record[32 * layout.super_fields()..].chunks_exact_mut(layout.sub_bytes());
+    for ((sub, codes), values) in subs.zip(block.codes.chunks_exact(32)).zip(&block.sub) {
+        for (bits, shift, offset) in planes(layout) {
+            for chunk in 0..bits {
+                let mut word = 0;
+                for i in 0..8 / bits {
+                    let codes = &codes[4 * (chunk * (8 / bits) + i)..];
+                    let codes = u32::from_le_bytes([codes[0], codes[1], codes[2], codes[3]]);
+                    word |= (codes >> shift & mask(bits)) << (bits * i);
+                }
+                sub[offset + 64 * chunk + 4 * lane..][..4].copy_from_slice(&word.to_le_bytes());
+            }
+        }
+        for (i, value) in values.iter().take(fields).enumerate() {
+            let at = layout.plane_bytes() + width * (LANES * i + lane);
+            sub[at..at + width].copy_from_slice(&value.to_le_bytes()[..width]);
+        }
+    }
+}
+
+/// Reads one row's block back from its lane of a record.
+fn read_record(layout: &Layout, record: &[u8], lane: usize, block: &mut Block) {
+    for (i, value) in block.sup.iter_mut().take(layout.super_fields()).enumerate() {
+        let at = 32 * i + 2 * lane;
+        *value = u16::from_le_bytes([record[at], record[at + 1]]);
+    }
+    let (fields, width) = layout.sub_fields();
+    let subs = record[32 * layout.super_fields()..].chunks_exact(layout.sub_bytes());
+    for ((sub, codes), values) in subs.zip(block.codes.chunks_exact_mut(32)).zip(&mut block.sub) {
+        codes.fill(0);
+        for (bits, shift, offset) in planes(layout) {
+            for chunk in 0..bits {
+                let at = offset + 64 * chunk + 4 * lane;
+                let word = u32::from_le_bytes([sub[at], sub[at + 1], sub[at + 2], sub[at + 3]]);
+                for i in 0..8 / bits {
+                    let part = ((word >> (bits * i) & mask(bits)) << shift).to_le_bytes();
+                    let codes = &mut codes[4 * (chunk * (8 / bits) + i)..][..4];
+                    codes.iter_mut().zip(part).for_each(|(code, part)| *code |= part);
+                }
+            }
+        }
+        for (i, value) in values.iter_mut().take(fields).enumerate() {
+            let at = layout.plane_bytes() + width * (LANES * i + lane);
+            *value = sub[at..at + width].iter().rev().fold(0, |value, &byte| value << 8 | u16::from(byte));
+        }
+    }
+}
+
+/// The low `bits` of each of four bytes.
+fn mask(bits: usize) -> u32 {
+    (0xff >> (8 - bits)) * 0x0101_0101
+}

@@ -1,0 +1,99 @@
+//! The two ceilings of a step on this machine: how fast memory is read, and how fast dot products are made.
+//!
+//! Measured, not looked up, with the pool that serves requests.
+
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+use crate::arch::{Kernel, Simd};
+use crate::compute::Compute;
+use crate::memory::Memory;
+
+/// Bytes read per pass: much more than any last-level cache share we know.
+const BUFFER: usize = 512 << 20;
+const PASSES: usize = 5;
+/// Dot products per worker and pass.
+const DOTS: usize = 1 << 22;
+
+/// Sustained reads in GB/s (10^9 bytes) with all threads of `c`, the best of several passes; `None` when there
+/// is no memory for the buffer.
+#[must_use]
+pub fn read_bandwidth_gbps(c: &Compute) -> Option<f64> {
+    let mut buffer = Memory::zeroed(BUFFER)?;
+    let bytes = crate::share::Shared::new(&mut buffer);
+    c.pool().run(&|worker| {
+        let share = worker.share(BUFFER / 4096);
+        // SAFETY: shares of workers are disjoint.
+        unsafe { bytes.part(share.start * 4096, share.len() * 4096) }.fill(1);
+    });
+    let buffer = &buffer;
+    let time = best_time(c, |worker| {
+        let share = worker.share(BUFFER / 4096);
+        black_box(c.token().dispatch(Read(&buffer[share.start * 4096..share.end * 4096])));
+    });
+    Some(BUFFER as f64 / time.as_secs_f64() / 1e9)
+}
+
+/// Rate of the instruction set's byte dot products in TOPS (10^12 multiplications and additions a second) with all
+/// threads of `c`.
+#[must_use]
+pub fn dot_rate_tops(c: &Compute) -> f64 {
+    let time = best_time(c, |_| {
+        black_box(c.token().dispatch(Dots));
+    });
+    (c.pool().threads() * DOTS * 128) as f64 / time.as_secs_f64() / 1e12
+}
+
+fn best_time(c: &Compute, work: impl Fn(crate::pool::Worker) + Sync) -> Duration {
+    let times = (0..PASSES).map(|_| {
+        let start = Instant::now();
+        c.pool().run(&work);
+        start.elapsed()
+    });
+    times.min().unwrap_or_default()
+}
+
+/// Adds up all 64-byte lines.
+struct Read<'a>(&'a [u8]);
+
+impl Kernel for Read<'_> {
+    type Out = u8;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) -> u8 {
+        let (lines, _) = self.0.as_chunks::<256>();
+        // SAFETY: 64 bytes of a line of 256.
+        let load = |line: &[u8; 256], i: usize| unsafe { s.load_b(line[64 * i..64 * i + 64].as_ptr()) };
+        let Some(first) = lines.first() else { return 0 };
+        let mut sums: [S::B; 4] = std::array::from_fn(|i| load(first, i));
+        for line in lines {
+            sums = std::array::from_fn(|i| s.or_b(sums[i], load(line, i)));
+        }
+        let all = s.or_b(s.or_b(sums[0], sums[1]), s.or_b(sums[2], sums[3]));
+        // SAFETY: a zmm-sized value has at least one byte.
+        unsafe { (&raw const all).cast::<u8>().read() }
+    }
+}
+
+/// Independent chains of dot products.
+struct Dots;
+
+impl Kernel for Dots {
+    type Out = i32;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) -> i32 {
+        const CHAINS: usize = 12;
+        let bytes = black_box([1u8; 64]);
+        // SAFETY: 64 bytes, and 4 of them.
+        let codes = unsafe { s.load_b(bytes.as_ptr()) };
+        let mut sums = [s.zero_i(); CHAINS];
+        for _ in 0..DOTS / CHAINS {
+            // SAFETY: as above.
+            sums = sums.map(|sum| unsafe { s.dot(sum, codes, bytes.as_ptr()) });
+        }
+        let all = sums.into_iter().fold(s.zero_i(), |all, sum| s.add_i(all, sum));
+        // SAFETY: a vector of 16 integers has at least one.
+        unsafe { (&raw const all).cast::<i32>().read() }
+    }
+}

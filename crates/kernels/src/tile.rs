@@ -1,0 +1,377 @@
+//! The inner loops: a few tokens times a run of 16-row groups, the same code for every instruction set.
+//!
+//! The codes of a 32-block are unpacked once and multiplied with every token of the tile. Each output is one
+//! lane's chain of operations over rising k, whatever the tile; this is where the canonical order lives.
+
+use std::marker::PhantomData;
+
+use crate::acts::{CELL, MINUS_SUM, SCALE, SCALED_SUM};
+use crate::arch::{Kernel, Simd};
+use crate::packed::LANES;
+use crate::quant::{GgmlType, Layout, Scales};
+
+/// How far ahead of the reads a lone token asks for weights.
+const AHEAD: usize = 2048;
+
+/// Consecutive groups of a matrix, times consecutive tokens of a tile.
+pub(crate) struct TileCall {
+    /// The first group.
+    pub(crate) weights: *const u8,
+    /// Groups to do.
+    pub(crate) groups: usize,
+    /// Bytes of a group.
+    pub(crate) group_bytes: usize,
+    /// Input features.
+    pub(crate) cols: usize,
+    /// The first token's first cell, or its row of floats.
+    pub(crate) acts: *const u8,
+    /// Bytes from a token's 32-block to its next one; for floats, from a row to the next.
+    pub(crate) step: usize,
+    /// The first token's output of the first group.
+    pub(crate) out: *mut f32,
+    /// Floats from a token's outputs to the next one's.
+    pub(crate) out_step: usize,
+    /// Rows from the first group's first one to the matrix's end.
+    pub(crate) rows: usize,
+    /// Added to the results, if not null; as long as `rows`.
+    pub(crate) bias: *const f32,
+    /// Whether results are added to what is in `out`.
+    pub(crate) add: bool,
+}
+
+/// A packed weight format, as the kernels see it.
+pub(crate) trait Format {
+    /// The products of one group with `T` tokens.
+    ///
+    /// # Safety
+    /// `weights` must be a packed group of this format with `call.cols` columns, and `call.acts` the cells (or
+    /// floats) of `T` tokens.
+    unsafe fn group<S: Simd, const T: usize>(s: S, weights: *const u8, call: &TileCall) -> [S::F; T];
+}
+
+/// A tile of `T` tokens, to be run on an instruction set.
+pub(crate) struct Tile<'a, F, const T: usize>(&'a TileCall, PhantomData<F>);
+
+impl<'a, F, const T: usize> Tile<'a, F, T> {
+    /// # Safety
+    /// Running it reads and writes what `call` points to: `groups` groups of format `F`, the activations of
+    /// `T` tokens, and for each of them `min(rows, 16 groups)` outputs that nobody else uses meanwhile.
+    pub(crate) unsafe fn new(call: &'a TileCall) -> Self {
+        Self(call, PhantomData)
+    }
+}
+
+impl<F: Format, const T: usize> Kernel for Tile<'_, F, T> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let call = self.0;
+        for group in 0..call.groups {
+            // SAFETY: `new`'s caller promised these groups, tokens and outputs.
+            unsafe {
+                let sums = F::group::<S, T>(s, call.weights.add(group * call.group_bytes), call);
+                for (t, sum) in sums.into_iter().enumerate() {
+                    store(s, call, group * LANES, t, sum);
+                }
+            }
+        }
+    }
+}
+
+/// Adds bias and old output as asked, and writes one group's outputs of one token.
+///
+/// # Safety
+/// `row` and `t` must be within what `Tile::new` was promised.
+#[inline(always)]
+unsafe fn store<S: Simd>(s: S, call: &TileCall, row: usize, t: usize, sum: S::F) {
+    // SAFETY: `row` and `t` are of the call, whose pointers the maker of the tile vouches for.
+    unsafe {
+        let out = call.out.add(t * call.out_step + row);
+        let rows = call.rows - row;
+        if rows >= LANES {
+            let mut sum = sum;
+            if !call.bias.is_null() {
+                sum = s.add_f(sum, s.load_f(call.bias.add(row)));
+            }
+            if call.add {
+                sum = s.add_f(s.load_f(out), sum);
+            }
+            s.store_f(out, sum);
+        } else {
+            let mut lanes = [0.0; LANES];
+            s.store_f(lanes.as_mut_ptr(), sum);
+            for (i, mut sum) in lanes.into_iter().take(rows).enumerate() {
+                if !call.bias.is_null() {
+                    sum += *call.bias.add(row + i);
+                }
+                if call.add {
+                    sum += *out.add(i);
+                }
+                *out.add(i) = sum;
+            }
+        }
+    }
+}
+
+/// A quantised type's layout as a constant.
+pub(crate) trait Quantised {
+    const LAYOUT: Layout;
+}
+
+impl<Q: Quantised> Format for Q {
+    #[inline(always)]
+    unsafe fn group<S: Simd, const T: usize>(s: S, weights: *const u8, call: &TileCall) -> [S::F; T] {
+        let layout = const { Q::LAYOUT };
+        let mut sums = [s.zero_f(); T];
+        let mut at = weights;
+        let mut acts = call.acts;
+        for _ in 0..call.cols / (32 * layout.subs()) {
+            // SAFETY: a record of this layout and its `subs` cells of each token are within what was promised;
+            // prefetching doesn't read.
+            unsafe {
+                let d = super_scales(s, &layout, at);
+                at = at.add(32 * layout.super_fields());
+                for _ in 0..layout.subs() {
+                    if T <= 2 {
+                        for line in 0..layout.sub_bytes().div_ceil(64) {
+                            s.prefetch(at.wrapping_add(AHEAD + 64 * line));
+                        }
+                    }
+                    if matches!(layout.scales, Scales::Pair { .. }) {
+                        paired::<S, T>(s, &layout, at, acts, d, &mut sums);
+                    } else {
+                        single::<S, T>(s, &layout, at, acts, d, &mut sums);
+                    }
+                    at = at.add(layout.sub_bytes());
+                    acts = acts.add(call.step);
+                }
+            }
+        }
+        sums
+    }
+}
+
+/// The f16 scales of a 256-block's scales and minima, for 16 rows.
+///
+/// # Safety
+/// `at` must be a record of this layout.
+#[inline(always)]
+unsafe fn super_scales<S: Simd>(s: S, layout: &Layout, at: *const u8) -> [S::F; 2] {
+    // SAFETY: as many fields as the layout has are there.
+    unsafe {
+        match layout.super_fields() {
+            0 => [s.zero_f(); 2],
+            1 => [s.load_f16(at), s.zero_f()],
+            _ => [s.load_f16(at), s.load_f16(at.add(32))],
+        }
+    }
+}
+
+/// Unpacks a 32-block's planes into 8 chunks of 16 rows × 4 codes.
+///
+/// # Safety
+/// `at` must be a 32-block of this layout.
+#[inline(always)]
+unsafe fn codes<S: Simd>(s: S, layout: &Layout, at: *const u8) -> [S::B; 8] {
+    let (low, high) = (layout.low_bits, layout.high_bits);
+    let per_low = 8 / low;
+    std::array::from_fn(|chunk| {
+        // SAFETY: chunks of both planes are within the block.
+        let plane = unsafe { s.load_b(at.add(64 * (chunk / per_low))) };
+        let shift = low * (chunk % per_low);
+        let mut code = if shift > 0 { s.shr_b(plane, shift) } else { plane };
+        if low < 8 {
+            code = s.and_b(code, (1 << low) - 1);
+        }
+        if let Some(per_high) = 8usize.checked_div(high) {
+            // SAFETY: as above.
+            let plane = unsafe { s.load_b(at.add(64 * (low + chunk / per_high))) };
+            let shift = high * (chunk % per_high);
+            let bits = if shift >= low { s.shr_b(plane, shift - low) } else { s.shl_b(plane, low - shift) };
+            code = s.or_b(code, s.and_b(bits, ((1 << high) - 1) << low));
+        }
+        match layout.table {
+            Some(table) => s.lookup(table, code),
+            None => code,
+        }
+    })
+}
+
+/// The dot product of some chunks with as many fours of a cell, zero point taken off.
+///
+/// # Safety
+/// `cell` must be a cell; `from` and the number of chunks within 8; `minus_sum` the field of these chunks.
+#[inline(always)]
+unsafe fn dot<S: Simd>(
+    s: S,
+    layout: &Layout,
+    codes: &[S::B],
+    cell: *const u8,
+    from: usize,
+    minus_sum: usize,
+) -> S::I {
+    let wide = layout.zero == 128;
+    // SAFETY: all of it is in the cell.
+    unsafe {
+        let mut sum = if layout.zero == 0 || (wide && S::WIDE_IS_SIGNED) {
+            s.zero_i()
+        } else {
+            s.shl_i(s.splat_i(cell.add(minus_sum).cast()), layout.zero.trailing_zeros())
+        };
+        for (i, &codes) in codes.iter().enumerate() {
+            let x = cell.add(4 * (from + i));
+            sum = if wide { s.dot_wide(sum, codes, x) } else { s.dot(sum, codes, x) };
+        }
+        sum
+    }
+}
+
+/// A 32-block with one scale (and minimum).
+///
+/// # Safety
+/// `at` must be a 32-block of this layout, and `acts` point to `T` cells.
+#[inline(always)]
+unsafe fn single<S: Simd, const T: usize>(
+    s: S,
+    layout: &Layout,
+    at: *const u8,
+    acts: *const u8,
+    [d, dmin]: [S::F; 2],
+    sums: &mut [S::F; T],
+) {
+    // SAFETY: fields and cells are within the block and the tokens.
+    unsafe {
+        let codes = codes(s, layout, at);
+        let fields = at.add(layout.plane_bytes());
+        let (scale, min) = match layout.scales {
+            Scales::Half { min: false } => (s.load_f16(fields), None),
+            Scales::Half { min: true } => (s.load_f16(fields), Some(s.load_f16(fields.add(32)))),
+            Scales::Exponent => (s.load_exponent(fields), None),
+            Scales::Super | Scales::Pair { .. } => {
+                let min = s.mul_f(dmin, s.convert(s.load_u8(fields.add(16))));
+                (s.mul_f(d, s.convert(s.load_u8(fields))), Some(min))
+            }
+        };
+        for (t, sum) in sums.iter_mut().enumerate() {
+            let cell = acts.add(CELL * t);
+            let dot = s.convert(dot(s, layout, &codes, cell, 0, MINUS_SUM));
+            *sum = s.fma(s.mul_f(dot, scale), s.splat_f(cell.add(SCALE).cast()), *sum);
+            if let Some(min) = min {
+                let x = s.splat_f(cell.add(SCALED_SUM).cast());
+                *sum = match layout.scales {
+                    Scales::Super => s.fnma(min, x, *sum),
+                    _ => s.fma(min, x, *sum),
+                };
+            }
+        }
+    }
+}
+
+/// A 32-block with an integer scale (and minimum) per 16.
+///
+/// # Safety
+/// `at` must be a 32-block of this layout, and `acts` point to `T` cells.
+#[inline(always)]
+unsafe fn paired<S: Simd, const T: usize>(
+    s: S,
+    layout: &Layout,
+    at: *const u8,
+    acts: *const u8,
+    [d, dmin]: [S::F; 2],
+    sums: &mut [S::F; T],
+) {
+    // SAFETY: fields and cells are within the block and the tokens.
+    unsafe {
+        let codes = codes(s, layout, at);
+        let fields = [0, 16].map(|at_half| at.add(layout.plane_bytes() + at_half));
+        let has_min = matches!(layout.scales, Scales::Pair { min: true });
+        let scales = fields.map(|at| if has_min { s.and_i(s.load_u8(at), 15) } else { s.load_i8(at) });
+        let mins = fields.map(|at| s.shr_i(s.load_u8(at), 4));
+        for (t, sum) in sums.iter_mut().enumerate() {
+            let cell = acts.add(CELL * t);
+            let [low, high] = [0, 1].map(|i| {
+                let dot = dot(s, layout, &codes[4 * i..4 * i + 4], cell, 4 * i, MINUS_SUM + 4 + 4 * i);
+                s.mul_i(dot, scales[i])
+            });
+            let scale = s.splat_f(cell.add(SCALE).cast());
+            *sum = s.fma(s.mul_f(s.convert(s.add_i(low, high)), d), scale, *sum);
+            if has_min {
+                let [low, high] =
+                    [0, 1].map(|i| s.mul_i(mins[i], s.splat_i(cell.add(MINUS_SUM + 4 + 4 * i).cast())));
+                *sum = s.fma(s.mul_f(s.convert(s.add_i(low, high)), dmin), scale, *sum);
+            }
+        }
+    }
+}
+
+/// One chain of multiply-adds per lane over rising k.
+///
+/// # Safety
+/// As `Format::group`, with `load` reading 16 values of `width` bytes each.
+#[inline(always)]
+unsafe fn float_group<S: Simd, const T: usize>(
+    s: S,
+    weights: *const u8,
+    call: &TileCall,
+    width: usize,
+    load: impl Fn(*const u8) -> S::F,
+) -> [S::F; T] {
+    let mut sums = [s.zero_f(); T];
+    for k in 0..call.cols {
+        // SAFETY: column k of the group, and value k of the token's row.
+        unsafe {
+            let w = load(weights.add(k * LANES * width));
+            for (t, sum) in sums.iter_mut().enumerate() {
+                *sum = s.fma(w, s.splat_f(call.acts.add(t * call.step + 4 * k).cast()), *sum);
+            }
+        }
+    }
+    sums
+}
+
+/// The formats by their type's name.
+macro_rules! formats {
+    ($($float:ident: $width:literal, $load:ident;)+ | $($name:ident),+) => {
+        /// A type per format.
+        #[allow(non_camel_case_types)]
+        pub(crate) mod formats {
+            $(pub(crate) struct $float;)+
+            $(pub(crate) struct $name;)+
+        }
+        $(impl Quantised for formats::$name {
+            const LAYOUT: Layout = GgmlType::$name.layout().expect("a quantised type");
+        })+
+        $(impl Format for Float<formats::$float> {
+            #[inline(always)]
+            unsafe fn group<S: Simd, const T: usize>(s: S, w: *const u8, call: &TileCall) -> [S::F; T] {
+                // SAFETY: the caller's promise; the width is the type's.
+                unsafe { float_group(s, w, call, $width, |at| s.$load(at.cast())) }
+            }
+        })+
+
+        /// Runs one tile kernel of the type `ty`, and returns how many tokens it did.
+        ///
+        /// # Safety
+        /// As `Tile::new`, for the format of `ty` and the returned number of tokens.
+        pub(crate) unsafe fn run(simd: impl Simd, ty: GgmlType, call: &TileCall, tokens: usize) -> usize {
+            // SAFETY: the caller's promise.
+            unsafe {
+                match ty {
+                    $(GgmlType::$float => simd.tile::<Float<formats::$float>>(call, tokens),)+
+                    $(GgmlType::$name => simd.tile::<formats::$name>(call, tokens),)+
+                }
+            }
+        }
+    };
+}
+
+/// Marks a format of floats, which have no layout.
+pub(crate) struct Float<F>(PhantomData<F>);
+
+formats! {
+    F32: 4, load_f;
+    F16: 2, load_f16;
+    BF16: 2, load_bf16;
+    | Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, IQ4_NL, MXFP4
+}

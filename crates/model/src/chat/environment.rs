@@ -1,0 +1,150 @@
+//! The Jinja dialect of Hugging Face's chat templates, on minijinja.
+
+use std::io::{self, Write};
+use std::time::SystemTime;
+
+use minijinja::value::{Kwargs, Value, ValueKind};
+use minijinja::{AutoEscape, Environment, Error, ErrorKind, Output, State, UndefinedBehavior};
+
+use super::TemplateError;
+use super::clock::strftime;
+use super::json::{self, Style};
+
+/// Instructions that a template may execute: a loop that never ends stops within about a second. A
+/// conversation of a thousand turns needs a few hundred thousand.
+const FUEL: u64 = 20_000_000;
+/// Depth of macro calls.
+const RECURSION_MAX: usize = 100;
+/// Bytes that a template may write.
+const OUTPUT_BYTES_MAX: usize = 256 << 20;
+
+const NAME: &str = "chat_template";
+
+/// Compiles `source`.
+pub(super) fn build(source: &str, clock: fn() -> SystemTime) -> Result<Environment<'static>, TemplateError> {
+    let mut environment = Environment::new();
+    environment.set_trim_blocks(true);
+    environment.set_lstrip_blocks(true);
+    environment.set_undefined_behavior(UndefinedBehavior::Lenient);
+    environment.set_auto_escape_callback(|_| AutoEscape::None);
+    environment.set_formatter(write_like_python);
+    environment.set_fuel(Some(FUEL));
+    environment.set_recursion_limit(RECURSION_MAX);
+    environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+    environment.add_filter("tojson", tojson);
+    environment.add_function("raise_exception", raise_exception);
+    environment.add_function("strftime_now", move |format: &str| strftime(clock(), format));
+    environment.add_template_owned(NAME, without_generation_tags(source)).map_err(failure)?;
+    Ok(environment)
+}
+
+/// Renders with the variables of `context`.
+pub(super) fn render(
+    environment: &Environment<'_>,
+    context: &serde_json::Value,
+) -> Result<String, TemplateError> {
+    let template = environment.get_template(NAME).map_err(failure)?;
+    let mut out = Bounded(Vec::new());
+    template.render_captured_to(context, &mut out).map_err(failure)?;
+    String::from_utf8(out.0).map_err(|error| TemplateError::Render { line: None, message: error.to_string() })
+}
+
+/// Output with a limit.
+struct Bounded(Vec<u8>);
+
+impl Write for Bounded {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.0.len() + bytes.len() > OUTPUT_BYTES_MAX {
+            return Err(io::Error::other(format!("the prompt exceeds {OUTPUT_BYTES_MAX} bytes")));
+        }
+        self.0.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The innermost cause that says something, and the line of the outermost that has one.
+fn failure(error: Error) -> TemplateError {
+    let line = error.line();
+    let message = match (error.kind(), error.detail()) {
+        (ErrorKind::InvalidOperation, Some(detail)) => detail.to_owned(),
+        (ErrorKind::OutOfFuel, _) => format!("it did not end after {FUEL} instructions"),
+        (kind, Some(detail)) => format!("{kind}: {detail}"),
+        (kind, None) => kind.to_string(),
+    };
+    TemplateError::Render { line, message }
+}
+
+fn raise_exception(message: &str) -> Result<Value, Error> {
+    Err(Error::new(ErrorKind::InvalidOperation, message.to_owned()))
+}
+
+/// `json.dumps` with Hugging Face's defaults: characters outside ASCII stay as they are, nothing is escaped for
+/// HTML.
+fn tojson(value: &Value, options: Kwargs) -> Result<String, Error> {
+    let mut style = Style::default();
+    if let Some(indent) = options.get::<Option<Value>>("indent")? {
+        style.indent = match (indent.as_str(), indent.as_usize()) {
+            (Some(text), _) => Some(text.to_owned()),
+            (None, Some(spaces)) => Some(" ".repeat(spaces.min(16))),
+            (None, None) => None,
+        };
+    }
+    if style.indent.is_some() {
+        style.item_separator = ",".into();
+    }
+    if let Some(separators) = options.get::<Option<Vec<String>>>("separators")?
+        && let [item, key] = separators.as_slice()
+    {
+        style.item_separator = item.clone();
+        style.key_separator = key.clone();
+    }
+    style.ascii = options.get::<Option<bool>>("ensure_ascii")?.unwrap_or(false);
+    style.sort_keys = options.get::<Option<bool>>("sort_keys")?.unwrap_or(false);
+    options.assert_all_used()?;
+    let value = serde_json::to_value(value)
+        .map_err(|error| Error::new(ErrorKind::BadSerialization, error.to_string()))?;
+    Ok(json::dumps(&value, &style))
+}
+
+/// Prints values as Python's `str` does: `None`, `True`, `{'a': 1}`.
+fn write_like_python(out: &mut Output<'_>, _state: &State<'_, '_>, value: &Value) -> Result<(), Error> {
+    let failed = |error: std::fmt::Error| Error::new(ErrorKind::WriteFailure, error.to_string());
+    match value.kind() {
+        ValueKind::Undefined => Ok(()),
+        ValueKind::None | ValueKind::Bool | ValueKind::Seq | ValueKind::Map => {
+            let value = serde_json::to_value(value)
+                .map_err(|error| Error::new(ErrorKind::BadSerialization, error.to_string()))?;
+            out.write_str(&json::python_repr(&value)).map_err(failed)
+        }
+        _ => write!(out, "{value}").map_err(failed),
+    }
+}
+
+/// `{% generation %}` marks the assistant's text for training and means nothing here; it becomes a block that
+/// is always taken, with the same white-space control on the same line.
+fn without_generation_tags(source: &str) -> String {
+    let mut out = String::with_capacity(source.len());
+    let mut rest = source;
+    while let Some(start) = rest.find("{%") {
+        let (before, tag) = rest.split_at(start);
+        out.push_str(before);
+        let Some(end) = tag.find("%}") else {
+            rest = tag;
+            break;
+        };
+        let inside = &tag[2..end];
+        let name = inside.trim_matches(|c: char| c.is_whitespace() || c == '-' || c == '+');
+        match name {
+            "generation" => out.push_str(&format!("{{%{}%}}", inside.replace("generation", "if true"))),
+            "endgeneration" => out.push_str(&format!("{{%{}%}}", inside.replace("endgeneration", "endif"))),
+            _ => out.push_str(&tag[..end + 2]),
+        }
+        rest = &tag[end + 2..];
+    }
+    out.push_str(rest);
+    out
+}

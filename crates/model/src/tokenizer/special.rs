@@ -1,0 +1,106 @@
+//! Finding the texts of special tokens in a text.
+//!
+//! llama.cpp goes through the special tokens from the longest text to the shortest and cuts the text at every
+//! occurrence. The same cuts come out of one pass that finds all occurrences and then keeps, longest first and
+//! from left to right, those that overlap none kept before.
+
+use aho_corasick::{AhoCorasick, MatchKind};
+
+use super::TokenizerError;
+
+/// A piece of a text: a special token, or what lies between.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Fragment<'a> {
+    Token(u32),
+    Text(&'a str),
+}
+
+/// A set of token texts, ready to be found.
+#[derive(Clone)]
+pub(crate) struct SpecialTexts {
+    /// `None`: the set is empty.
+    matcher: Option<AhoCorasick>,
+    ids: Vec<u32>,
+}
+
+/// An occurrence of a special token's text, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Occurrence {
+    pub(crate) start: usize,
+    pub(crate) end: usize,
+    pub(crate) id: u32,
+}
+
+impl SpecialTexts {
+    pub(crate) fn new<'a>(tokens: impl Iterator<Item = (u32, &'a str)>) -> Result<Self, TokenizerError> {
+        let (ids, texts): (Vec<u32>, Vec<&str>) = tokens.filter(|(_, text)| !text.is_empty()).unzip();
+        let build = || AhoCorasick::builder().match_kind(MatchKind::Standard).build(&texts);
+        let matcher = if texts.is_empty() { None } else { Some(build()) };
+        let matcher = matcher.transpose().map_err(|error| TokenizerError::Build(error.to_string()))?;
+        Ok(SpecialTexts { matcher, ids })
+    }
+
+    /// All occurrences, overlapping ones too, in no particular order.
+    pub(crate) fn occurrences(&self, text: &str) -> impl Iterator<Item = Occurrence> {
+        let found = self.matcher.iter().flat_map(move |matcher| matcher.find_overlapping_iter(text));
+        found.map(|m| Occurrence { start: m.start(), end: m.end(), id: self.ids[m.pattern().as_usize()] })
+    }
+
+    /// Those occurrences at which the text is cut, from left to right.
+    pub(crate) fn cuts(&self, text: &str) -> Vec<Occurrence> {
+        let mut found: Vec<Occurrence> = self.occurrences(text).collect();
+        found.sort_by_key(|o| (std::cmp::Reverse(o.end - o.start), o.id, o.start));
+        let mut kept = std::collections::BTreeMap::new();
+        for occurrence in found {
+            let before = kept.range(..occurrence.end).next_back();
+            if before.is_none_or(|(_, other): (&usize, &Occurrence)| other.end <= occurrence.start) {
+                kept.insert(occurrence.start, occurrence);
+            }
+        }
+        kept.into_values().collect()
+    }
+
+    /// The text cut at special tokens. No text piece is empty.
+    pub(crate) fn partition<'a>(&self, text: &'a str) -> Vec<Fragment<'a>> {
+        let mut fragments = Vec::new();
+        let mut end = 0;
+        for cut in self.cuts(text) {
+            if cut.start > end {
+                fragments.push(Fragment::Text(&text[end..cut.start]));
+            }
+            fragments.push(Fragment::Token(cut.id));
+            end = cut.end;
+        }
+        if end < text.len() {
+            fragments.push(Fragment::Text(&text[end..]));
+        }
+        fragments
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn texts(list: &[&'static str]) -> SpecialTexts {
+        SpecialTexts::new((0..).zip(list.iter().copied())).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    #[test]
+    fn a_longer_text_wins_over_a_shorter_one_that_starts_earlier() {
+        let special = texts(&["ab", "bcd"]);
+        assert_eq!(special.partition("abcd"), [Fragment::Text("a"), Fragment::Token(1)]);
+    }
+
+    #[test]
+    fn a_text_that_overlaps_itself_is_cut_from_the_left() {
+        let special = texts(&["aa"]);
+        assert_eq!(special.partition("aaa"), [Fragment::Token(0), Fragment::Text("a")]);
+    }
+
+    #[test]
+    fn neighbours_are_both_cut() {
+        let special = texts(&["<a>", "<b>"]);
+        assert_eq!(special.partition("<a><b>"), [Fragment::Token(0), Fragment::Token(1)]);
+    }
+}

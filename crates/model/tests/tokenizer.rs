@@ -1,0 +1,153 @@
+//! Token ids against llama.cpp's: on the corpus in `fixtures/tokenizer` (see `make.py` there), for small
+//! vocabularies with every pre-tokenizer and for SmolLM2's own.
+
+mod tokenizer_fixtures;
+
+use foretoken_model::tokenizer::{TokenKind, Tokenizer};
+use tokenizer_fixtures::{bpe, corpus, expected, hash, smollm2, spm};
+
+/// Fails with the first lines whose ids differ.
+fn assert_ids(tokenizer: &Tokenizer, column: &str, parse_special: bool) {
+    let expected = expected(column);
+    let lines = corpus();
+    assert!(lines.len() >= 2000 && lines.len() == expected.len(), "{} lines", lines.len());
+    let mut wrong = Vec::new();
+    for (line, expected) in lines.iter().zip(expected) {
+        let ids = tokenizer.encode(line, true, parse_special);
+        if hash(&ids) != expected {
+            let texts: Vec<_> = ids.iter().map(|id| tokenizer.token_text(*id)).collect();
+            wrong.push(format!("{line:?}\n  gives {ids:?}\n  {texts:?}"));
+        }
+    }
+    let shown = wrong.len().min(10);
+    assert!(wrong.is_empty(), "{} lines differ:\n{}", wrong.len(), wrong[..shown].join("\n"));
+}
+
+#[test]
+fn ids_of_smollm2_equal_llama_cpp() {
+    assert_ids(&smollm2(), "smollm2", false);
+}
+
+#[test]
+fn ids_of_smollm2_with_control_tokens_equal_llama_cpp() {
+    assert_ids(&smollm2(), "smollm2+special", true);
+}
+
+#[test]
+fn ids_of_gpt_2_words_equal_llama_cpp() {
+    assert_ids(&bpe("gpt-2"), "gpt-2", false);
+}
+
+#[test]
+fn ids_of_smollm_words_equal_llama_cpp() {
+    assert_ids(&bpe("smollm"), "smollm", false);
+}
+
+#[test]
+fn ids_of_llama_bpe_words_equal_llama_cpp() {
+    assert_ids(&bpe("llama-bpe"), "llama-bpe", false);
+}
+
+#[test]
+fn ids_of_qwen2_words_equal_llama_cpp() {
+    assert_ids(&bpe("qwen2"), "qwen2", false);
+}
+
+#[test]
+fn ids_of_qwen2_words_with_control_tokens_equal_llama_cpp() {
+    assert_ids(&bpe("qwen2"), "qwen2+special", true);
+}
+
+#[test]
+fn ids_of_deepseek_r1_qwen_words_equal_llama_cpp() {
+    assert_ids(&bpe("deepseek-r1-qwen"), "deepseek-r1-qwen", false);
+}
+
+#[test]
+fn ids_of_deepseek_llm_words_equal_llama_cpp() {
+    assert_ids(&bpe("deepseek-llm"), "deepseek-llm", false);
+}
+
+#[test]
+fn ids_of_deepseek_v3_words_equal_llama_cpp() {
+    assert_ids(&bpe("deepseek-v3"), "deepseek-v3", false);
+}
+
+#[test]
+fn ids_of_default_words_equal_llama_cpp() {
+    assert_ids(&bpe("default"), "default", false);
+}
+
+#[test]
+fn ids_of_sentencepiece_equal_llama_cpp() {
+    assert_ids(&spm(), "spm", false);
+}
+
+#[test]
+fn ids_of_sentencepiece_with_control_tokens_equal_llama_cpp() {
+    assert_ids(&spm(), "spm+special", true);
+}
+
+#[test]
+fn every_line_comes_back_from_its_ids() {
+    let tokenizer = bpe("qwen2");
+    for line in corpus() {
+        assert_eq!(tokenizer.decode(&tokenizer.encode(&line, false, false), false), line);
+    }
+}
+
+#[test]
+fn every_line_comes_back_from_its_sentencepiece_ids() {
+    let tokenizer = spm();
+    // A `▁` of the text itself can't be told from a space, and as in llama.cpp a space is put behind every
+    // user-defined token, never taken off again.
+    let has_user_defined = |ids: &[u32]| ids.iter().any(|id| tokenizer.token_kind(*id) == TokenKind::UserDefined);
+    for line in corpus().iter().filter(|line| !line.contains('▁')) {
+        let ids = tokenizer.encode(line, false, false);
+        if !has_user_defined(&ids) {
+            assert_eq!(&tokenizer.decode(&ids, false), line);
+        }
+    }
+}
+
+#[test]
+fn control_token_text_stays_text_unless_asked_for() {
+    let tokenizer = bpe("qwen2");
+    let ids = tokenizer.encode("a<|im_end|>b", false, false);
+    assert!(!ids.iter().any(|id| tokenizer.is_control(*id)), "{ids:?}");
+}
+
+#[test]
+fn control_tokens_are_left_out_of_decoded_text() {
+    let tokenizer = bpe("qwen2");
+    let ids = tokenizer.encode("a<|im_end|>b", false, true);
+    assert_eq!(tokenizer.decode(&ids, false), "ab");
+}
+
+#[test]
+fn control_tokens_are_shown_on_request() {
+    let tokenizer = bpe("qwen2");
+    let ids = tokenizer.encode("a<|im_end|>b", false, true);
+    assert_eq!(tokenizer.decode(&ids, true), "a<|im_end|>b");
+}
+
+#[test]
+fn end_of_turn_is_found_by_its_text() {
+    let tokenizer = bpe("qwen2");
+    let id = tokenizer.token_id("<|im_end|>");
+    assert!(id.is_some_and(|id| tokenizer.is_eog(id)));
+}
+
+#[test]
+fn a_file_without_vocabulary_is_refused_by_the_missing_key() {
+    let gguf = tokenizer_fixtures::gguf(foretoken_model::gguf::writer::GgufWriter::new());
+    let error = Tokenizer::from_gguf(&gguf).err().map(|error| error.to_string()).unwrap_or_default();
+    assert!(error.contains("`tokenizer.ggml.model`"), "{error}");
+}
+
+#[test]
+fn an_unknown_pre_tokenizer_is_refused_by_name() {
+    let gguf = tokenizer_fixtures::bpe_gguf("klingon");
+    let error = Tokenizer::from_gguf(&gguf).err().map(|error| error.to_string()).unwrap_or_default();
+    assert!(error.contains("`klingon`"), "{error}");
+}

@@ -1,0 +1,77 @@
+//! The seam to what computes answers.
+//!
+//! HTTP needs three verbs of an engine and four of a tokenizer with its chat template. They are traits so
+//! that this crate's tests run without a model. The invariant: nothing behind these traits may block for
+//! long except [`Codec::encode`] and [`Codec::render`], which are called on the blocking pool.
+
+use std::fmt;
+use std::sync::Arc;
+
+use foretoken_engine::{Answer, EngineStats, Request, SubmitError};
+use foretoken_model::chat::ChatInput;
+
+/// Takes requests, gives answers.
+pub trait Generator: Send + Sync + 'static {
+    /// Queues a request. Dropping the answer cancels it.
+    ///
+    /// # Errors
+    /// The queue is full, the engine drains, the prompt does not fit, or a field cannot be honoured.
+    fn submit(&self, request: Request) -> Result<Answer, SubmitError>;
+
+    /// Counters and gauges right now.
+    fn stats(&self) -> EngineStats;
+
+    /// Refuses new requests from now on and finishes what was taken.
+    fn drain(&self);
+}
+
+/// Turns text and conversations into token ids and back.
+pub trait Codec: Send + Sync + 'static {
+    /// Token ids of `text`. `add_bos` puts the model's beginning-of-sequence token in front where the
+    /// model wants one; `parse_special` lets the text name control tokens.
+    fn encode(&self, text: &str, add_bos: bool, parse_special: bool) -> Vec<u32>;
+
+    /// The text of `ids`, all below [`Codec::vocab_size`], control tokens included.
+    fn decode(&self, ids: &[u32]) -> String;
+
+    /// Tokens in the vocabulary.
+    fn vocab_size(&self) -> usize;
+
+    /// The prompt that the model's chat template makes of a conversation.
+    ///
+    /// # Errors
+    /// The template fails on the conversation; the text says where and is shown to the client.
+    fn render(&self, input: &ChatInput) -> Result<ChatPrompt, String>;
+}
+
+/// A conversation as the model reads it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ChatPrompt {
+    /// Token ids.
+    pub tokens: Vec<u32>,
+    /// Whether the prompt ends inside `<think>`, so that the answer begins with reasoning.
+    pub opens_reasoning: bool,
+}
+
+/// A loaded model, ready to be served.
+#[derive(Clone)]
+pub struct Served {
+    /// The model's own name, used where the configuration gives none.
+    pub name: String,
+    /// Hexadecimal digits that change with the weights; the first twelve become `system_fingerprint`.
+    pub fingerprint: String,
+    /// Tokens that prompt and answer may have together.
+    pub ctx: usize,
+    /// When the server began to serve it, in seconds since 1970.
+    pub created: u64,
+    /// The engine.
+    pub generator: Arc<dyn Generator>,
+    /// Its tokenizer and chat template.
+    pub codec: Arc<dyn Codec>,
+}
+
+impl fmt::Debug for Served {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Served").field("name", &self.name).field("ctx", &self.ctx).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,178 @@
+//! What an operator can set about the HTTP side.
+//!
+//! Plain values with defaults that are safe on a laptop: loopback only, no CORS, bounded bodies and times.
+//! Keys are hashed while they are read, so that no value of these types can print one.
+
+use std::io;
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use tokio::net::TcpListener;
+
+/// Settings of the server. Unknown keys are refused, so that a typing error is not silently a default.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ServerConfig {
+    /// Address or host name to listen on.
+    pub host: String,
+    /// Port to listen on; 0 takes a free one.
+    pub port: u16,
+    /// Names the model answers to; the first is the one it is listed under. Empty: the model's own name.
+    pub model_names: Vec<String>,
+    /// Keys of which a client must send one. Empty: everyone may ask.
+    pub api_keys: Vec<ApiKey>,
+    /// Let `/metrics` be read without a key.
+    pub metrics_open: bool,
+    /// Origins whose pages may call the API from a browser; `*` means all. Empty: none.
+    pub cors_origins: Vec<String>,
+    /// Largest request body, in bytes.
+    pub body_limit_bytes: usize,
+    /// Longest prompt, in tokens; `None` leaves it to the context.
+    pub prompt_limit_tokens: Option<usize>,
+    /// Largest `n`.
+    pub max_n: usize,
+    /// Most prompts in one `/v1/completions` request.
+    pub max_prompts: usize,
+    /// Longest time from a request's arrival to the end of its answer, in seconds; 0 is no limit.
+    pub request_timeout_s: u64,
+    /// How long running answers may go on after a signal to stop, in seconds.
+    pub grace_s: u64,
+    /// A quiet stream gets a comment this often, in seconds, so that proxies keep it open.
+    pub keep_alive_s: u64,
+}
+
+impl Default for ServerConfig {
+    fn default() -> Self {
+        ServerConfig {
+            host: "127.0.0.1".into(),
+            port: 8080,
+            model_names: Vec::new(),
+            api_keys: Vec::new(),
+            metrics_open: false,
+            cors_origins: Vec::new(),
+            body_limit_bytes: 16 << 20,
+            prompt_limit_tokens: None,
+            max_n: 16,
+            max_prompts: 64,
+            request_timeout_s: 3600,
+            grace_s: 30,
+            keep_alive_s: 10,
+        }
+    }
+}
+
+impl ServerConfig {
+    /// Opens the port, and warns if more than this machine can reach it without a key.
+    ///
+    /// # Errors
+    /// The address does not resolve, is in use, or may not be used.
+    pub async fn bind(&self) -> io::Result<TcpListener> {
+        let listener = TcpListener::bind((self.host.as_str(), self.port)).await?;
+        let address = listener.local_addr()?;
+        if self.is_exposed(address) {
+            tracing::warn!(
+                %address,
+                "anyone who can reach this address can use the model: set api_keys or listen on 127.0.0.1"
+            );
+        }
+        Ok(listener)
+    }
+
+    /// Whether `address` is reachable from elsewhere while no key is asked for.
+    pub fn is_exposed(&self, address: SocketAddr) -> bool {
+        self.api_keys.is_empty() && !address.ip().is_loopback()
+    }
+}
+
+/// The BLAKE3 hash of a key. Read from the key itself or from `blake3:` and 64 hexadecimal digits; always
+/// written in the second form.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct ApiKey(blake3::Hash);
+
+impl ApiKey {
+    const PREFIX: &'static str = "blake3:";
+
+    /// Hashes a key.
+    pub fn new(key: &str) -> Self {
+        ApiKey(blake3::hash(key.as_bytes()))
+    }
+
+    /// Reads either form.
+    ///
+    /// # Errors
+    /// An empty key, or `blake3:` without 64 hexadecimal digits after it.
+    pub fn parse(text: &str) -> Result<Self, ApiKeyError> {
+        match text.strip_prefix(Self::PREFIX) {
+            Some(digits) => blake3::Hash::from_hex(digits).map(ApiKey).map_err(|_| ApiKeyError::Hash),
+            None if text.trim().is_empty() => Err(ApiKeyError::Empty),
+            None => Ok(Self::new(text)),
+        }
+    }
+
+    /// Compares in constant time.
+    pub(crate) fn matches(&self, presented: &blake3::Hash) -> bool {
+        self.0 == *presented
+    }
+}
+
+/// Why a configured key cannot be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ApiKeyError {
+    /// Nothing but white space.
+    #[error("an API key is empty")]
+    Empty,
+    /// Not a hash.
+    #[error("'blake3:' must be followed by the 64 hexadecimal digits of a key's BLAKE3 hash")]
+    Hash,
+}
+
+impl std::fmt::Debug for ApiKey {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "{}{}", Self::PREFIX, self.0.to_hex())
+    }
+}
+
+impl Serialize for ApiKey {
+    fn serialize<S: Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
+        out.serialize_str(&format!("{self:?}"))
+    }
+}
+
+impl<'de> Deserialize<'de> for ApiKey {
+    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        ApiKey::parse(&String::deserialize(input)?).map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_round_trip_without_showing_themselves() {
+        let config: ServerConfig = toml::from_str("api_keys = ['sk-secret']\nport = 9000").unwrap();
+        assert_eq!(config.port, 9000);
+        assert_eq!(config.host, "127.0.0.1");
+        let printed = toml::to_string(&config).unwrap();
+        assert!(!printed.contains("sk-secret") && !format!("{config:?}").contains("sk-secret"));
+        assert_eq!(toml::from_str::<ServerConfig>(&printed).unwrap(), config);
+        assert!(config.api_keys[0].matches(&blake3::hash(b"sk-secret")));
+    }
+
+    #[test]
+    fn bad_settings_are_refused() {
+        for text in ["api_keys = ['']", "api_keys = ['blake3:12']", "prot = 1", "port = 70000"] {
+            assert!(toml::from_str::<ServerConfig>(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn only_an_open_and_wide_address_is_exposed() {
+        let mut config = ServerConfig::default();
+        let wide = SocketAddr::from(([0, 0, 0, 0], 1));
+        assert!(config.is_exposed(wide));
+        assert!(!config.is_exposed(SocketAddr::from(([127, 0, 0, 1], 1))));
+        config.api_keys.push(ApiKey::new("k"));
+        assert!(!config.is_exposed(wide));
+    }
+}

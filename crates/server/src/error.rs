@@ -1,0 +1,205 @@
+//! Every error a client can see, in OpenAI's shape.
+//!
+//! `{"error": {"message", "type", "param", "code"}}`, the right status, and a message that says what to do.
+//! Nothing else in this crate builds an error body. The invariant: an [`ApiError`] never carries a prompt,
+//! a key or a path of this machine.
+
+use axum::Json;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use foretoken_engine::{InvalidParam, SubmitError};
+use serde_json::{Value, json};
+
+/// An error on its way to a client.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct ApiError {
+    /// HTTP status.
+    pub status: StatusCode,
+    /// OpenAI's `type`.
+    pub kind: &'static str,
+    /// What is wrong and what to do about it.
+    pub message: String,
+    /// The field at fault, as a path such as `messages[0].role`.
+    pub param: Option<String>,
+    /// A stable word for programs; also the `reason` label of the metric that counts refusals.
+    pub code: &'static str,
+    /// Sent as `Retry-After`.
+    pub retry_after_s: Option<u64>,
+}
+
+/// Marks a response as a refusal, for the layer that counts them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Refused(pub(crate) &'static str);
+
+impl ApiError {
+    fn new(status: StatusCode, kind: &'static str, code: &'static str, message: impl Into<String>) -> Self {
+        ApiError { status, kind, message: message.into(), param: None, code, retry_after_s: None }
+    }
+
+    fn invalid(code: &'static str, param: impl Into<String>, message: String) -> Self {
+        let mut error = Self::new(StatusCode::BAD_REQUEST, "invalid_request_error", code, message);
+        error.param = Some(param.into());
+        error
+    }
+
+    /// 400: a known field with a value that means nothing.
+    pub(crate) fn bad_value(param: impl Into<String>, message: impl AsRef<str>) -> Self {
+        let param = param.into();
+        let message = format!("'{param}' {}", message.as_ref());
+        Self::invalid("invalid_value", param, message)
+    }
+
+    /// 400: a known field with a value that means something, which this server does not do.
+    pub(crate) fn unsupported(param: impl Into<String>, message: impl AsRef<str>) -> Self {
+        let param = param.into();
+        let message = format!("'{param}' {}", message.as_ref());
+        Self::invalid("unsupported_value", param, message)
+    }
+
+    /// 400: a field that must be there.
+    pub(crate) fn missing(param: impl Into<String>, message: impl AsRef<str>) -> Self {
+        let param = param.into();
+        let message = format!("'{param}' is missing: {}", message.as_ref());
+        Self::invalid("missing_required_parameter", param, message)
+    }
+
+    /// 400: the body is not the JSON object it should be.
+    pub(crate) fn malformed_body(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "invalid_request_error", "malformed_body", message)
+    }
+
+    /// 400: the chat template does not take the conversation.
+    pub(crate) fn template(reason: String) -> Self {
+        let message = format!("the model's chat template does not take this conversation: {reason}");
+        Self::invalid("template_error", "messages", message)
+    }
+
+    /// 400: the prompt does not fit.
+    pub(crate) fn context_length(param: &'static str, message: String) -> Self {
+        Self::invalid("context_length_exceeded", param, message)
+    }
+
+    /// 401.
+    pub(crate) fn unauthorized(message: &str) -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, "invalid_request_error", "invalid_api_key", message)
+    }
+
+    /// 404: a model that is not served here.
+    pub(crate) fn model_not_found(asked: &str, served: &[String]) -> Self {
+        let asked: String = asked.chars().take(200).collect();
+        let served = served.join("', '");
+        let message = format!("the model '{asked}' is not served here; use '{served}' or leave 'model' out");
+        let mut error = Self::new(StatusCode::NOT_FOUND, "invalid_request_error", "model_not_found", message);
+        error.param = Some("model".into());
+        error
+    }
+
+    /// 404: no such route.
+    pub(crate) fn unknown_url(method: &str, path: &str) -> Self {
+        let path: String = path.chars().take(200).collect();
+        let message =
+            format!("no route {method} {path}; the API starts at /v1, for example POST /v1/chat/completions");
+        Self::new(StatusCode::NOT_FOUND, "invalid_request_error", "unknown_url", message)
+    }
+
+    /// 405.
+    pub(crate) fn method_not_allowed(method: &str, path: &str) -> Self {
+        let message = format!("{path} does not answer {method}; the Allow header names what it does");
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "invalid_request_error", "method_not_allowed", message)
+    }
+
+    /// 413.
+    pub(crate) fn body_too_large(limit_bytes: usize) -> Self {
+        let message = format!(
+            "the request body is larger than {limit_bytes} bytes; shorten it or raise body_limit_bytes in the \
+             server's configuration"
+        );
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "invalid_request_error", "body_too_large", message)
+    }
+
+    /// 415.
+    pub(crate) fn not_json() -> Self {
+        let message = "send the body as JSON with the header 'Content-Type: application/json'";
+        Self::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "invalid_request_error",
+            "unsupported_media_type",
+            message,
+        )
+    }
+
+    /// 408: `request_timeout_s` is over.
+    pub(crate) fn timeout(limit_s: u64) -> Self {
+        let message = format!(
+            "the answer was not finished within {limit_s} s; ask for fewer tokens or raise request_timeout_s in \
+             the server's configuration"
+        );
+        Self::new(StatusCode::REQUEST_TIMEOUT, "timeout_error", "request_timeout", message)
+    }
+
+    /// 503: the model is not there yet.
+    pub(crate) fn loading() -> Self {
+        let message = "the model is still loading; try again in a moment";
+        let mut error =
+            Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable_error", "loading_model", message);
+        error.retry_after_s = Some(1);
+        error
+    }
+
+    /// 503: shutting down.
+    pub(crate) fn draining() -> Self {
+        let message = "the server is shutting down; send the request to another one or try again later";
+        let mut error = Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable_error", "draining", message);
+        error.retry_after_s = Some(5);
+        error
+    }
+
+    /// 500.
+    pub(crate) fn internal(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "server_error", "internal_error", message)
+    }
+
+    /// The engine's refusal; `prompt_param` is the field that the prompt came from.
+    pub(crate) fn from_submit(error: SubmitError, prompt_param: &'static str) -> Self {
+        let message = error.to_string();
+        match error {
+            SubmitError::QueueFull { retry_after_s } => {
+                let mut error =
+                    Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", "queue_full", message);
+                error.retry_after_s = Some(retry_after_s.max(1));
+                error
+            }
+            SubmitError::Draining => Self::draining(),
+            SubmitError::PromptTooLong { .. } => Self::context_length(prompt_param, message),
+            SubmitError::Invalid(InvalidParam { param, message }) => Self::bad_value(param, message),
+        }
+    }
+
+    /// The body, as it also appears inside a stream.
+    pub(crate) fn body(&self) -> Value {
+        json!({
+            "error": {
+                "message": self.message,
+                "type": self.kind,
+                "param": self.param,
+                "code": self.code,
+            }
+        })
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let mut response = (self.status, Json(self.body())).into_response();
+        let headers = response.headers_mut();
+        if let Some(seconds) = self.retry_after_s {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if self.status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response.extensions_mut().insert(Refused(self.code));
+        response
+    }
+}

@@ -1,0 +1,74 @@
+//! Token counts and timings as clients read them.
+//!
+//! The invariant: `prompt_cache_hit_tokens + prompt_cache_miss_tokens = prompt_tokens`, always all three.
+
+use foretoken_engine::{Summary, Timings};
+use serde_json::{Value, json};
+
+/// Sums over the choices of a request.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Totals {
+    prompt_tokens: usize,
+    cache_hit_tokens: usize,
+    completion_tokens: usize,
+    timings: Timings,
+}
+
+impl Totals {
+    /// Adds a finished choice. The prompt counts once, however many choices it has; the first choice of a
+    /// prompt says what the cache had, because the others find what that one left there.
+    pub(crate) fn add(&mut self, summary: &Summary, first_of_prompt: bool) {
+        let usage = summary.usage;
+        if first_of_prompt {
+            self.prompt_tokens += usage.prompt_tokens;
+            self.cache_hit_tokens += usage.cache_hit_tokens.min(usage.prompt_tokens);
+        }
+        self.completion_tokens += usage.completion_tokens;
+        let (sum, one) = (&mut self.timings, &summary.timings);
+        sum.cache_n += one.cache_n;
+        sum.prompt_n += one.prompt_n;
+        sum.prompt_ms += one.prompt_ms;
+        sum.predicted_n += one.predicted_n;
+        sum.predicted_ms += one.predicted_ms;
+        sum.draft_n += one.draft_n;
+        sum.draft_n_accepted += one.draft_n_accepted;
+    }
+
+    /// OpenAI's `usage` with DeepSeek's fields.
+    pub(crate) fn usage(&self, reasoning_tokens: usize) -> Value {
+        json!({
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": self.completion_tokens,
+            "total_tokens": self.prompt_tokens + self.completion_tokens,
+            "prompt_cache_hit_tokens": self.cache_hit_tokens,
+            "prompt_cache_miss_tokens": self.prompt_tokens - self.cache_hit_tokens,
+            "prompt_tokens_details": {"cached_tokens": self.cache_hit_tokens},
+            "completion_tokens_details": {"reasoning_tokens": reasoning_tokens},
+        })
+    }
+
+    /// llama.cpp's `timings`; the draft fields only where something was drafted, as there.
+    pub(crate) fn timings(&self) -> Value {
+        let sum = &self.timings;
+        let mut timings = json!({
+            "cache_n": sum.cache_n,
+            "prompt_n": sum.prompt_n,
+            "prompt_ms": sum.prompt_ms,
+            "prompt_per_token_ms": ratio(sum.prompt_ms, sum.prompt_n as f64),
+            "prompt_per_second": ratio(1000.0 * sum.prompt_n as f64, sum.prompt_ms),
+            "predicted_n": sum.predicted_n,
+            "predicted_ms": sum.predicted_ms,
+            "predicted_per_token_ms": ratio(sum.predicted_ms, sum.predicted_n as f64),
+            "predicted_per_second": ratio(1000.0 * sum.predicted_n as f64, sum.predicted_ms),
+        });
+        if sum.draft_n > 0 {
+            timings["draft_n"] = sum.draft_n.into();
+            timings["draft_n_accepted"] = sum.draft_n_accepted.into();
+        }
+        timings
+    }
+}
+
+fn ratio(above: f64, below: f64) -> f64 {
+    if below > 0.0 { above / below } else { 0.0 }
+}

@@ -1,0 +1,52 @@
+//! `POST /v1/chat/completions`.
+
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::extract::State;
+use axum::response::Response;
+use foretoken_model::chat::ChatInput;
+
+use super::{blocking, check_prompt};
+use crate::backend::{ChatPrompt, Codec};
+use crate::body::JsonBody;
+use crate::error::ApiError;
+use crate::protocol::chat::{ChatRequest, ChatWriter};
+use crate::run::{Job, Shape, respond};
+use crate::state::Shared;
+use crate::track::Trace;
+
+const SHAPE: Shape = Shape {
+    id_prefix: "chatcmpl-",
+    object: "chat.completion",
+    chunk_object: "chat.completion.chunk",
+    prompt_param: "messages",
+};
+
+pub(super) async fn complete(
+    State(shared): State<Arc<Shared>>,
+    Extension(trace): Extension<Arc<Trace>>,
+    body: JsonBody,
+) -> Result<Response, ApiError> {
+    let backend = shared.backend()?;
+    let fields = body.fields();
+    backend.check_model(fields.string("model")?)?;
+    let mut request = ChatRequest::read(fields, &shared.config, backend.served.codec.vocab_size())?;
+    let input = std::mem::take(&mut request.input);
+    let prompt = render(&backend.served.codec, input).await?;
+    check_prompt(&shared, backend, SHAPE.prompt_param, &prompt.tokens)?;
+    let job = Job {
+        requests: request.shared.requests_for(&prompt.tokens).collect(),
+        n: request.shared.n,
+        stream: request.shared.stream,
+        shape: SHAPE,
+    };
+    let writer = ChatWriter::new(Arc::clone(&shared), &request, prompt.opens_reasoning);
+    respond(&shared, backend, trace, job, writer).await
+}
+
+/// The prompt that the template makes of a conversation.
+pub(super) async fn render(codec: &Arc<dyn Codec>, input: ChatInput) -> Result<ChatPrompt, ApiError> {
+    let codec = Arc::clone(codec);
+    blocking(move || codec.render(&input)).await?.map_err(ApiError::template)
+}

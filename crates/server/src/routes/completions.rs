@@ -1,0 +1,64 @@
+//! `POST /v1/completions`.
+
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::extract::State;
+use axum::response::Response;
+
+use super::{blocking, check_prompt};
+use crate::backend::Codec;
+use crate::body::JsonBody;
+use crate::error::ApiError;
+use crate::protocol::completion::{CompletionRequest, CompletionWriter, Prompt};
+use crate::run::{Job, Shape, respond};
+use crate::state::Shared;
+use crate::track::Trace;
+
+const SHAPE: Shape = Shape {
+    id_prefix: "cmpl-",
+    object: "text_completion",
+    chunk_object: "text_completion",
+    prompt_param: "prompt",
+};
+
+pub(super) async fn complete(
+    State(shared): State<Arc<Shared>>,
+    Extension(trace): Extension<Arc<Trace>>,
+    body: JsonBody,
+) -> Result<Response, ApiError> {
+    let backend = shared.backend()?;
+    let fields = body.fields();
+    backend.check_model(fields.string("model")?)?;
+    let codec = Arc::clone(&backend.served.codec);
+    let request = CompletionRequest::read(fields, &shared.config, codec.vocab_size())?;
+    let CompletionRequest { shared: common, prompts, echo } = request;
+    let prompts = blocking(move || -> Vec<_> {
+        prompts.into_iter().map(|prompt| read_prompt(&*codec, prompt, echo)).collect()
+    })
+    .await?;
+    let mut requests = Vec::with_capacity(prompts.len() * common.n);
+    let mut echoes = Vec::with_capacity(requests.capacity());
+    for (tokens, echo) in prompts {
+        check_prompt(&shared, backend, SHAPE.prompt_param, &tokens)?;
+        requests.extend(common.requests_for(&tokens));
+        echoes.resize(requests.len(), echo);
+    }
+    let writer = CompletionWriter::new(echoes, common.request.logprobs.is_some());
+    let job = Job { requests, n: common.n, stream: common.stream, shape: SHAPE };
+    respond(&shared, backend, trace, job, writer).await
+}
+
+/// Token ids of a prompt, and the text to put in front of its answers.
+fn read_prompt(codec: &dyn Codec, prompt: Prompt, echo: bool) -> (Vec<u32>, String) {
+    match prompt {
+        Prompt::Text(text) => {
+            let tokens = codec.encode(&text, true, true);
+            (tokens, if echo { text } else { String::new() })
+        }
+        Prompt::Tokens(tokens) => {
+            let text = if echo { codec.decode(&tokens) } else { String::new() };
+            (tokens, text)
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! The routes, with and without `/v1` in front (DeepSeek's base URL has no version).
+//!
+//! A handler reads the request, tokenises on the blocking pool, and leaves the rest to [`crate::run`].
+
+mod chat;
+mod completions;
+mod health;
+mod metrics;
+mod models;
+mod tokens;
+
+use std::any::Any;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::Request;
+use axum::http::{HeaderValue, Method};
+use axum::middleware::from_fn_with_state;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
+
+use crate::auth::require_key;
+use crate::error::ApiError;
+use crate::state::{Backend, Shared};
+use crate::track::track;
+
+/// All routes and layers.
+pub(crate) fn router(shared: Arc<Shared>, cors: Option<CorsLayer>) -> Router {
+    let api = Router::new()
+        .route("/chat/completions", post(chat::complete))
+        .route("/completions", post(completions::complete))
+        .route("/models", get(models::list))
+        .route("/models/{*id}", get(models::one))
+        .route("/tokenize", post(tokens::tokenize))
+        .route("/detokenize", post(tokens::detokenize));
+    let mut keyed = Router::new().nest("/v1", api.clone()).merge(api);
+    let mut open = Router::new().route("/health", get(health::health));
+    match shared.config.metrics_open {
+        true => open = open.route("/metrics", get(metrics::page)),
+        false => keyed = keyed.route("/metrics", get(metrics::page)),
+    }
+    let keyed = keyed.route_layer(from_fn_with_state(Arc::clone(&shared), require_key));
+    let mut router = keyed
+        .merge(open)
+        .fallback(unknown)
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(CatchPanicLayer::custom(panicked));
+    if let Some(cors) = cors {
+        router = router.layer(cors);
+    }
+    router.layer(from_fn_with_state(Arc::clone(&shared), track)).with_state(shared)
+}
+
+/// The CORS layer for configured origins.
+///
+/// # Errors
+/// The first origin that cannot stand in a header.
+pub(crate) fn cors(origins: &[String]) -> Result<Option<CorsLayer>, String> {
+    if origins.is_empty() {
+        return Ok(None);
+    }
+    let allowed = if origins.iter().any(|origin| origin == "*") {
+        AllowOrigin::any()
+    } else {
+        let parse = |origin: &String| HeaderValue::from_str(origin).map_err(|_| origin.clone());
+        AllowOrigin::list(origins.iter().map(parse).collect::<Result<Vec<_>, _>>()?)
+    };
+    let layer = CorsLayer::new()
+        .allow_origin(allowed)
+        .allow_methods([Method::GET, Method::POST])
+        // "Authorization" is not covered by a star.
+        .allow_headers(AllowHeaders::mirror_request());
+    Ok(Some(layer))
+}
+
+async fn unknown(request: Request) -> ApiError {
+    ApiError::unknown_url(request.method().as_str(), request.uri().path())
+}
+
+async fn method_not_allowed(request: Request) -> ApiError {
+    ApiError::method_not_allowed(request.method().as_str(), request.uri().path())
+}
+
+fn panicked(_: Box<dyn Any + Send>) -> Response {
+    // The panic hook has printed where.
+    ApiError::internal("the server failed on this request; see its log").into_response()
+}
+
+/// Runs what takes a while (templates, tokenising) where it holds up nobody.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, ApiError> {
+    let failed = |_| ApiError::internal("the server failed on this request; see its log");
+    tokio::task::spawn_blocking(work).await.map_err(failed)
+}
+
+/// Refuses a prompt that is empty or longer than configured. The engine checks the context.
+fn check_prompt(
+    shared: &Shared,
+    backend: &Backend,
+    param: &'static str,
+    tokens: &[u32],
+) -> Result<(), ApiError> {
+    if tokens.is_empty() {
+        return Err(ApiError::bad_value(param, "must not be empty"));
+    }
+    let limit = shared.config.prompt_limit_tokens.unwrap_or(usize::MAX);
+    let ctx = backend.served.ctx;
+    if tokens.len() > limit.min(ctx) {
+        let message = format!(
+            "the prompt has {} tokens and this server takes at most {}; shorten the prompt",
+            tokens.len(),
+            limit.min(ctx)
+        );
+        return Err(ApiError::context_length(param, message));
+    }
+    Ok(())
+}

@@ -1,0 +1,294 @@
+//! One way to run a completion, for every route that has one.
+//!
+//! A [`Job`] holds an engine request per choice. [`respond`] submits them, merges their events, keeps the
+//! deadline, observes latencies, and hands tokens to a [`Writer`], which knows the route's shapes. Streaming
+//! empties the writer after every token, collecting does so once at the end; nothing else differs. The
+//! invariant: whatever ends a run early, a client that went away included, drops the engine's answers, which
+//! cancels them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::response::{IntoResponse, Response};
+use foretoken_engine::{Answer, Event, FinishReason, Request, Summary, TokenEvent};
+use futures_util::future::BoxFuture;
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+
+use crate::error::ApiError;
+use crate::protocol::sampling::StreamOptions;
+use crate::protocol::usage::Totals;
+use crate::sse;
+use crate::state::{Backend, Phase, Shared, unix_time_s};
+use crate::track::Trace;
+
+/// Turns tokens into the `choices` of a response. Choices are numbered from 0.
+pub(crate) trait Writer: Send + 'static {
+    /// Takes a token of a choice.
+    fn push(&mut self, choice: usize, token: &TokenEvent);
+    /// Takes the last text of a choice and gives out what was held back.
+    fn finish(&mut self, choice: usize, text: &str);
+    /// OpenAI's word for how a choice ended; `stopped` is false at a limit.
+    fn finish_reason(&self, choice: usize, stopped: bool) -> &'static str;
+    /// Streaming: what is new of a choice.
+    fn chunks(&mut self, choice: usize) -> Vec<Value>;
+    /// Streaming: the end of a choice.
+    fn last_chunk(&mut self, choice: usize, finish_reason: &str) -> Value;
+    /// Collecting: a whole choice.
+    fn choice(&mut self, choice: usize, finish_reason: &str) -> Value;
+    /// Tokens of all choices that were reasoning.
+    fn reasoning_tokens(&self) -> usize;
+}
+
+/// The words around the choices that differ between routes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Shape {
+    /// What an answer's id starts with.
+    pub(crate) id_prefix: &'static str,
+    /// `object` of a whole answer.
+    pub(crate) object: &'static str,
+    /// `object` of a chunk.
+    pub(crate) chunk_object: &'static str,
+    /// The field that holds the prompt.
+    pub(crate) prompt_param: &'static str,
+}
+
+/// A completion to be run.
+#[derive(Debug)]
+pub(crate) struct Job {
+    /// One per choice; the choices of a prompt are neighbours.
+    pub(crate) requests: Vec<Request>,
+    /// Choices per prompt.
+    pub(crate) n: usize,
+    /// `Some` if the answer is to be streamed.
+    pub(crate) stream: Option<StreamOptions>,
+    pub(crate) shape: Shape,
+}
+
+/// Runs a job and makes its response.
+pub(crate) async fn respond<W: Writer>(
+    shared: &Shared,
+    backend: &Arc<Backend>,
+    trace: Arc<Trace>,
+    job: Job,
+    writer: W,
+) -> Result<Response, ApiError> {
+    let stream = job.stream;
+    let mut run = Run::start(shared, backend, trace, job, writer)?;
+    if let Some(options) = stream {
+        let keep_alive = Duration::from_secs(shared.config.keep_alive_s.max(1));
+        return Ok(sse::response(run, options, keep_alive));
+    }
+    let mut choices = vec![Value::Null; run.events.count];
+    while let Some(event) = run.next().await? {
+        if let Progress::Finished(choice, reason) = event {
+            choices[choice] = run.writer.choice(choice, reason);
+        }
+    }
+    let mut body = run.envelope.around(run.envelope.shape.object, choices.into());
+    body["usage"] = run.usage();
+    body["timings"] = run.totals.timings();
+    Ok(Json(body).into_response())
+}
+
+/// A job that runs.
+pub(crate) struct Run<W> {
+    pub(crate) writer: W,
+    pub(crate) envelope: Envelope,
+    pub(crate) totals: Totals,
+    events: Events,
+    n: usize,
+}
+
+/// What [`Run::next`] saw.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Progress {
+    /// A choice has a new token.
+    Token(usize),
+    /// A choice ended, in OpenAI's words.
+    Finished(usize, &'static str),
+}
+
+impl<W: Writer> Run<W> {
+    fn start(
+        shared: &Shared,
+        backend: &Arc<Backend>,
+        trace: Arc<Trace>,
+        job: Job,
+        writer: W,
+    ) -> Result<Self, ApiError> {
+        let envelope = Envelope {
+            id: shared.fresh_id(job.shape.id_prefix),
+            created: unix_time_s(),
+            model: backend.id().to_owned(),
+            system_fingerprint: backend.system_fingerprint.clone(),
+            shape: job.shape,
+        };
+        let events = Events::start(shared, backend, trace, job.requests, job.shape.prompt_param)?;
+        Ok(Run { writer, envelope, totals: Totals::default(), events, n: job.n })
+    }
+
+    /// The next event, already given to the writer; `None` when all choices have ended.
+    pub(crate) async fn next(&mut self) -> Result<Option<Progress>, ApiError> {
+        let Some((choice, event)) = self.events.next().await? else { return Ok(None) };
+        match event {
+            Event::Token(token) => {
+                self.writer.push(choice, &token);
+                Ok(Some(Progress::Token(choice)))
+            }
+            Event::Done(Summary { reason: FinishReason::Error(message), .. }) => {
+                Err(ApiError::internal(format!("the answer could not be finished: {message}")))
+            }
+            Event::Done(summary) => {
+                self.writer.finish(choice, &summary.text);
+                self.totals.add(&summary, choice % self.n == 0);
+                let stopped = summary.reason == FinishReason::Stop;
+                Ok(Some(Progress::Finished(choice, self.writer.finish_reason(choice, stopped))))
+            }
+        }
+    }
+
+    /// Whether all choices have ended.
+    pub(crate) fn is_over(&self) -> bool {
+        self.events.open.is_empty()
+    }
+
+    pub(crate) fn usage(&self) -> Value {
+        self.totals.usage(self.writer.reasoning_tokens())
+    }
+}
+
+/// What every chunk and every whole answer repeat.
+#[derive(Debug)]
+pub(crate) struct Envelope {
+    id: String,
+    created: u64,
+    model: String,
+    system_fingerprint: String,
+    pub(crate) shape: Shape,
+}
+
+impl Envelope {
+    pub(crate) fn around(&self, object: &str, choices: Value) -> Value {
+        json!({
+            "id": self.id,
+            "object": object,
+            "created": self.created,
+            "model": self.model,
+            "system_fingerprint": self.system_fingerprint,
+            "choices": choices,
+        })
+    }
+}
+
+type NextEvent = BoxFuture<'static, (usize, Answer, Option<Event>)>;
+
+/// The merged events of a job's answers, until the deadline or the end of the server.
+struct Events {
+    open: FuturesUnordered<NextEvent>,
+    count: usize,
+    last_token: Vec<Option<Instant>>,
+    deadline: Option<Instant>,
+    timeout_s: u64,
+    phase: watch::Receiver<Phase>,
+    backend: Arc<Backend>,
+    trace: Arc<Trace>,
+}
+
+impl Events {
+    fn start(
+        shared: &Shared,
+        backend: &Arc<Backend>,
+        trace: Arc<Trace>,
+        requests: Vec<Request>,
+        prompt_param: &'static str,
+    ) -> Result<Self, ApiError> {
+        let count = requests.len();
+        let open = FuturesUnordered::new();
+        for (choice, request) in requests.into_iter().enumerate() {
+            let prompt_tokens = request.prompt.len();
+            let answer = backend
+                .served
+                .generator
+                .submit(request)
+                .map_err(|error| ApiError::from_submit(error, prompt_param))?;
+            trace.submitted(prompt_tokens);
+            open.push(receive(choice, answer));
+        }
+        let timeout_s = shared.config.request_timeout_s;
+        let limit = Duration::from_secs(timeout_s);
+        let deadline = (timeout_s > 0).then(|| trace.arrived.checked_add(limit)).flatten();
+        Ok(Events {
+            open,
+            count,
+            last_token: vec![None; count],
+            deadline,
+            timeout_s,
+            phase: shared.watch_phase(),
+            backend: Arc::clone(backend),
+            trace,
+        })
+    }
+
+    /// The next event of any choice. After an error or `None` all answers are dropped.
+    async fn next(&mut self) -> Result<Option<(usize, Event)>, ApiError> {
+        let received = tokio::select! {
+            biased;
+            () = at(self.deadline) => Err(ApiError::timeout(self.timeout_s)),
+            _ = self.phase.wait_for(|phase| *phase == Phase::Over) => Err(ApiError::draining()),
+            received = self.open.next() => Ok(received),
+        };
+        match received {
+            Ok(None) => Ok(None),
+            Ok(Some((choice, answer, Some(event)))) => {
+                self.observe(choice, &event);
+                if matches!(event, Event::Token(_)) {
+                    self.open.push(receive(choice, answer));
+                }
+                Ok(Some((choice, event)))
+            }
+            Ok(Some((_, _, None))) => {
+                self.open.clear();
+                Err(ApiError::internal(
+                    "the engine stopped before the answer was complete; see the server's log",
+                ))
+            }
+            Err(error) => {
+                self.open.clear();
+                Err(error)
+            }
+        }
+    }
+
+    fn observe(&mut self, choice: usize, event: &Event) {
+        let metrics = &self.backend.metrics;
+        match event {
+            Event::Token(_) => {
+                let now = Instant::now();
+                match self.last_token[choice].replace(now) {
+                    None => metrics.first_token(now - self.trace.arrived),
+                    Some(last) => metrics.next_token(now - last),
+                }
+                self.trace.generated();
+            }
+            Event::Done(summary) => metrics.finished(self.trace.arrived.elapsed(), summary),
+        }
+    }
+}
+
+fn receive(choice: usize, mut answer: Answer) -> NextEvent {
+    Box::pin(async move {
+        let event = answer.recv().await;
+        (choice, answer, event)
+    })
+}
+
+async fn at(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,153 @@
+//! What all requests share: configuration, phase of life, the model once it is there, metrics, ids.
+//!
+//! The invariant: phases only go forward, loading → up → draining → over, and a request is started in
+//! `up` alone.
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use tokio::sync::watch;
+
+use crate::backend::Served;
+use crate::config::ServerConfig;
+use crate::error::ApiError;
+use crate::metrics::{HttpMetrics, ModelMetrics};
+
+/// How far shutting down has got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Phase {
+    /// Taking requests, if the model is there.
+    Up,
+    /// Finishing what runs.
+    Draining,
+    /// What still runs is cut off.
+    Over,
+}
+
+/// The model with the names it answers to.
+#[derive(Debug)]
+pub(crate) struct Backend {
+    pub(crate) served: Served,
+    /// The first is the one it is listed under.
+    pub(crate) names: Vec<String>,
+    pub(crate) system_fingerprint: String,
+    pub(crate) metrics: ModelMetrics,
+}
+
+impl Backend {
+    pub(crate) fn id(&self) -> &str {
+        &self.names[0]
+    }
+
+    /// Accepts a served name or none.
+    pub(crate) fn check_model(&self, asked: Option<&str>) -> Result<(), ApiError> {
+        match asked {
+            Some(name) if !self.names.iter().any(|served| served == name) => {
+                Err(ApiError::model_not_found(name, &self.names))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Shared by all requests.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) config: ServerConfig,
+    pub(crate) http: HttpMetrics,
+    backend: OnceLock<Arc<Backend>>,
+    phase: watch::Sender<Phase>,
+    id_seed: [u64; 2],
+    id_count: AtomicU64,
+}
+
+impl Shared {
+    pub(crate) fn new(config: ServerConfig) -> Self {
+        Shared {
+            config,
+            http: HttpMetrics::new(),
+            backend: OnceLock::new(),
+            phase: watch::Sender::new(Phase::Up),
+            id_seed: [RandomState::new().hash_one(0), RandomState::new().hash_one(1)],
+            id_count: AtomicU64::new(0),
+        }
+    }
+
+    /// Installs the model. A second call changes nothing.
+    pub(crate) fn install(&self, served: Served) {
+        let mut names = self.config.model_names.clone();
+        if names.is_empty() {
+            names.push(served.name.clone());
+        }
+        let digits: String = served.fingerprint.chars().take(12).collect();
+        let metrics = ModelMetrics::new(&names[0], Arc::clone(&served.generator));
+        let backend = Backend { names, system_fingerprint: format!("fp_{digits}"), metrics, served };
+        if self.backend.set(Arc::new(backend)).is_err() {
+            tracing::warn!("a model is served already; the second one was not installed");
+        }
+        // A signal may have come while the model was loading.
+        if self.phase() != Phase::Up {
+            self.drain();
+        }
+    }
+
+    /// The model, whatever the phase.
+    pub(crate) fn installed(&self) -> Option<&Arc<Backend>> {
+        self.backend.get()
+    }
+
+    /// The model, if a request may start.
+    pub(crate) fn backend(&self) -> Result<&Arc<Backend>, ApiError> {
+        if self.phase() != Phase::Up {
+            return Err(ApiError::draining());
+        }
+        self.backend.get().ok_or_else(ApiError::loading)
+    }
+
+    pub(crate) fn phase(&self) -> Phase {
+        *self.phase.borrow()
+    }
+
+    pub(crate) fn watch_phase(&self) -> watch::Receiver<Phase> {
+        self.phase.subscribe()
+    }
+
+    /// Refuses new requests from now on.
+    pub(crate) fn drain(&self) {
+        self.advance(Phase::Draining);
+        if let Some(backend) = self.backend.get() {
+            backend.served.generator.drain();
+        }
+    }
+
+    /// Ends what still runs.
+    pub(crate) fn cut_off(&self) {
+        self.advance(Phase::Over);
+    }
+
+    fn advance(&self, to: Phase) {
+        self.phase.send_if_modified(|phase| {
+            let forward = *phase < to;
+            *phase = (*phase).max(to);
+            forward
+        });
+    }
+
+    /// A name that no other request has, such as `chatcmpl-…`.
+    pub(crate) fn fresh_id(&self, prefix: &str) -> String {
+        let count = self.id_count.fetch_add(1, Ordering::Relaxed);
+        let mut input = [0; 24];
+        for (bytes, word) in input.chunks_exact_mut(8).zip([self.id_seed[0], self.id_seed[1], count]) {
+            bytes.copy_from_slice(&word.to_le_bytes());
+        }
+        let hash = blake3::hash(&input).to_hex();
+        format!("{prefix}{}", &hash[..24])
+    }
+}
+
+/// Seconds since 1970, for `created`.
+pub(crate) fn unix_time_s() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs())
+}

@@ -1,0 +1,255 @@
+//! A server without a model: what it generates is written in the test.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::body::{Body, to_bytes};
+use axum::http::{HeaderMap, Request as HttpRequest, StatusCode};
+use foretoken_engine::{
+    Answer, EngineStats, Event, FinishReason, Request, ScoredToken, SubmitError, Summary, Timings,
+    TokenEvent, TokenLogprob, Usage,
+};
+use foretoken_model::chat::ChatInput;
+use foretoken_server::{ChatPrompt, Codec, Generator, Served, Server, ServerConfig};
+use serde_json::Value;
+use tower::ServiceExt;
+
+/// Token ids below this are bytes; this one is BOS.
+pub(crate) const BOS: u32 = 256;
+pub(crate) const VOCAB: usize = 300;
+pub(crate) const CTX: usize = 4096;
+
+/// What the engine does with a request.
+#[derive(Clone, Debug)]
+pub(crate) enum Script {
+    /// One token per piece, then the end. Choices after the first get their number as a last piece.
+    Say(Vec<&'static str>, FinishReason),
+    /// One token, then nothing until the caller leaves.
+    Hang,
+    /// One token per 20 ms, this many.
+    Slow(usize),
+    /// Ends without a summary, as after a crash.
+    Die,
+    /// Refuses.
+    Refuse(SubmitError),
+}
+
+pub(crate) fn say(pieces: &[&'static str]) -> Script {
+    Script::Say(pieces.to_vec(), FinishReason::Stop)
+}
+
+pub(crate) struct Engine {
+    script: Mutex<Script>,
+    pub(crate) seen: Mutex<Vec<Request>>,
+    /// Answers that were dropped before their end.
+    pub(crate) left: AtomicUsize,
+    pub(crate) draining: AtomicBool,
+}
+
+impl Engine {
+    pub(crate) fn last(&self) -> Request {
+        self.seen.lock().unwrap().last().cloned().unwrap()
+    }
+
+    pub(crate) async fn until_left(&self, times: usize) {
+        for _ in 0..200 {
+            if self.left.load(Ordering::SeqCst) == times {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("{} answers were dropped, not {times}", self.left.load(Ordering::SeqCst));
+    }
+}
+
+struct Handle(Arc<Engine>);
+
+impl Generator for Handle {
+    fn submit(&self, request: Request) -> Result<Answer, SubmitError> {
+        let script = self.0.script.lock().unwrap().clone();
+        if let Script::Refuse(error) = script {
+            return Err(error);
+        }
+        let choice = self.0.seen.lock().unwrap().len();
+        self.0.seen.lock().unwrap().push(request.clone());
+        let (sender, answer) = Answer::channel(1000);
+        let engine = Arc::clone(&self.0);
+        tokio::spawn(async move {
+            let (count, pause) = match &script {
+                Script::Say(pieces, _) => (pieces.len(), None),
+                Script::Slow(count) => (*count, Some(Duration::from_millis(20))),
+                Script::Hang | Script::Die => (1, None),
+                Script::Refuse(_) => (0, None),
+            };
+            for at in 0..count {
+                let text = match &script {
+                    Script::Say(pieces, _) => pieces[at],
+                    _ => "x",
+                };
+                let token = token(text, &request);
+                if sender.send(Event::Token(token)).await.is_err() {
+                    engine.left.fetch_add(1, Ordering::SeqCst);
+                    return;
+                }
+                if let Some(pause) = pause {
+                    tokio::time::sleep(pause).await;
+                }
+            }
+            let reason = match script {
+                Script::Hang => {
+                    sender.closed().await;
+                    engine.left.fetch_add(1, Ordering::SeqCst);
+                    return;
+                }
+                Script::Die => return,
+                Script::Say(_, reason) => reason,
+                _ => FinishReason::Stop,
+            };
+            let text = if choice > 0 { choice.to_string() } else { String::new() };
+            let _ = sender.send(Event::Done(summary(&request, count, text, reason))).await;
+        });
+        Ok(answer)
+    }
+
+    fn stats(&self) -> EngineStats {
+        EngineStats { running: 3, prompt_tokens_total: 70, finished_stop_total: 2, ..EngineStats::default() }
+    }
+
+    fn drain(&self) {
+        self.0.draining.store(true, Ordering::SeqCst);
+    }
+}
+
+fn token(text: &str, request: &Request) -> TokenEvent {
+    let scored = |text: &str, logprob| ScoredToken { id: 7, logprob, bytes: text.as_bytes().to_vec() };
+    let logprob = request.logprobs.map(|top| TokenLogprob {
+        chosen: scored(text, -0.5),
+        top: [scored("best", -0.25), scored("worst", f32::NEG_INFINITY)].into_iter().take(top).collect(),
+    });
+    TokenEvent { id: 7, text: text.into(), logprob }
+}
+
+fn summary(request: &Request, count: usize, text: String, reason: FinishReason) -> Summary {
+    let prompt = request.prompt.len();
+    let hit = 4.min(prompt);
+    Summary {
+        reason,
+        text,
+        usage: Usage { prompt_tokens: prompt, cache_hit_tokens: hit, completion_tokens: count },
+        timings: Timings {
+            queue_ms: 1.0,
+            cache_n: hit,
+            prompt_n: prompt - hit,
+            prompt_ms: 10.0,
+            predicted_n: count,
+            predicted_ms: 20.0,
+            ..Timings::default()
+        },
+    }
+}
+
+/// Tokens are bytes. A conversation is rendered as `role:content;` per message.
+struct Bytes;
+
+impl Codec for Bytes {
+    fn encode(&self, text: &str, add_bos: bool, _parse_special: bool) -> Vec<u32> {
+        add_bos.then_some(BOS).into_iter().chain(text.bytes().map(u32::from)).collect()
+    }
+
+    fn decode(&self, ids: &[u32]) -> String {
+        let bytes: Vec<u8> = ids.iter().filter_map(|id| u8::try_from(*id).ok()).collect();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    fn vocab_size(&self) -> usize {
+        VOCAB
+    }
+
+    fn render(&self, input: &ChatInput) -> Result<ChatPrompt, String> {
+        let mut text = String::new();
+        for message in &input.messages {
+            let content = message["content"].as_str().unwrap_or_default();
+            match content {
+                "raise" => return Err("chat template, line 3: roles must alternate".into()),
+                "panic" => panic!("the template crashed"),
+                _ => {}
+            }
+            text.push_str(&format!("{}:{content};", message["role"].as_str().unwrap_or_default()));
+        }
+        if let Some(tools) = &input.tools {
+            text.push_str(&tools.to_string());
+        }
+        let opens_reasoning = input.extra.get("enable_thinking") == Some(&Value::Bool(true));
+        Ok(ChatPrompt { tokens: self.encode(&text, true, true), opens_reasoning })
+    }
+}
+
+pub(crate) fn served(script: Script) -> (Served, Arc<Engine>) {
+    let engine = Arc::new(Engine {
+        script: Mutex::new(script),
+        seen: Mutex::new(Vec::new()),
+        left: AtomicUsize::new(0),
+        draining: AtomicBool::new(false),
+    });
+    let served = Served {
+        name: "tiny".into(),
+        fingerprint: "0123456789abcdef".into(),
+        ctx: CTX,
+        created: 1_700_000_000,
+        generator: Arc::new(Handle(Arc::clone(&engine))),
+        codec: Arc::new(Bytes),
+    };
+    (served, engine)
+}
+
+/// A server that is ready.
+pub(crate) fn start(config: ServerConfig, script: Script) -> (Server, Arc<Engine>) {
+    let server = Server::new(config).unwrap();
+    let (served, engine) = served(script);
+    server.ready(served);
+    (server, engine)
+}
+
+/// What came back.
+#[derive(Debug)]
+pub(crate) struct Reply {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) text: String,
+}
+
+impl Reply {
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("{error} in {}", self.text))
+    }
+
+    /// The payloads of a stream. Checks the framing and that `[DONE]` is the end.
+    pub(crate) fn events(&self) -> Vec<Value> {
+        assert_eq!(self.headers["content-type"], "text/event-stream");
+        let body = self.text.strip_suffix("\n\n").unwrap();
+        let mut payloads: Vec<&str> =
+            body.split("\n\n").map(|event| event.strip_prefix("data: ").unwrap()).collect();
+        assert_eq!(payloads.pop(), Some("[DONE]"));
+        payloads.iter().map(|payload| serde_json::from_str(payload).unwrap()).collect()
+    }
+}
+
+pub(crate) async fn send(server: &Server, request: HttpRequest<Body>) -> Reply {
+    let response = server.router().oneshot(request).await.unwrap();
+    let (status, headers) = (response.status(), response.headers().clone());
+    let bytes = to_bytes(response.into_body(), usize::MAX).await.unwrap();
+    Reply { status, headers, text: String::from_utf8(bytes.to_vec()).unwrap() }
+}
+
+pub(crate) async fn get(server: &Server, path: &str) -> Reply {
+    send(server, HttpRequest::get(path).body(Body::empty()).unwrap()).await
+}
+
+pub(crate) async fn post(server: &Server, path: &str, body: &Value) -> Reply {
+    let request = HttpRequest::post(path)
+        .header("content-type", "application/json")
+        .body(Body::from(body.to_string()))
+        .unwrap();
+    send(server, request).await
+}

@@ -1,0 +1,9 @@
+//! The API over HTTP, with a scripted engine and a tokenizer whose tokens are bytes.
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests too")]
+
+mod chat;
+mod completions;
+mod fake;
+mod lifecycle;
+mod refusals;
+mod service;
