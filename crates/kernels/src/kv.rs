@@ -154,7 +154,10 @@ impl<'a> KvView<'a> {
 
     fn assert_open(&self, slots: Range<usize>) {
         let open = self.sealed.len() * BLOCK_TOKENS..self.capacity();
-        assert!(open.start <= slots.start && slots.end <= open.end, "KV slots {slots:?} outside the open {open:?}");
+        assert!(
+            open.start <= slots.start && slots.end <= open.end,
+            "KV slots {slots:?} outside the open {open:?}"
+        );
     }
 }
 
@@ -195,7 +198,8 @@ pub fn store_kv(
         let blocks: Vec<Shared<'_, u8>> = seq.kv.open.iter_mut().map(|block| Shared::new(block)).collect();
         let store = |worker: Worker| {
             for head in worker.share(layout.kv_heads) {
-                let head = StoreHead { layout, layer, head, blocks: &blocks, sealed, first: seq.committed, k, v };
+                let head =
+                    StoreHead { layout, layer, head, blocks: &blocks, sealed, first: seq.committed, k, v };
                 dispatch(c, head);
             }
         };
@@ -272,7 +276,7 @@ unsafe fn part<'a>(block: &Shared<'a, u8>, range: Range<usize>) -> &'a mut [u8] 
 /// To f16: cut to the finite range, NaN kept, then to nearest even.
 #[inline(always)]
 fn narrow<S: Simd16>(s: S, x: &[f32; LANES]) -> [u16; LANES] {
-    let x = s.from_array(x);
+    let x = s.load_array(x);
     let x = s.max(s.splat(-F16_MAX), s.min(s.splat(F16_MAX), x));
     let mut halves = [0; LANES];
     // SAFETY: the array has room for 16 values.
@@ -294,6 +298,6 @@ fn write_halves(target: &mut [u8], halves: &[u16; LANES]) {
 
 /// What [`store_kv`] makes of a number, widened again: for tests and reference implementations.
 pub fn through_f16(x: f32) -> f32 {
-    let cut = if x > F16_MAX { F16_MAX } else if x < -F16_MAX { -F16_MAX } else { x };
+    let cut = x.clamp(-F16_MAX, F16_MAX);
     f16::from_f32_const(cut).to_f32_const()
 }

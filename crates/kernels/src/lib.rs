@@ -3,15 +3,21 @@
 mod acts;
 pub mod affinity;
 mod arch;
+pub mod attention;
 mod compute;
 mod isa;
+pub mod kv;
+pub mod math;
 mod matmul;
 mod memory;
+pub mod ops;
 mod packed;
 pub mod pool;
 pub mod quant;
 pub mod roofline;
+pub mod rope;
 mod share;
+mod simd;
 mod tile;
 
 pub use acts::Acts;

@@ -17,9 +17,10 @@ const ROUND_TO_INTEGER: f32 = 12_582_912.0;
 const LN_2_HIGH: f32 = 0.693_145_75;
 const LN_2_LOW: f32 = 1.428_606_8e-6;
 /// `(e^r - 1 - r) / r²` on `|r| ≤ ln 2 / 2`, highest power first.
-const EXP_POLYNOMIAL: [f32; 6] = [1.985_276_2e-4, 1.393_043_6e-3, 8.333_361e-3, 4.166_648_5e-2, 0.166_666_67, 0.5];
+const EXP_POLYNOMIAL: [f32; 6] =
+    [1.985_276_2e-4, 1.393_043_6e-3, 8.333_361e-3, 4.166_648_5e-2, 0.166_666_67, 0.5];
 /// `2 sqrt(2 / π)` and the cubic coefficient of the tanh form of GELU.
-const GELU_LINEAR: f32 = 1.595_769_1;
+const GELU_LINEAR: f32 = 1.595_769;
 const GELU_CUBIC: f32 = 0.044_715;
 
 /// `e^x` within 1 ulp; 0 where the result would be subnormal, `e^-inf` included.
@@ -61,12 +62,12 @@ pub(crate) fn gelu16<S: Simd16>(s: S, x: S::V) -> S::V {
 pub(crate) fn for_each_vector<S: Simd16>(s: S, x: &[f32], pad: f32, mut f: impl FnMut(S::V)) {
     let (vectors, rest) = x.as_chunks::<LANES>();
     for vector in vectors {
-        f(s.from_array(vector));
+        f(s.load_array(vector));
     }
     if !rest.is_empty() {
         let mut last = [pad; LANES];
         last[..rest.len()].copy_from_slice(rest);
-        f(s.from_array(&last));
+        f(s.load_array(&last));
     }
 }
 
@@ -93,7 +94,7 @@ impl Kernel for Exp {
     #[inline(always)]
     fn run<S: Simd16>(self, s: S) -> f32 {
         let mut out = [0.0; LANES];
-        s.to_array(&mut out, exp16(s, s.splat(self.0)));
+        s.store_array(&mut out, exp16(s, s.splat(self.0)));
         out[0]
     }
 }
@@ -154,12 +155,12 @@ impl Kernel for Softmax<'_> {
         let (vectors, rest) = self.x.as_chunks::<LANES>();
         let (out, out_rest) = self.out.as_chunks_mut::<LANES>();
         for (x, y) in vectors.iter().zip(out) {
-            s.to_array(y, s.mul(exp16(s, s.sub(s.from_array(x), max)), inverse));
+            s.store_array(y, s.mul(exp16(s, s.sub(s.load_array(x), max)), inverse));
         }
         let mut last = [f32::NEG_INFINITY; LANES];
         last[..rest.len()].copy_from_slice(rest);
-        let y = s.mul(exp16(s, s.sub(s.from_array(&last), max)), inverse);
-        s.to_array(&mut last, y);
+        let y = s.mul(exp16(s, s.sub(s.load_array(&last), max)), inverse);
+        s.store_array(&mut last, y);
         out_rest.copy_from_slice(&last[..rest.len()]);
     }
 }

@@ -121,8 +121,8 @@ impl Kernel for Norm<'_> {
         let (weight, weight_rest) = weight.as_chunks::<LANES>();
         let (out, out_rest) = out.as_chunks_mut::<LANES>();
         for ((x, weight), out) in x.iter().zip(weight).zip(out) {
-            let y = s.mul(s.mul(s.from_array(x), s.splat(inverse)), s.from_array(weight));
-            s.to_array(out, y);
+            let y = s.mul(s.mul(s.load_array(x), s.splat(inverse)), s.load_array(weight));
+            s.store_array(out, y);
         }
         for ((x, weight), out) in x_rest.iter().zip(weight_rest).zip(out_rest) {
             *out = x * inverse * weight;
@@ -148,8 +148,8 @@ impl Kernel for NormHeads<'_> {
             let (x, x_rest) = head.as_chunks_mut::<LANES>();
             let (weight, weight_rest) = self.weight.as_chunks::<LANES>();
             for (x, weight) in x.iter_mut().zip(weight) {
-                let y = s.mul(s.mul(s.from_array(x), s.splat(inverse)), s.from_array(weight));
-                s.to_array(x, y);
+                let y = s.mul(s.mul(s.load_array(x), s.splat(inverse)), s.load_array(weight));
+                s.store_array(x, y);
             }
             for (x, weight) in x_rest.iter_mut().zip(weight_rest) {
                 *x = *x * inverse * weight;
@@ -185,8 +185,12 @@ impl Kernel for Gated<'_> {
     #[inline(always)]
     fn run<S: Simd16>(self, s: S) {
         match self.activation {
-            Activation::Silu => zip_rows(s, self.gate, self.up, self.out, |gate, up| s.mul(silu16(s, gate), up)),
-            Activation::Gelu => zip_rows(s, self.gate, self.up, self.out, |gate, up| s.mul(gelu16(s, gate), up)),
+            Activation::Silu => {
+                zip_rows(s, self.gate, self.up, self.out, |gate, up| s.mul(silu16(s, gate), up))
+            }
+            Activation::Gelu => {
+                zip_rows(s, self.gate, self.up, self.out, |gate, up| s.mul(gelu16(s, gate), up))
+            }
         }
     }
 }
@@ -198,14 +202,14 @@ fn zip_rows<S: Simd16>(s: S, a: &[f32], b: &[f32], out: &mut [f32], f: impl Fn(S
     let (b, b_rest) = b.as_chunks::<LANES>();
     let (out, out_rest) = out.as_chunks_mut::<LANES>();
     for ((a, b), out) in a.iter().zip(b).zip(out) {
-        s.to_array(out, f(s.from_array(a), s.from_array(b)));
+        s.store_array(out, f(s.load_array(a), s.load_array(b)));
     }
     if !a_rest.is_empty() {
         let (mut a, mut b) = ([0.0; LANES], [0.0; LANES]);
         a[..a_rest.len()].copy_from_slice(a_rest);
         b[..b_rest.len()].copy_from_slice(b_rest);
-        let y = f(s.from_array(&a), s.from_array(&b));
-        s.to_array(&mut a, y);
+        let y = f(s.load_array(&a), s.load_array(&b));
+        s.store_array(&mut a, y);
         out_rest.copy_from_slice(&a[..out_rest.len()]);
     }
 }

@@ -129,7 +129,8 @@ impl Pool {
         assert!(!self.busy.swap(true, Ordering::Acquire), "Pool::run inside another run of the same pool");
         // SAFETY: only the lifetime is erased. `finish` below waits until every worker has let go of the
         // pointer, and nothing between here and there can unwind past it: `f` runs under `catch_unwind`.
-        let job: Job = unsafe { std::mem::transmute::<&(dyn Fn(Worker) + Sync), &'static (dyn Fn(Worker) + Sync)>(f) };
+        let job: Job =
+            unsafe { std::mem::transmute::<&(dyn Fn(Worker) + Sync), &'static (dyn Fn(Worker) + Sync)>(f) };
         for (slot, handle) in self.slots.iter().zip(&self.handles) {
             slot.start(job, handle);
         }

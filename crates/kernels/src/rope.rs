@@ -85,7 +85,9 @@ impl RopeTable {
             assert_eq!(factors.len(), dim / 2, "one frequency factor per rotated pair");
         }
         let magnitude = match scaling {
-            RopeScaling::Yarn { factor, attn_factor, .. } => f64::from(attn_factor) * (1.0 + 0.1 * libm::log(f64::from(factor))),
+            RopeScaling::Yarn { factor, attn_factor, .. } => {
+                f64::from(attn_factor) * (1.0 + 0.1 * libm::log(f64::from(factor)))
+            }
             RopeScaling::None | RopeScaling::Linear { .. } => 1.0,
         };
         let frequencies = (0..dim / 2)
@@ -103,7 +105,15 @@ impl RopeTable {
     ///
     /// # Panics
     /// If the heads don't fit the stride, or the rows don't fit `x`.
-    pub fn apply(&mut self, c: &Compute, x: &mut [f32], stride: usize, heads: usize, head_dim: usize, positions: &[u32]) {
+    pub fn apply(
+        &mut self,
+        c: &Compute,
+        x: &mut [f32],
+        stride: usize,
+        heads: usize,
+        head_dim: usize,
+        positions: &[u32],
+    ) {
         assert!(self.dim <= head_dim && heads * head_dim <= stride, "rotary heads don't fit their rows");
         let rows = positions.len();
         let needed = rows.checked_sub(1).map_or(0, |last| last * stride + heads * head_dim);
@@ -188,7 +198,9 @@ impl Kernel for Rotate<'_> {
                     rotate_halves(s, first, second, cos, sin);
                 }
                 RopeStyle::Interleaved => {
-                    for ((pair, &cos), &sin) in head[..2 * half].as_chunks_mut::<2>().0.iter_mut().zip(cos).zip(sin) {
+                    for ((pair, &cos), &sin) in
+                        head[..2 * half].as_chunks_mut::<2>().0.iter_mut().zip(cos).zip(sin)
+                    {
                         *pair = rotate(*pair, cos, sin);
                     }
                 }
@@ -211,10 +223,10 @@ fn rotate_halves<S: Simd16>(s: S, first: &mut [f32], second: &mut [f32], cos: &[
     let (cos, cos_rest) = cos.as_chunks::<LANES>();
     let (sin, sin_rest) = sin.as_chunks::<LANES>();
     for (((x, y), cos), sin) in first.iter_mut().zip(second).zip(cos).zip(sin) {
-        let (a, b) = (s.from_array(x), s.from_array(y));
-        let (cos, sin) = (s.from_array(cos), s.from_array(sin));
-        s.to_array(x, s.fma(a, cos, s.sub(s.splat(-0.0), s.mul(b, sin))));
-        s.to_array(y, s.fma(a, sin, s.mul(b, cos)));
+        let (a, b) = (s.load_array(x), s.load_array(y));
+        let (cos, sin) = (s.load_array(cos), s.load_array(sin));
+        s.store_array(x, s.fma(a, cos, s.sub(s.splat(-0.0), s.mul(b, sin))));
+        s.store_array(y, s.fma(a, sin, s.mul(b, cos)));
     }
     for (((x, y), &cos), &sin) in first_rest.iter_mut().zip(second_rest).zip(cos_rest).zip(sin_rest) {
         [*x, *y] = rotate([*x, *y], cos, sin);

@@ -57,7 +57,10 @@ struct Shape {
 
 impl Shape {
     fn new(kv_heads: usize, group: usize, head_dim_k: usize, head_dim_v: usize) -> Self {
-        Self { layout: KvLayout { layers: LAYERS, kv_heads, head_dim_k, head_dim_v }, q_heads: kv_heads * group }
+        Self {
+            layout: KvLayout { layers: LAYERS, kv_heads, head_dim_k, head_dim_v },
+            q_heads: kv_heads * group,
+        }
     }
 
     fn scale(&self) -> f32 {
@@ -82,7 +85,8 @@ impl Shape {
 
     /// Stores the tokens of a step and returns the attention output of each row.
     fn step(&self, c: &Compute, seqs: &mut [AttnSeq<'_, '_>], tokens: &[u64]) -> Vec<Vec<f32>> {
-        let gather = |f: &dyn Fn(u64) -> Vec<f32>| tokens.iter().flat_map(|&token| f(token)).collect::<Vec<f32>>();
+        let gather =
+            |f: &dyn Fn(u64) -> Vec<f32>| tokens.iter().flat_map(|&token| f(token)).collect::<Vec<f32>>();
         let (q, k, v) = (gather(&|t| self.q(t)), gather(&|t| self.k(t)), gather(&|t| self.v(t)));
         store_kv(c, &self.layout, LAYERS - 1, seqs, &k, &v);
         let mut out = vec![0.0; tokens.len() * self.out_len()];
@@ -194,10 +198,12 @@ fn a_row_does_not_see_the_sequences_beside_it() {
     let shape = Shape::new(3, 3, 64, 64);
     for c in [plain(), Compute::new(Isa::detect(), 2).expect("the detected instruction set")] {
         let lengths = [700_usize, 3, 65, 130];
-        let alone: Vec<_> =
-            (0..4).map(|i| shape.chunked(&c, &tokens(1000 * i..1000 * i + lengths[i as usize] as u64), &[997])).collect();
+        let alone: Vec<_> = (0..4)
+            .map(|i| shape.chunked(&c, &tokens(1000 * i..1000 * i + lengths[i as usize] as u64), &[997]))
+            .collect();
         let mut memories = lengths.map(|len| Memory::new(&shape.layout, len.div_ceil(BLOCK_TOKENS)));
-        let mut views: Vec<KvView<'_>> = memories.iter_mut().map(|memory| memory.view(&shape.layout)).collect();
+        let mut views: Vec<KvView<'_>> =
+            memories.iter_mut().map(|memory| memory.view(&shape.layout)).collect();
         let (mut seqs, mut all, mut first) = (Vec::new(), Vec::new(), 0);
         for (i, (kv, len)) in views.iter_mut().zip(lengths).enumerate() {
             seqs.push(AttnSeq { kv, rows: first..first + len, committed: 0, parents: None });
@@ -233,7 +239,10 @@ fn tree_equals_its_paths(c: &Compute, shape: &Shape, committed: usize, parents: 
     for (row, out) in out.iter().enumerate() {
         let path: Vec<u64> = path_of(row).into_iter().map(|row| nodes[row]).collect();
         let alone = shape.chunked(c, &[&context[..], &path].concat(), &[committed.max(1), 1]);
-        assert!(bits(std::slice::from_ref(out)) == bits(&alone[alone.len() - 1..]), "row {row} of {parents:?}");
+        assert!(
+            bits(std::slice::from_ref(out)) == bits(&alone[alone.len() - 1..]),
+            "row {row} of {parents:?}"
+        );
     }
     let accepted = path_of(parents.len() - 1);
     for (depth, &row) in accepted.iter().enumerate() {
@@ -268,7 +277,13 @@ fn unwritten_and_later_slots_are_never_used() {
 
 #[test]
 fn what_f16_cannot_hold_is_cut_and_nan_is_kept() {
-    let cases = [(1e6, 65_504.0), (-1e30, -65_504.0), (65_519.9, 65_504.0), (1.0 + 1.0 / 2048.0, 1.0), (3e-8, 5.960_464_5e-8)];
+    let cases = [
+        (1e6, 65_504.0),
+        (-1e30, -65_504.0),
+        (65_519.9, 65_504.0),
+        (1.0 + 1.0 / 2048.0, 1.0),
+        (3e-8, 5.960_464_5e-8),
+    ];
     for c in computes() {
         let shape = Shape::new(1, 1, 16, 16);
         for (x, expected) in cases {

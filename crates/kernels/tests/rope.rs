@@ -19,7 +19,13 @@ fn config(dim: usize, scaling: RopeScaling, style: RopeStyle) -> RopeConfig {
 }
 
 /// Rotates one head at `position` by `angle(pair)` in f64, scaled by `magnitude`.
-fn naive(head: &[f32], dim: usize, style: RopeStyle, magnitude: f64, angle: impl Fn(usize) -> f64) -> Vec<f64> {
+fn naive(
+    head: &[f32],
+    dim: usize,
+    style: RopeStyle,
+    magnitude: f64,
+    angle: impl Fn(usize) -> f64,
+) -> Vec<f64> {
     let mut out: Vec<f64> = head.iter().map(|&x| f64::from(x)).collect();
     for pair in 0..dim / 2 {
         let (i, j) = match style {
@@ -34,7 +40,13 @@ fn naive(head: &[f32], dim: usize, style: RopeStyle, magnitude: f64, angle: impl
     out
 }
 
-fn check(table: &mut RopeTable, dim: usize, style: RopeStyle, magnitude: f64, frequency: impl Fn(usize) -> f64) {
+fn check(
+    table: &mut RopeTable,
+    dim: usize,
+    style: RopeStyle,
+    magnitude: f64,
+    frequency: impl Fn(usize) -> f64,
+) {
     let (head_dim, heads, stride) = (dim + 6, 3, 3 * (dim + 6) + 5);
     let positions = [0, 1, 700, 131_071];
     let before = noise(positions.len() * stride);
@@ -81,8 +93,13 @@ fn factors_divide_frequencies() {
 
 #[test]
 fn yarn_interpolates_low_frequencies_only() {
-    let scaling =
-        RopeScaling::Yarn { factor: 4.0, original_ctx: 4_096, attn_factor: 1.0, beta_fast: 32.0, beta_slow: 1.0 };
+    let scaling = RopeScaling::Yarn {
+        factor: 4.0,
+        original_ctx: 4_096,
+        attn_factor: 1.0,
+        beta_fast: 32.0,
+        beta_slow: 1.0,
+    };
     // 64 ln(4096 / 32 / 2π) / (2 ln 10000) = 10.47.., and with 1 rotation 22.5..: pairs 10 to 23.
     let ramp = |pair: usize| ((pair as f64 - 10.0) / 13.0).clamp(0.0, 1.0);
     for style in STYLES {
@@ -101,8 +118,14 @@ fn every_instruction_set_and_thread_count_gives_the_same_bits() {
             let positions: Vec<u32> = (0..200).map(|i| i * 13).collect();
             let rotate = |c: &Compute| {
                 let mut x = noise(200 * 4 * dim);
-                RopeTable::new(config(dim, RopeScaling::None, style), None)
-                    .apply(c, &mut x, 4 * dim, 4, dim, &positions);
+                RopeTable::new(config(dim, RopeScaling::None, style), None).apply(
+                    c,
+                    &mut x,
+                    4 * dim,
+                    4,
+                    dim,
+                    &positions,
+                );
                 x.into_iter().map(f32::to_bits).collect::<Vec<u32>>()
             };
             let expected = rotate(&plain());

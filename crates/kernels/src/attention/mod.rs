@@ -47,7 +47,11 @@ pub fn attention(
     scale: f32,
     out: &mut [f32],
 ) {
-    assert!(q_heads.is_multiple_of(layout.kv_heads), "{q_heads} query heads over {} KV heads", layout.kv_heads);
+    assert!(
+        q_heads.is_multiple_of(layout.kv_heads),
+        "{q_heads} query heads over {} KV heads",
+        layout.kv_heads
+    );
     assert!(layer < layout.layers, "layer {layer} of {}", layout.layers);
     let rows = seqs.iter().map(|seq| seq.rows.end).max().unwrap_or(0);
     assert!(q.len() >= rows * q_heads * layout.head_dim_k, "fewer queries than rows");
@@ -285,7 +289,8 @@ impl Tile<'_> {
         } else {
             self.score_tree(s, q, visible, by_slot, &mut scores);
         }
-        let softmax = Softmax { max: &mut state.max[self.rows.clone()], sum: &mut state.sum[self.rows.clone()] };
+        let softmax =
+            Softmax { max: &mut state.max[self.rows.clone()], sum: &mut state.sum[self.rows.clone()] };
         let rescale = tile::weigh(s, &mut scores[..count], softmax);
         let together = in_place.iter().copied().min().unwrap_or(0);
         self.add_values(s, self.block * BLOCK_TOKENS, together, &scores, 0..count, &rescale, 0, state);
@@ -315,7 +320,16 @@ impl Tile<'_> {
         // SAFETY: the key range is `[dim][64]` halves, and blocks and ranges are 2-aligned; `q` was cut to the
         // tile's rows; `out` has room for the largest tile; tiles have 1 to `TILE_ROWS` rows.
         unsafe {
-            tile::scores(s, keys.as_ptr().cast(), dim, q, self.rows.len(), lanes, self.call.scale, out.as_mut_ptr());
+            tile::scores(
+                s,
+                keys.as_ptr().cast(),
+                dim,
+                q,
+                self.rows.len(),
+                lanes,
+                self.call.scale,
+                out.as_mut_ptr(),
+            );
         }
     }
 
@@ -368,7 +382,8 @@ impl Tile<'_> {
     ) {
         let dim = self.call.layout.head_dim_v;
         let stride = State::stride(dim);
-        let values = &self.seq.kv.block(slot / BLOCK_TOKENS)[self.call.layout.values(self.call.layer, self.item.head)];
+        let values =
+            &self.seq.kv.block(slot / BLOCK_TOKENS)[self.call.layout.values(self.call.layer, self.item.head)];
         let first = slot % BLOCK_TOKENS;
         assert!(first + count <= BLOCK_TOKENS && lane + count <= BLOCK_TOKENS && !rows.is_empty());
         let acc_rows = self.rows.start + rows.start..self.rows.start + rows.end;
@@ -418,16 +433,16 @@ fn merge<S: Simd16>(s: S, total: &mut State<'_>, next: &State<'_>) {
         let max = if next.max[r] > total.max[r] { next.max[r] } else { total.max[r] };
         let mut scale = [0.0; LANES];
         (scale[0], scale[1]) = (total.max[r] - max, next.max[r] - max);
-        let shift = s.from_array(&scale);
-        s.to_array(&mut scale, exp16(s, shift));
+        let shift = s.load_array(&scale);
+        s.store_array(&mut scale, exp16(s, shift));
         total.max[r] = max;
         total.sum[r] = next.sum[r].mul_add(scale[1], total.sum[r] * scale[0]);
         let (before, after) = (s.splat(scale[0]), s.splat(scale[1]));
         let acc = total.acc[r * stride..(r + 1) * stride].as_chunks_mut::<LANES>().0;
         let add = next.acc[r * stride..(r + 1) * stride].as_chunks::<LANES>().0;
         for (acc, add) in acc.iter_mut().zip(add) {
-            let sum = s.fma(s.from_array(add), after, s.mul(s.from_array(acc), before));
-            s.to_array(acc, sum);
+            let sum = s.fma(s.load_array(add), after, s.mul(s.load_array(acc), before));
+            s.store_array(acc, sum);
         }
     }
 }
@@ -446,7 +461,7 @@ fn write_out<S: Simd16>(s: S, call: &Call<'_>, item: &Item, state: &State<'_>) {
         let inverse = s.splat(1.0 / state.sum[r]);
         for (out, acc) in out.chunks_mut(LANES).zip(acc.as_chunks::<LANES>().0) {
             let mut vector = [0.0; LANES];
-            s.to_array(&mut vector, s.mul(s.from_array(acc), inverse));
+            s.store_array(&mut vector, s.mul(s.load_array(acc), inverse));
             out.copy_from_slice(&vector[..out.len()]);
         }
     }

@@ -65,6 +65,7 @@ macro_rules! with_vectors {
 /// # Safety
 /// `k` is `[dim][64]` halves; `q` has `rows` rows of `dim`; `out` has `rows` rows of 64; `rows` is 1 to
 /// `S::TILE_ROWS`.
+#[allow(clippy::too_many_arguments, reason = "an operation with as many operands")]
 #[inline(always)]
 pub(super) unsafe fn scores<S: Simd16>(
     s: S,
@@ -150,9 +151,9 @@ pub(super) fn weigh<S: Simd16>(
     let mut blind = [false; MAX_TILE_ROWS];
     for (r, row) in scores.iter().enumerate() {
         let (vectors, _) = row.as_chunks::<LANES>();
-        let mut max = s.from_array(&vectors[0]);
+        let mut max = s.load_array(&vectors[0]);
         for vector in &vectors[1..VECTORS] {
-            max = s.max(s.from_array(vector), max);
+            max = s.max(s.load_array(vector), max);
         }
         let max = s.fold_max(max);
         blind[r] = max == f32::NEG_INFINITY;
@@ -162,7 +163,7 @@ pub(super) fn weigh<S: Simd16>(
         state.max[r] = new;
     }
     let mut scale = [0.0; LANES];
-    s.to_array(&mut scale, exp16(s, s.from_array(&shift)));
+    s.store_array(&mut scale, exp16(s, s.load_array(&shift)));
     for (r, row) in scores.iter_mut().enumerate() {
         if blind[r] {
             continue;
@@ -170,8 +171,8 @@ pub(super) fn weigh<S: Simd16>(
         let max = s.splat(state.max[r]);
         let mut total = s.splat(0.0);
         for vector in row.as_chunks_mut::<LANES>().0 {
-            let p = exp16(s, s.sub(s.from_array(vector), max));
-            s.to_array(vector, p);
+            let p = exp16(s, s.sub(s.load_array(vector), max));
+            s.store_array(vector, p);
             total = s.add(total, p);
         }
         state.sum[r] = state.sum[r].mul_add(scale[r], s.fold_add(total));
@@ -212,9 +213,9 @@ pub(super) unsafe fn accumulate<S: Simd16>(
             RowsMut { start: acc.start.add(at * LANES), ..acc }
         ));
         for d in vectors * LANES..v.dim {
-            for r in 0..rows {
+            for (r, rescale) in rescale.iter().enumerate().take(rows) {
                 let acc = &mut *acc.start.add(r * acc.stride + d);
-                *acc *= rescale[r];
+                *acc *= rescale;
                 for p in 0..positions {
                     let value = half::f16::from_bits(*v.start.add(p * v.dim + d)).to_f32_const();
                     *acc = (*weights.add(r * BLOCK_TOKENS + p)).mul_add(value, *acc);

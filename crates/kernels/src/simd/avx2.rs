@@ -73,7 +73,10 @@ impl Simd16 for Avx2 {
     #[inline(always)]
     fn splat(self, x: f32) -> Self::V {
         // SAFETY: the token proves the features.
-        unsafe { let half = _mm256_set1_ps(x); Pair(half, half) }
+        unsafe {
+            let half = _mm256_set1_ps(x);
+            Pair(half, half)
+        }
     }
 
     #[inline(always)]
@@ -85,19 +88,30 @@ impl Simd16 for Avx2 {
     #[inline(always)]
     unsafe fn store(self, p: *mut f32, v: Self::V) {
         // SAFETY: the token proves the features; the caller promises the memory.
-        unsafe { _mm256_storeu_ps(p, v.0); _mm256_storeu_ps(p.add(8), v.1) }
+        unsafe {
+            _mm256_storeu_ps(p, v.0);
+            _mm256_storeu_ps(p.add(8), v.1)
+        }
     }
 
     #[inline(always)]
     unsafe fn load_f16(self, p: *const u16) -> Self::V {
         // SAFETY: the token proves the features; the caller promises the memory.
-        unsafe { Pair(_mm256_cvtph_ps(_mm_loadu_si128(p.cast())), _mm256_cvtph_ps(_mm_loadu_si128(p.add(8).cast()))) }
+        unsafe {
+            Pair(
+                _mm256_cvtph_ps(_mm_loadu_si128(p.cast())),
+                _mm256_cvtph_ps(_mm_loadu_si128(p.add(8).cast())),
+            )
+        }
     }
 
     #[inline(always)]
     unsafe fn store_f16(self, p: *mut u16, v: Self::V) {
         // SAFETY: the token proves the features; the caller promises the memory.
-        unsafe { _mm_storeu_si128(p.cast(), _mm256_cvtps_ph::<ROUND>(v.0)); _mm_storeu_si128(p.add(8).cast(), _mm256_cvtps_ph::<ROUND>(v.1)) }
+        unsafe {
+            _mm_storeu_si128(p.cast(), _mm256_cvtps_ph::<ROUND>(v.0));
+            _mm_storeu_si128(p.add(8).cast(), _mm256_cvtps_ph::<ROUND>(v.1))
+        }
     }
 
     #[inline(always)]
@@ -145,7 +159,12 @@ impl Simd16 for Avx2 {
     #[inline(always)]
     fn select_lt(self, a: Self::V, b: Self::V, yes: Self::V, no: Self::V) -> Self::V {
         // SAFETY: the token proves the features.
-        unsafe { Pair(_mm256_blendv_ps(no.0, yes.0, _mm256_cmp_ps::<_CMP_LT_OQ>(a.0, b.0)), _mm256_blendv_ps(no.1, yes.1, _mm256_cmp_ps::<_CMP_LT_OQ>(a.1, b.1))) }
+        unsafe {
+            Pair(
+                _mm256_blendv_ps(no.0, yes.0, _mm256_cmp_ps::<_CMP_LT_OQ>(a.0, b.0)),
+                _mm256_blendv_ps(no.1, yes.1, _mm256_cmp_ps::<_CMP_LT_OQ>(a.1, b.1)),
+            )
+        }
     }
 
     #[inline(always)]

@@ -120,18 +120,27 @@ impl Simd16 for Avx512 {
     #[inline(always)]
     fn add_exponent(self, x: Self::V, n: Self::V) -> Self::V {
         // SAFETY: the token proves the features.
-        unsafe { let shifted = _mm512_slli_epi32::<23>(_mm512_castps_si512(n)); _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(x), shifted)) }
+        unsafe {
+            let shifted = _mm512_slli_epi32::<23>(_mm512_castps_si512(n));
+            _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(x), shifted))
+        }
     }
 
     #[inline(always)]
     fn fold_add(self, v: Self::V) -> f32 {
         // SAFETY: the token proves the features.
-        unsafe { let (low, high) = halves(v); fold_add_8(_mm256_add_ps(low, high)) }
+        unsafe {
+            let (low, high) = halves(v);
+            fold_add_8(_mm256_add_ps(low, high))
+        }
     }
 
     #[inline(always)]
     fn fold_max(self, v: Self::V) -> f32 {
         // SAFETY: the token proves the features.
-        unsafe { let (low, high) = halves(v); fold_max_8(_mm256_max_ps(low, high)) }
+        unsafe {
+            let (low, high) = halves(v);
+            fold_max_8(_mm256_max_ps(low, high))
+        }
     }
 }

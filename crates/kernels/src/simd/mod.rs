@@ -62,13 +62,13 @@ pub(crate) trait Simd16: Copy + Send + Sync {
     fn fold_max(self, v: Self::V) -> f32;
 
     #[inline(always)]
-    fn from_array(self, a: &[f32; LANES]) -> Self::V {
+    fn load_array(self, a: &[f32; LANES]) -> Self::V {
         // SAFETY: the array has 16 floats.
         unsafe { self.load(a.as_ptr()) }
     }
 
     #[inline(always)]
-    fn to_array(self, a: &mut [f32; LANES], v: Self::V) {
+    fn store_array(self, a: &mut [f32; LANES], v: Self::V) {
         // SAFETY: the array has 16 floats.
         unsafe { self.store(a.as_mut_ptr(), v) }
     }
