@@ -11,13 +11,20 @@
 
 pub mod clock;
 pub mod cost;
+pub mod disk;
+pub mod faults;
+pub mod format;
 pub mod keys;
 pub mod pool;
+pub mod stats;
 pub mod store;
 pub mod tree;
 
-pub use clock::{Clock, SystemClock};
+pub use clock::{Clock, ManualClock, SystemClock};
 pub use cost::RecomputeCost;
+pub use disk::{DiskConfig, DiskStats, DiskTier, Enqueued, VerifyReport};
+pub use faults::{Fault, Faults};
+pub use format::Wanted;
 pub use keys::{BlockKey, Fingerprint, Place, Scope, ScopeId, ServerSecret};
 pub use pool::{BlockLayout, BlockPool, Evictable, OpenBlock, PoolCounts, SealedBlock};
 pub use tree::{Inserted, Match, PrefixTree};

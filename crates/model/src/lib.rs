@@ -6,4 +6,5 @@
 
 pub mod chat;
 pub mod gguf;
+pub mod reference;
 pub mod tokenizer;

@@ -301,3 +301,14 @@ fn bos_is_not_doubled() {
     let ids = rendered.map(|rendered| tokenizer.encode_rendered(&rendered)).unwrap_or_default();
     assert_eq!(ids.iter().filter(|id| Some(**id) == tokenizer.bos()).count(), 1);
 }
+
+#[test]
+fn prompts_without_tricks_have_the_ids_of_their_text() {
+    let tokenizer = bpe("qwen2");
+    let conversations: Map<String, Value> = serde_json::from_str(&fixture("conversations.json")).unwrap_or_default();
+    let template = template(&fixture("qwen3.jinja"), &tokenizer);
+    for (title, conversation) in &conversations {
+        let rendered = template.render(&input(conversation)).unwrap_or_else(|error| panic!("{title}: {error}"));
+        assert_eq!(tokenizer.encode_rendered(&rendered), tokenizer.encode(rendered.text(), false, true), "{title}");
+    }
+}

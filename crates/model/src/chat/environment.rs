@@ -12,7 +12,9 @@ use super::json::{self, Style};
 
 /// Instructions that a template may execute: a loop that never ends stops within about a second. A
 /// conversation of a thousand turns needs a few hundred thousand.
-const FUEL: u64 = 20_000_000;
+pub(super) const FUEL: u64 = 20_000_000;
+/// The same for the probes at load, which have two messages.
+const PROBE_FUEL: u64 = 200_000;
 /// Depth of macro calls.
 const RECURSION_MAX: usize = 100;
 /// Bytes that a template may write.
@@ -20,7 +22,7 @@ const OUTPUT_BYTES_MAX: usize = 256 << 20;
 
 const NAME: &str = "chat_template";
 
-/// Compiles `source`.
+/// Compiles `source`, with the limits of a probe.
 pub(super) fn build(source: &str, clock: fn() -> SystemTime) -> Result<Environment<'static>, TemplateError> {
     let mut environment = Environment::new();
     environment.set_trim_blocks(true);
@@ -28,7 +30,7 @@ pub(super) fn build(source: &str, clock: fn() -> SystemTime) -> Result<Environme
     environment.set_undefined_behavior(UndefinedBehavior::Lenient);
     environment.set_auto_escape_callback(|_| AutoEscape::None);
     environment.set_formatter(write_like_python);
-    environment.set_fuel(Some(FUEL));
+    environment.set_fuel(Some(PROBE_FUEL));
     environment.set_recursion_limit(RECURSION_MAX);
     environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
     environment.add_filter("tojson", tojson);
@@ -71,7 +73,9 @@ fn failure(error: Error) -> TemplateError {
     let line = error.line();
     let message = match (error.kind(), error.detail()) {
         (ErrorKind::InvalidOperation, Some(detail)) => detail.to_owned(),
-        (ErrorKind::OutOfFuel, _) => format!("it did not end after {FUEL} instructions"),
+        (ErrorKind::OutOfFuel, _) => {
+            "it did not end within the instructions that a template may execute".into()
+        }
         (kind, Some(detail)) => format!("{kind}: {detail}"),
         (kind, None) => kind.to_string(),
     };

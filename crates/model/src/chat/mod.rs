@@ -122,6 +122,7 @@ impl ChatTemplate {
             dialect: Dialect::default(),
         };
         template.dialect = Dialect::probe(&template);
+        template.environment.set_fuel(Some(environment::FUEL));
         Ok(template)
     }
 

@@ -263,14 +263,14 @@ impl Vocab {
     fn find_special_texts(&mut self, gguf: &Gguf) -> Result<(), TokenizerError> {
         if self.eot.is_none() {
             self.eot = self.find_text(END_OF_TURN);
-            self.make_control(self.eot);
+            self.set_kind(self.eot, TokenKind::Control);
         }
         let mut eog = Vec::from_iter(self.eos.into_iter().chain(self.eot));
         for (key, texts, ends) in FILL_IN {
             let mut id = special_id(gguf, key, self.len())?;
             if id.is_none() {
                 id = self.find_text(texts);
-                self.make_control(id);
+                self.set_kind(id, TokenKind::Control);
             }
             eog.extend(id.filter(|_| *ends));
         }
@@ -278,8 +278,14 @@ impl Vocab {
         for id in 0..self.len() as u32 {
             if END_OF_GENERATION.contains(&self.text(id)) {
                 eog.push(id);
-                self.make_control(Some(id));
+                self.set_kind(Some(id), TokenKind::Control);
             }
+        }
+        if self.find_text(&["<|tool_response>"]).is_some() {
+            // Gemma 4 has an ordinary `</s>`.
+            let ordinary = self.find_text(&["</s>"]);
+            eog.retain(|id| Some(*id) != ordinary);
+            self.set_kind(ordinary, TokenKind::Normal);
         }
         eog.sort_unstable();
         eog.dedup();
@@ -291,9 +297,9 @@ impl Vocab {
         (0..self.len() as u32).find(|id| texts.contains(&self.text(*id)))
     }
 
-    fn make_control(&mut self, id: Option<u32>) {
+    fn set_kind(&mut self, id: Option<u32>, kind: TokenKind) {
         if let Some(id) = id {
-            self.kinds[id as usize] = TokenKind::Control;
+            self.kinds[id as usize] = kind;
         }
     }
 

@@ -1,0 +1,147 @@
+//! What is known of the folder in memory: names, sizes, when they were used, and, as far as headers were
+//! read, who hangs on whom. Never the truth; the file system is.
+
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+use crate::keys::{BlockKey, Place};
+
+/// Names that are refused at most; beyond that the set starts over.
+const REFUSED_MAX: usize = 4096;
+
+/// One file.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Entry {
+    /// Length of the file; 0 until someone looked.
+    pub(super) bytes: u64,
+    /// Last use, as time since 1970.
+    pub(super) used: Duration,
+    /// Where its block stands; `None` until its header was read.
+    pub(super) place: Option<Place>,
+}
+
+#[derive(Default)]
+pub(super) struct Index {
+    entries: HashMap<BlockKey, Entry>,
+    /// How many known entries hang on a key.
+    children: HashMap<BlockKey, u32>,
+    /// Files that are bad and cannot be moved away.
+    refused: HashSet<BlockKey>,
+    bytes: u64,
+    /// Whether every name in the folder was seen once.
+    pub(super) listed: bool,
+}
+
+impl Index {
+    pub(super) fn has(&self, key: &BlockKey) -> bool {
+        self.entries.contains_key(key)
+    }
+
+    pub(super) fn get(&self, key: &BlockKey) -> Option<&Entry> {
+        self.entries.get(key)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&BlockKey, &Entry)> {
+        self.entries.iter()
+    }
+
+    pub(super) fn has_children(&self, key: &BlockKey) -> bool {
+        self.children.contains_key(key)
+    }
+
+    /// Notes that a file exists, if that is news.
+    pub(super) fn note(&mut self, key: BlockKey) {
+        self.entries.entry(key).or_default();
+    }
+
+    /// Notes a file's size and last use. An earlier use, or an unknown place, does not replace what is known.
+    pub(super) fn put(&mut self, key: BlockKey, new: Entry) {
+        let entry = self.entries.entry(key).or_default();
+        self.bytes = self.bytes - entry.bytes + new.bytes;
+        entry.bytes = new.bytes;
+        entry.used = entry.used.max(new.used);
+        if let (None, Some(place)) = (entry.place, new.place) {
+            entry.place = Some(place);
+            *self.children.entry(place.parent).or_default() += 1;
+        }
+    }
+
+    pub(super) fn remove(&mut self, key: &BlockKey) -> Option<Entry> {
+        let entry = self.entries.remove(key)?;
+        self.bytes -= entry.bytes;
+        if let Some(place) = entry.place
+            && let Some(count) = self.children.get_mut(&place.parent)
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.children.remove(&place.parent);
+            }
+        }
+        Some(entry)
+    }
+
+    pub(super) fn refuse(&mut self, key: BlockKey) {
+        if self.refused.len() == REFUSED_MAX {
+            self.refused.clear();
+        }
+        self.refused.insert(key);
+    }
+
+    pub(super) fn is_refused(&self, key: &BlockKey) -> bool {
+        self.refused.contains(key)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(n: u8) -> BlockKey {
+        BlockKey::from_bytes([n; 32])
+    }
+
+    fn entry(bytes: u64, parent: Option<u8>) -> Entry {
+        let place = parent.map(|parent| Place { parent: key(parent), depth: 1 });
+        Entry { bytes, used: Duration::from_secs(bytes), place }
+    }
+
+    #[test]
+    fn bytes_are_those_of_the_files_known() {
+        let mut index = Index::default();
+        index.note(key(1));
+        index.put(key(1), entry(10, None));
+        index.put(key(2), entry(5, None));
+        index.put(key(1), entry(7, None));
+        assert_eq!(index.bytes(), 12);
+        index.remove(&key(1));
+        assert_eq!((index.bytes(), index.len()), (5, 1));
+    }
+
+    #[test]
+    fn a_parent_has_children_until_the_last_one_goes() {
+        let mut index = Index::default();
+        index.put(key(2), entry(1, Some(1)));
+        index.put(key(3), entry(1, Some(1)));
+        index.put(key(3), entry(1, Some(1)));
+        index.remove(&key(2));
+        assert!(index.has_children(&key(1)));
+        index.remove(&key(3));
+        assert!(!index.has_children(&key(1)));
+    }
+
+    #[test]
+    fn an_older_time_does_not_replace_a_newer_use() {
+        let mut index = Index::default();
+        index.put(key(1), entry(9, None));
+        index.put(key(1), entry(3, None));
+        assert_eq!(index.get(&key(1)).unwrap().used, Duration::from_secs(9));
+    }
+}

@@ -1,0 +1,125 @@
+//! Learns which files exist: names first, which is quick and enough to be of use, then sizes and times. Again
+//! every ten minutes, for what other servers on the folder did. Also removes what a killed writer left.
+
+use std::io;
+use std::path::Path;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, UNIX_EPOCH};
+
+use super::Shared;
+use super::index::Entry;
+use super::writer::TEMPORARY_PREFIX;
+use crate::faults::Fault;
+use crate::keys::BlockKey;
+
+const AGAIN_AFTER: Duration = Duration::from_secs(600);
+/// A temporary file this old (or this far in the future) belongs to no writer that still runs.
+const LEFT_BEHIND: Duration = Duration::from_secs(600);
+/// Clocks of several machines on one folder may differ by this much.
+const CLOCK_SLACK: Duration = Duration::from_secs(120);
+
+pub(super) fn run(shared: &Shared, stopped: &Receiver<()>) {
+    loop {
+        list_names(shared);
+        shared.index().listed = true;
+        shared.listed.notify_all();
+        learn_sizes(shared);
+        shared.reclaim();
+        if stopped.recv_timeout(AGAIN_AFTER) != Err(RecvTimeoutError::Timeout) {
+            return;
+        }
+    }
+}
+
+fn list_names(shared: &Shared) {
+    for first in 0..=u8::MAX {
+        if shared.closing.load(Ordering::Relaxed) {
+            return;
+        }
+        let folder = shared.fan_out(first);
+        let (mut keys, mut temporary) = (Vec::new(), Vec::new());
+        let listed = shared.fs.list(&folder, &mut |name| match sort(name, first) {
+            Name::Block(key) => keys.push(key),
+            Name::Temporary => temporary.push(folder.join(name)),
+            Name::Foreign => {
+                shared.faults.record(
+                    Fault::Foreign,
+                    &folder.join(name),
+                    &"not a file of this cache; left alone",
+                );
+            }
+        });
+        match listed {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                shared.faults.record(Fault::of(&error), &folder, &error);
+            }
+            _ => {}
+        }
+        temporary.iter().for_each(|path| remove_if_left_behind(shared, path));
+        let mut index = shared.index();
+        keys.into_iter().for_each(|key| index.note(key));
+    }
+}
+
+pub(super) enum Name {
+    Block(BlockKey),
+    Temporary,
+    Foreign,
+}
+
+/// What a name in the fan-out folder of keys that begin with `first` stands for.
+pub(super) fn sort(name: &str, first: u8) -> Name {
+    if name.starts_with(TEMPORARY_PREFIX) {
+        return Name::Temporary;
+    }
+    match name.parse::<BlockKey>() {
+        Ok(key) if key.as_bytes()[0] == first => Name::Block(key),
+        _ => Name::Foreign,
+    }
+}
+
+fn remove_if_left_behind(shared: &Shared, path: &Path) {
+    let Ok(meta) = shared.fs.meta(path) else { return };
+    let modified = meta.modified.duration_since(UNIX_EPOCH).unwrap_or_default();
+    if shared.now().abs_diff(modified) > LEFT_BEHIND {
+        // Someone else may have been quicker, and then there is nothing left to do.
+        shared.fs.remove(path).ok();
+    }
+}
+
+fn learn_sizes(shared: &Shared) {
+    let keys: Vec<BlockKey> = shared.index().iter().map(|(key, _)| *key).collect();
+    for key in keys {
+        if shared.closing.load(Ordering::Relaxed) {
+            return;
+        }
+        shared.look(&key);
+    }
+}
+
+impl Shared {
+    /// Asks the file system for one file and notes the answer; says whether it is there.
+    pub(super) fn look(&self, key: &BlockKey) -> bool {
+        let path = self.path(key);
+        match self.fs.meta(&path) {
+            Ok(meta) => {
+                let (now, place) = (self.now(), None);
+                let modified = meta.modified.duration_since(UNIX_EPOCH).unwrap_or_default();
+                if modified > now + CLOCK_SLACK {
+                    self.faults.record(Fault::ClockBack, &path, &"its time lies in the future");
+                }
+                self.index().put(*key, Entry { bytes: meta.bytes, used: modified.min(now), place });
+                true
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.index().remove(key);
+                false
+            }
+            Err(error) => {
+                self.faults.record(Fault::of(&error), &path, &error);
+                false
+            }
+        }
+    }
+}

@@ -1,0 +1,46 @@
+//! Puts bad files out of the way, where a person can look at them. Holds few, and then removes instead.
+
+use std::path::Path;
+use std::sync::atomic::Ordering;
+
+use super::Shared;
+use crate::faults::Fault;
+use crate::keys::BlockKey;
+
+pub(super) const QUARANTINE_FOLDER: &str = "quarantine";
+/// Files kept there; blocks are megabytes, and a few show what is wrong.
+const KEPT_MAX: usize = 32;
+
+impl Shared {
+    /// Counts a bad file and makes sure that it is not read again.
+    pub(super) fn quarantine(&self, key: &BlockKey, path: &Path, fault: Fault) {
+        self.faults.record(fault, path, &"bad file, moved to quarantine");
+        self.counters.quarantined.add(1);
+        let mut index = self.index();
+        index.remove(key);
+        if fault == Fault::OtherVersion {
+            // Perhaps a newer server shares the folder: it is bad for us only.
+            index.refuse(*key);
+            return;
+        }
+        drop(index);
+        if !self.move_away(key, path, fault) && self.fs.remove(path).is_err() {
+            self.index().refuse(*key);
+        }
+    }
+
+    fn move_away(&self, key: &BlockKey, path: &Path, fault: Fault) -> bool {
+        let folder = self.config.folder.join(QUARANTINE_FOLDER);
+        let mut kept = 0;
+        let room = match self.fs.list(&folder, &mut |_| kept += 1) {
+            Ok(()) => kept < KEPT_MAX,
+            Err(_) => self.fs.create_folders(&folder).is_ok(),
+        };
+        if !room {
+            return false;
+        }
+        let number = self.quarantine_names.fetch_add(1, Ordering::Relaxed);
+        let name = format!("{key}.{fault}.{:016x}.{number}", self.config.instance);
+        self.fs.rename(path, &folder.join(name)).is_ok()
+    }
+}

@@ -1,0 +1,96 @@
+//! Writes blocks, one after another, on its own thread: a temporary name, then the right one.
+
+use std::io;
+use std::path::Path;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, SyncSender};
+use std::time::Duration;
+
+use super::index::Entry;
+use super::{Shared, file_bytes};
+use crate::faults::Fault;
+use crate::format::Header;
+use crate::pool::SealedBlock;
+
+/// Names that no key can have.
+pub(super) const TEMPORARY_PREFIX: &str = ".writing-";
+/// After a failure the next blocks are dropped for this long: a full or dead disk is not asked for each of them.
+const PAUSE: Duration = Duration::from_secs(10);
+
+pub(super) enum Job {
+    Write(SealedBlock),
+    /// Answers once everything before it is done.
+    Flush(SyncSender<()>),
+}
+
+pub(super) fn run(shared: &Shared, jobs: &Receiver<Job>) {
+    let mut paused_until = Duration::ZERO;
+    for job in jobs {
+        match job {
+            Job::Flush(done) => {
+                // Whoever asked may have stopped waiting.
+                done.send(()).ok();
+            }
+            Job::Write(block) => {
+                if shared.clock.elapsed() < paused_until {
+                    shared.counters.dropped_paused.add(1);
+                } else if !write_timed(shared, &block) {
+                    shared.counters.dropped_failed.add(1);
+                    paused_until = shared.clock.elapsed() + PAUSE;
+                }
+                // The slot is free before the next look at the budget.
+                drop(block);
+                shared.counters.waiting.fetch_sub(1, Ordering::Relaxed);
+                shared.reclaim();
+            }
+        }
+    }
+}
+
+/// Whether the block is on disk now.
+fn write_timed(shared: &Shared, block: &SealedBlock) -> bool {
+    let Some(header) = Header::of(block) else { return true };
+    if shared.index().has(&header.key) || shared.index().is_refused(&header.key) {
+        return true;
+    }
+    let began = shared.clock.elapsed();
+    let path = shared.path(&header.key);
+    let temporary = path.with_file_name(format!(
+        "{TEMPORARY_PREFIX}{:016x}-{}",
+        shared.config.instance,
+        shared.counters.written.get()
+    ));
+    if let Err(error) = write(shared, &temporary, &path, &header, block) {
+        shared.faults.record(Fault::of(&error), &path, &error);
+        // Most likely it fails like the write did; the lister of a later process tries again.
+        shared.fs.remove(&temporary).ok();
+        return false;
+    }
+    let bytes = file_bytes(block.len());
+    shared.index().put(header.key, Entry { bytes, used: shared.now(), place: Some(header.place) });
+    shared.counters.written.add(1);
+    shared.counters.written_bytes.add(bytes);
+    shared.counters.write_latency.observe(shared.clock.elapsed().saturating_sub(began));
+    true
+}
+
+fn write(shared: &Shared, temporary: &Path, path: &Path, header: &Header, payload: &[u8]) -> io::Result<()> {
+    let head = header.encode();
+    match shared.fs.write(temporary, &head, payload) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            make_folders(shared, path)?;
+            shared.fs.write(temporary, &head, payload)?;
+        }
+        other => other?,
+    }
+    shared.fs.rename(temporary, path)
+}
+
+fn make_folders(shared: &Shared, path: &Path) -> io::Result<()> {
+    let root = &shared.config.folder;
+    let root_gone = shared.fs.meta(root).is_err();
+    if root_gone && shared.counters.written.get() > 0 {
+        shared.faults.record(Fault::FolderMissing, root, &"the cache folder was removed; making it again");
+    }
+    shared.fs.create_folders(path.parent().unwrap_or(root))
+}

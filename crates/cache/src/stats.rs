@@ -1,0 +1,74 @@
+//! Figures that a tier keeps about itself: counters and a latency histogram, cheap enough for every block.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// Upper bounds of the histogram's buckets, in seconds; one more bucket takes what is above.
+pub const LATENCY_BOUNDS_S: [f64; 12] =
+    [1e-5, 5e-5, 1e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 5e-2, 0.1, 0.5, 2.0];
+
+/// A counter that only grows.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds to it.
+    pub fn add(&self, by: u64) {
+        self.0.fetch_add(by, Ordering::Relaxed);
+    }
+
+    /// Its value now.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// How long something took, in buckets.
+#[derive(Debug, Default)]
+pub struct Latency {
+    buckets: [Counter; LATENCY_BOUNDS_S.len() + 1],
+    sum_us: Counter,
+}
+
+/// A copy of a [`Latency`], as Prometheus histograms want it but not cumulative.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct LatencySnapshot {
+    /// Observations up to each of [`LATENCY_BOUNDS_S`], then those above.
+    pub buckets: Vec<u64>,
+    /// Sum of all observations in seconds.
+    pub sum_s: f64,
+    /// Number of observations.
+    pub count: u64,
+}
+
+impl Latency {
+    /// Counts one observation.
+    pub fn observe(&self, took: Duration) {
+        let bucket = LATENCY_BOUNDS_S.partition_point(|&bound| bound < took.as_secs_f64());
+        self.buckets[bucket].add(1);
+        self.sum_us.add(took.as_micros().try_into().unwrap_or(u64::MAX));
+    }
+
+    /// A copy of all buckets.
+    pub fn snapshot(&self) -> LatencySnapshot {
+        let buckets: Vec<u64> = self.buckets.iter().map(Counter::get).collect();
+        let count = buckets.iter().sum();
+        LatencySnapshot { buckets, sum_s: self.sum_us.get() as f64 / 1e6, count }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_observation_falls_in_the_bucket_whose_bound_it_does_not_pass() {
+        let latency = Latency::default();
+        for took in [Duration::from_micros(10), Duration::from_micros(11), Duration::from_secs(3)] {
+            latency.observe(took);
+        }
+        let shot = latency.snapshot();
+        assert_eq!((shot.buckets[0], shot.buckets[1], shot.buckets[12], shot.count), (1, 1, 1, 3));
+        assert!((shot.sum_s - 3.000_021).abs() < 1e-9);
+    }
+}
