@@ -3,7 +3,8 @@
 //! Everything here is a fixed sequence of correctly rounded operations, so that it gives the same bits on
 //! every instruction set. It never calls the platform's mathematical library (`libm` the crate makes RoPE
 //! tables, in f64, once). Reductions run in 16 lanes and fold as [`Simd16::fold_add`] says; elements that a
-//! last, partial vector lacks count as minus infinity.
+//! last, partial vector lacks count as minus infinity. Vector code has no closures: they would be compiled
+//! without the instruction set's features.
 
 use crate::compute::Compute;
 use crate::simd::{Kernel, LANES, Simd16, dispatch};
@@ -57,24 +58,22 @@ pub(crate) fn gelu16<S: Simd16>(s: S, x: S::V) -> S::V {
     s.div(x, s.add(s.splat(1.0), e))
 }
 
-/// Calls `f` with each vector of `x`; the lanes that the last one lacks are `pad`.
+/// The whole vectors of a row, and the last, partial one if there is one, filled up with `pad`.
 #[inline(always)]
-pub(crate) fn for_each_vector<S: Simd16>(s: S, x: &[f32], pad: f32, mut f: impl FnMut(S::V)) {
-    let (vectors, rest) = x.as_chunks::<LANES>();
-    for vector in vectors {
-        f(s.load_array(vector));
-    }
-    if !rest.is_empty() {
-        let mut last = [pad; LANES];
-        last[..rest.len()].copy_from_slice(rest);
-        f(s.load_array(&last));
-    }
+pub(crate) fn vectors(x: &[f32], pad: f32) -> (&[[f32; LANES]], Option<[f32; LANES]>) {
+    let (whole, rest) = x.as_chunks::<LANES>();
+    let mut last = [pad; LANES];
+    last[..rest.len()].copy_from_slice(rest);
+    (whole, (!rest.is_empty()).then_some(last))
 }
 
 #[inline(always)]
 fn max_of<S: Simd16>(s: S, x: &[f32]) -> f32 {
     let mut max = s.splat(f32::NEG_INFINITY);
-    for_each_vector(s, x, f32::NEG_INFINITY, |v| max = s.max(v, max));
+    let (whole, last) = vectors(x, f32::NEG_INFINITY);
+    for v in whole.iter().chain(&last) {
+        max = s.max(s.load_array(v), max);
+    }
     s.fold_max(max)
 }
 
@@ -82,7 +81,10 @@ fn max_of<S: Simd16>(s: S, x: &[f32]) -> f32 {
 #[inline(always)]
 fn sum_of_exp<S: Simd16>(s: S, x: &[f32], max: f32) -> f32 {
     let mut sum = s.splat(0.0);
-    for_each_vector(s, x, f32::NEG_INFINITY, |v| sum = s.add(sum, exp16(s, s.sub(v, s.splat(max)))));
+    let (whole, last) = vectors(x, f32::NEG_INFINITY);
+    for v in whole.iter().chain(&last) {
+        sum = s.add(sum, exp16(s, s.sub(s.load_array(v), s.splat(max))));
+    }
     s.fold_add(sum)
 }
 

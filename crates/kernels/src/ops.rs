@@ -3,9 +3,11 @@
 //! Each is a function of one row. They run on the caller unless there are rows enough to be worth a fork, and
 //! those that feed a matmul hand their rows to [`Acts`] while they are still in the nearest cache.
 
+use std::marker::PhantomData;
+
 use crate::acts::Acts;
 use crate::compute::Compute;
-use crate::math::{for_each_vector, gelu16, silu16};
+use crate::math::{gelu16, silu16, vectors};
 use crate::pool::Worker;
 use crate::share::Shared;
 use crate::simd::{Kernel, LANES, Simd16, dispatch};
@@ -65,7 +67,7 @@ pub fn rms_norm_heads(
 /// # Panics
 /// If `gate` is not whole rows of `cols`, or `up` has another length.
 pub fn silu_mul_acts(c: &Compute, gate: &[f32], up: &[f32], cols: usize, acts: &mut Acts) {
-    gated(c, gate, up, cols, acts, Activation::Silu);
+    gated::<Silu>(c, gate, up, cols, acts);
 }
 
 /// `gelu(gate) * up` with the tanh form of GELU, into activations for a matmul.
@@ -73,14 +75,15 @@ pub fn silu_mul_acts(c: &Compute, gate: &[f32], up: &[f32], cols: usize, acts: &
 /// # Panics
 /// If `gate` is not whole rows of `cols`, or `up` has another length.
 pub fn gelu_mul_acts(c: &Compute, gate: &[f32], up: &[f32], cols: usize, acts: &mut Acts) {
-    gated(c, gate, up, cols, acts, Activation::Gelu);
+    gated::<Gelu>(c, gate, up, cols, acts);
 }
 
-fn gated(c: &Compute, gate: &[f32], up: &[f32], cols: usize, acts: &mut Acts, activation: Activation) {
+fn gated<A: Activation>(c: &Compute, gate: &[f32], up: &[f32], cols: usize, acts: &mut Acts) {
     assert_eq!(gate.len(), up.len(), "a gate for every number");
     acts.reset(whole_rows(gate, cols), cols);
     acts.fill(c, &|row, out| {
-        dispatch(c, Gated { gate: row_of(gate, cols, row), up: row_of(up, cols, row), out, activation });
+        let (gate, up) = (row_of(gate, cols, row), row_of(up, cols, row));
+        dispatch(c, Gated { gate, up, out, activation: PhantomData::<A> });
     });
 }
 
@@ -162,54 +165,60 @@ impl Kernel for NormHeads<'_> {
 #[inline(always)]
 fn inverse_rms<S: Simd16>(s: S, x: &[f32], eps: f32) -> f32 {
     let mut sum = s.splat(0.0);
-    for_each_vector(s, x, 0.0, |v| sum = s.fma(v, v, sum));
+    let (whole, last) = vectors(x, 0.0);
+    for v in whole.iter().chain(&last) {
+        let v = s.load_array(v);
+        sum = s.fma(v, v, sum);
+    }
     1.0 / (s.fold_add(sum) / x.len() as f32 + eps).sqrt()
 }
 
-#[derive(Clone, Copy)]
-enum Activation {
-    Silu,
-    Gelu,
+/// What a gate passes through.
+trait Activation: Sync {
+    fn apply<S: Simd16>(s: S, x: S::V) -> S::V;
 }
 
-struct Gated<'a> {
+struct Silu;
+
+impl Activation for Silu {
+    #[inline(always)]
+    fn apply<S: Simd16>(s: S, x: S::V) -> S::V {
+        silu16(s, x)
+    }
+}
+
+struct Gelu;
+
+impl Activation for Gelu {
+    #[inline(always)]
+    fn apply<S: Simd16>(s: S, x: S::V) -> S::V {
+        gelu16(s, x)
+    }
+}
+
+struct Gated<'a, A> {
     gate: &'a [f32],
     up: &'a [f32],
     out: &'a mut [f32],
-    activation: Activation,
+    activation: PhantomData<A>,
 }
 
-impl Kernel for Gated<'_> {
+impl<A: Activation> Kernel for Gated<'_, A> {
     type Out = ();
 
     #[inline(always)]
     fn run<S: Simd16>(self, s: S) {
-        match self.activation {
-            Activation::Silu => {
-                zip_rows(s, self.gate, self.up, self.out, |gate, up| s.mul(silu16(s, gate), up))
-            }
-            Activation::Gelu => {
-                zip_rows(s, self.gate, self.up, self.out, |gate, up| s.mul(gelu16(s, gate), up))
-            }
+        let (gate, gate_last) = vectors(self.gate, 0.0);
+        let (up, up_last) = vectors(self.up, 0.0);
+        let (out, out_rest) = self.out.as_chunks_mut::<LANES>();
+        for ((gate, up), out) in gate.iter().zip(up).zip(out) {
+            let y = s.mul(A::apply(s, s.load_array(gate)), s.load_array(up));
+            s.store_array(out, y);
         }
-    }
-}
-
-/// `out = f(a, b)`, vector by vector.
-#[inline(always)]
-fn zip_rows<S: Simd16>(s: S, a: &[f32], b: &[f32], out: &mut [f32], f: impl Fn(S::V, S::V) -> S::V) {
-    let (a, a_rest) = a.as_chunks::<LANES>();
-    let (b, b_rest) = b.as_chunks::<LANES>();
-    let (out, out_rest) = out.as_chunks_mut::<LANES>();
-    for ((a, b), out) in a.iter().zip(b).zip(out) {
-        s.store_array(out, f(s.load_array(a), s.load_array(b)));
-    }
-    if !a_rest.is_empty() {
-        let (mut a, mut b) = ([0.0; LANES], [0.0; LANES]);
-        a[..a_rest.len()].copy_from_slice(a_rest);
-        b[..b_rest.len()].copy_from_slice(b_rest);
-        let y = f(s.load_array(&a), s.load_array(&b));
-        s.store_array(&mut a, y);
-        out_rest.copy_from_slice(&a[..out_rest.len()]);
+        if let (Some(gate), Some(mut up)) = (gate_last, up_last) {
+            let y = s.mul(A::apply(s, s.load_array(&gate)), s.load_array(&up));
+            s.store_array(&mut up, y);
+            out_rest.copy_from_slice(&up[..out_rest.len()]);
+        }
     }
 }
