@@ -56,8 +56,7 @@ fn error(source: &str, input: &ChatInput) -> foretoken_model::chat::TemplateErro
 fn assert_like_transformers(name: &str, bos: &str, eos: &str) {
     let tokenizer = build(&bpe_gguf_with("qwen2", bos, eos, &[]));
     let template = template(&fixture(&format!("{name}.jinja")), &tokenizer);
-    let conversations: Map<String, Value> =
-        serde_json::from_str(&fixture("conversations.json")).unwrap_or_default();
+    let conversations = json_fixture("conversations.json");
     let expected = json_fixture("expected.json")[name].as_object().cloned().unwrap_or_default();
     assert!(expected.len() >= 12, "{name} has {} conversations", expected.len());
     let mut wrong = Vec::new();
