@@ -166,6 +166,20 @@ unsafe fn super_scales<S: Simd>(s: S, layout: &Layout, at: *const u8) -> [S::F; 
     }
 }
 
+/// Repeats the body for the tokens below `T`. The compiler rolls up a loop of this many tokens and keeps its
+/// sums in memory; written out, they stay in registers.
+macro_rules! each_token {
+    (|$t:ident| $body:block) => {
+        each_token!(@ $t $body 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15)
+    };
+    (@ $t:ident $body:block $($index:literal)+) => {
+        $(if $index < T {
+            let $t = $index;
+            $body
+        })+
+    };
+}
+
 /// Unpacks a 32-block's planes into 8 chunks of 16 rows × 4 codes.
 ///
 /// # Safety
@@ -255,8 +269,8 @@ unsafe fn single<S: Simd, const T: usize>(
                 (s.mul_f(d, s.convert(s.load_u8(fields))), Some(min))
             }
         };
-        for (t, sum) in sums.iter_mut().enumerate() {
-            let cell = acts.add(CELL * t);
+        each_token!(|t| {
+            let (cell, sum) = (acts.add(CELL * t), &mut sums[t]);
             let dot = s.convert(dot(s, layout, &codes, cell, 0, MINUS_SUM));
             *sum = s.fma(s.mul_f(dot, scale), s.splat_f(cell.add(SCALE).cast()), *sum);
             if let Some(min) = min {
@@ -266,7 +280,7 @@ unsafe fn single<S: Simd, const T: usize>(
                     _ => s.fma(min, x, *sum),
                 };
             }
-        }
+        });
     }
 }
 
@@ -296,8 +310,8 @@ unsafe fn paired<S: Simd, const T: usize>(
         };
         let (min_low, min_high) = (s.shr_i(low, 4), s.shr_i(high, 4));
         let (minus_low, minus_high) = (MINUS_SUM + 4, MINUS_SUM + 8);
-        for (t, sum) in sums.iter_mut().enumerate() {
-            let cell = acts.add(CELL * t);
+        each_token!(|t| {
+            let (cell, sum) = (acts.add(CELL * t), &mut sums[t]);
             let low = s.mul_i(dot(s, layout, &codes[..4], cell, 0, minus_low), scale_low);
             let high = s.mul_i(dot(s, layout, &codes[4..], cell, 4, minus_high), scale_high);
             let scale = s.splat_f(cell.add(SCALE).cast());
@@ -307,7 +321,7 @@ unsafe fn paired<S: Simd, const T: usize>(
                 let high = s.mul_i(min_high, s.splat_i(cell.add(minus_high).cast()));
                 *sum = s.fma(s.mul_f(s.convert(s.add_i(low, high)), dmin), scale, *sum);
             }
-        }
+        });
     }
 }
 
