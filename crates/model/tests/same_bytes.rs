@@ -8,12 +8,12 @@ mod support;
 use std::path::Path;
 use std::sync::Arc;
 
-use foretoken_kernels::kv::{BLOCK_TOKENS, KvView};
 use foretoken_kernels::{Compute, Isa};
 use foretoken_model::Model;
 use foretoken_model::gguf::Gguf;
 use foretoken_model::step::{SeqStep, WantLogits};
 use proptest::prelude::*;
+use support::{blocks, smollm2_path, view};
 
 type Bits = Vec<u32>;
 
@@ -40,20 +40,8 @@ struct Seq {
 
 impl Seq {
     fn new(model: &Model, tokens: &[u32]) -> Seq {
-        let bytes = model.kv_layout().block_bytes() + 64;
-        let blocks = vec![vec![0; bytes]; tokens.len().div_ceil(BLOCK_TOKENS) + 1];
-        Seq { tokens: tokens.to_vec(), blocks, committed: 0 }
+        Seq { tokens: tokens.to_vec(), blocks: blocks(model, tokens.len()), committed: 0 }
     }
-}
-
-fn view<'a>(model: &Model, blocks: &'a mut [Vec<u8>]) -> KvView<'a> {
-    let layout = model.kv_layout();
-    let bytes = layout.block_bytes();
-    let aligned = |block: &'a mut Vec<u8>| {
-        let start = block.as_ptr().align_offset(64);
-        &mut block[start..start + bytes]
-    };
-    KvView::new(&layout, Vec::new(), blocks.iter_mut().map(aligned).collect())
 }
 
 /// Computes the next `rows[i]` tokens of each sequence in one step and returns every row's logits.
@@ -114,7 +102,7 @@ fn tokens(len: usize, vocab: usize) -> Vec<u32> {
 
 #[test]
 fn the_real_model_gives_the_same_bits_in_any_chunks_on_any_instructions_and_threads() {
-    let path = support::smollm2_path();
+    let path = smollm2_path();
     let reference_model = load(&path, Isa::detect(), 1);
     let prompt = tokens(90, 40_000);
     let reference = one_by_one(&reference_model, &prompt);
@@ -138,7 +126,7 @@ fn the_real_model_gives_the_same_bits_in_any_chunks_on_any_instructions_and_thre
 
 #[test]
 fn the_real_model_gives_the_same_bits_beside_other_sequences() {
-    let model = load(&support::smollm2_path(), Isa::detect(), 2);
+    let model = load(&smollm2_path(), Isa::detect(), 2);
     let (a, b) = (tokens(70, 40_000), tokens(130, 30_000));
     let (alone_a, alone_b) = (chunked(&model, &a, 70), chunked(&model, &b, 130));
     let mut seqs = [Seq::new(&model, &a), Seq::new(&model, &b)];
