@@ -2,7 +2,9 @@
 //!
 //! The unit is a **block**: what resuming after 64 tokens needs, as opaque bytes of a [`BlockLayout`]. A block
 //! is named by a [`BlockKey`] that says which tenant, which model and which tokens led to it, so equal keys
-//! mean equal bytes. Blocks live in a bounded [`BlockPool`] in memory.
+//! mean equal bytes. Blocks live in a bounded [`BlockPool`] in memory, are found there by a [`PrefixTree`], go
+//! from there to a [`DiskTier`] and a [`SharedTier`] by themselves, and come back through one front, the
+//! [`ContextCache`].
 //!
 //! This crate does not know what the bytes mean, runs no model and speaks no HTTP. Its invariant is law 3 of
 //! the design: an entry that is absent, torn, foreign or late is a miss, counted under a name; it is never an
@@ -16,8 +18,11 @@ pub mod faults;
 pub mod format;
 pub mod keys;
 pub mod pool;
+pub mod restore;
+pub mod shared;
 pub mod stats;
 pub mod store;
+pub mod tiers;
 pub mod tree;
 
 pub use clock::{Clock, ManualClock, SystemClock};
@@ -27,7 +32,10 @@ pub use faults::{Fault, Faults};
 pub use format::Wanted;
 pub use keys::{BlockKey, Fingerprint, Place, Scope, ScopeId, ServerSecret};
 pub use pool::{BlockLayout, BlockPool, Evictable, OpenBlock, PoolCounts, SealedBlock};
-pub use tree::{Inserted, Match, PrefixTree};
+pub use restore::{Below, Rates, Restore, Restored, Tier};
+pub use shared::{SharedConfig, SharedError, SharedStats, SharedTier, Store};
+pub use tiers::{CacheConfig, CacheStats, ContextCache, Hit};
+pub use tree::{Closest, Inserted, IntegrityError, Match, PrefixTree, TreeCounts};
 
 /// Tokens in a full block.
 pub const BLOCK_TOKENS: usize = 64;

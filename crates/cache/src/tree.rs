@@ -18,7 +18,7 @@
 //! | [`check_integrity`](PrefixTree::check_integrity) | nothing | until the next change |
 //!
 //! The invariant: a block is in the tree only while its parent is, and no block's tokens begin with those of
-//! a sibling. Not thread-safe by itself; the context cache puts a lock around it.
+//! a sibling. Not thread-safe by itself; [`ContextCache`](crate::ContextCache) puts a lock around it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;

@@ -1,5 +1,7 @@
 //! The disk tier on a file system in memory whose faults the test chooses.
 
+#![allow(clippy::unwrap_used, reason = "in a test an unwrap is an assertion")]
+
 mod common;
 
 use std::io::ErrorKind;

@@ -2,6 +2,7 @@
 //!
 //! `FORETOKEN_KILLS=200 cargo test -p foretoken-cache --test kill` runs the long version.
 #![cfg(unix)]
+#![allow(clippy::unwrap_used, reason = "in a test an unwrap is an assertion")]
 
 mod common;
 

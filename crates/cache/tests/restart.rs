@@ -1,5 +1,7 @@
 //! The disk tier on a real folder.
 
+#![allow(clippy::unwrap_used, reason = "in a test an unwrap is an assertion")]
+
 mod common;
 
 use std::path::Path;

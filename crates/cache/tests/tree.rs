@@ -1,5 +1,7 @@
 //! The prefix tree, by example and against a naive model that keeps whole prefixes in a list.
 
+#![allow(clippy::unwrap_used, reason = "in a test an unwrap is an assertion")]
+
 mod common;
 
 use std::time::Duration;

@@ -1,6 +1,21 @@
 //! The engine: sequences, scheduler, sampler and the step loop.
+//!
+//! A request comes in through [`Engine::submit`], waits in a bounded inbox, is admitted when there are
+//! blocks for it, and from then on takes part in steps: each step computes prompt chunks and next tokens of
+//! all running sequences in one ragged forward pass. Events leave through the request's [`Answer`]. The
+//! engine knows tokens, never HTTP; it moves blocks, and never looks inside them.
 #![forbid(unsafe_code)]
 
 pub mod api;
+mod engine;
+mod inbox;
+mod random;
+mod sampler;
+mod scheduler;
+mod sequence;
+mod step_loop;
+mod stop;
+mod table;
 
 pub use api::*;
+pub use engine::{Engine, EngineConfig, EngineError};

@@ -55,7 +55,15 @@ fn build(c: &Compute, shape: &Shape) -> Vec<Fork> {
 }
 
 /// One step of `tokens` tokens; the head only for `head_rows` of them. Returns seconds.
-fn step(c: &Compute, forks: &[Fork], tokens: usize, head_rows: usize, x: &[f32], acts: &mut Acts, out: &mut [f32]) -> f64 {
+fn step(
+    c: &Compute,
+    forks: &[Fork],
+    tokens: usize,
+    head_rows: usize,
+    x: &[f32],
+    acts: &mut Acts,
+    out: &mut [f32],
+) -> f64 {
     let start = Instant::now();
     for (i, fork) in forks.iter().enumerate() {
         let tokens = if i + 1 == forks.len() { head_rows } else { tokens };
@@ -95,7 +103,11 @@ fn main() {
     let start = Instant::now();
     let forks = build(&c, &shape);
     let bytes: usize = forks.iter().flat_map(|fork| &fork.weights).map(PackedMatrix::bytes).sum();
-    println!("{:.1} MB packed in {:.2} s (with making them up)", bytes as f64 / 1e6, start.elapsed().as_secs_f64());
+    println!(
+        "{:.1} MB packed in {:.2} s (with making them up)",
+        bytes as f64 / 1e6,
+        start.elapsed().as_secs_f64()
+    );
 
     let prompt = if large { 64 } else { 512 };
     let x: Vec<f32> = (0..prompt * shape.ffn).map(|i| ((i * 37 % 101) as f32 - 50.0) * 0.01).collect();

@@ -62,12 +62,16 @@ impl Kernel for Read<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) -> u8 {
         let (lines, _) = self.0.as_chunks::<256>();
-        // SAFETY: 64 bytes of a line of 256.
-        let load = |line: &[u8; 256], i: usize| unsafe { s.load_b(line[64 * i..64 * i + 64].as_ptr()) };
-        let Some(first) = lines.first() else { return 0 };
-        let mut sums: [S::B; 4] = std::array::from_fn(|i| load(first, i));
+        let mut sums = {
+            let zeros = [0u8; 64];
+            // SAFETY: 64 bytes.
+            [unsafe { s.load_b(zeros.as_ptr()) }; 4]
+        };
         for line in lines {
-            sums = std::array::from_fn(|i| s.or_b(sums[i], load(line, i)));
+            for (i, sum) in sums.iter_mut().enumerate() {
+                // SAFETY: 64 of the line's 256 bytes.
+                *sum = s.or_b(*sum, unsafe { s.load_b(line.as_ptr().add(64 * i)) });
+            }
         }
         let all = s.or_b(s.or_b(sums[0], sums[1]), s.or_b(sums[2], sums[3]));
         // SAFETY: a zmm-sized value has at least one byte.
@@ -89,10 +93,15 @@ impl Kernel for Dots {
         let codes = unsafe { s.load_b(bytes.as_ptr()) };
         let mut sums = [s.zero_i(); CHAINS];
         for _ in 0..DOTS / CHAINS {
-            // SAFETY: as above.
-            sums = sums.map(|sum| unsafe { s.dot(sum, codes, bytes.as_ptr()) });
+            for sum in &mut sums {
+                // SAFETY: as above.
+                *sum = unsafe { s.dot(*sum, codes, bytes.as_ptr()) };
+            }
         }
-        let all = sums.into_iter().fold(s.zero_i(), |all, sum| s.add_i(all, sum));
+        let mut all = sums[0];
+        for sum in &sums[1..] {
+            all = s.add_i(all, *sum);
+        }
         // SAFETY: a vector of 16 integers has at least one.
         unsafe { (&raw const all).cast::<i32>().read() }
     }

@@ -10,8 +10,8 @@ use crate::arch::{Kernel, Simd};
 use crate::packed::LANES;
 use crate::quant::{GgmlType, Layout, Scales};
 
-/// How far ahead of the reads a lone token asks for weights.
-const AHEAD: usize = 2048;
+/// How far ahead of its reads a kernel asks for weights: about what it needs during one memory access.
+const AHEAD: usize = 4096;
 
 /// Consecutive groups of a matrix, times consecutive tokens of a tile.
 pub(crate) struct TileCall {
@@ -133,10 +133,8 @@ impl<Q: Quantised> Format for Q {
                 let d = super_scales(s, &layout, at);
                 at = at.add(32 * layout.super_fields());
                 for _ in 0..layout.subs() {
-                    if T <= 2 {
-                        for line in 0..layout.sub_bytes().div_ceil(64) {
-                            s.prefetch(at.wrapping_add(AHEAD + 64 * line));
-                        }
+                    for line in 0..layout.sub_bytes().div_ceil(64) {
+                        s.prefetch(at.wrapping_add(AHEAD + 64 * line));
                     }
                     if matches!(layout.scales, Scales::Pair { .. }) {
                         paired::<S, T>(s, &layout, at, acts, d, &mut sums);
@@ -168,6 +166,20 @@ unsafe fn super_scales<S: Simd>(s: S, layout: &Layout, at: *const u8) -> [S::F; 
     }
 }
 
+/// Repeats the body for the tokens below `T`. The compiler rolls up a loop of this many tokens and keeps its
+/// sums in memory; written out, they stay in registers.
+macro_rules! each_token {
+    (|$t:ident| $body:block) => {
+        each_token!(@ $t $body 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15)
+    };
+    (@ $t:ident $body:block $($index:literal)+) => {
+        $(if $index < T {
+            let $t = $index;
+            $body
+        })+
+    };
+}
+
 /// Unpacks a 32-block's planes into 8 chunks of 16 rows × 4 codes.
 ///
 /// # Safety
@@ -176,26 +188,30 @@ unsafe fn super_scales<S: Simd>(s: S, layout: &Layout, at: *const u8) -> [S::F; 
 unsafe fn codes<S: Simd>(s: S, layout: &Layout, at: *const u8) -> [S::B; 8] {
     let (low, high) = (layout.low_bits, layout.high_bits);
     let per_low = 8 / low;
-    std::array::from_fn(|chunk| {
-        // SAFETY: chunks of both planes are within the block.
-        let plane = unsafe { s.load_b(at.add(64 * (chunk / per_low))) };
-        let shift = low * (chunk % per_low);
-        let mut code = if shift > 0 { s.shr_b(plane, shift) } else { plane };
-        if low < 8 {
-            code = s.and_b(code, (1 << low) - 1);
+    // Loops, not closures: what isn't inlined into the token's `enter` loses its instructions.
+    // SAFETY: chunks of both planes are within the block.
+    unsafe {
+        let mut codes = [s.load_b(at); 8];
+        for (chunk, code) in codes.iter_mut().enumerate() {
+            let plane = s.load_b(at.add(64 * (chunk / per_low)));
+            let shift = low * (chunk % per_low);
+            *code = if shift > 0 { s.shr_b(plane, shift) } else { plane };
+            if low < 8 {
+                *code = s.and_b(*code, (1 << low) - 1);
+            }
+            if let Some(per_high) = 8usize.checked_div(high) {
+                let plane = s.load_b(at.add(64 * (low + chunk / per_high)));
+                let shift = high * (chunk % per_high);
+                let bits =
+                    if shift >= low { s.shr_b(plane, shift - low) } else { s.shl_b(plane, low - shift) };
+                *code = s.or_b(*code, s.and_b(bits, ((1 << high) - 1) << low));
+            }
+            if let Some(table) = layout.table {
+                *code = s.lookup(table, *code);
+            }
         }
-        if let Some(per_high) = 8usize.checked_div(high) {
-            // SAFETY: as above.
-            let plane = unsafe { s.load_b(at.add(64 * (low + chunk / per_high))) };
-            let shift = high * (chunk % per_high);
-            let bits = if shift >= low { s.shr_b(plane, shift - low) } else { s.shl_b(plane, low - shift) };
-            code = s.or_b(code, s.and_b(bits, ((1 << high) - 1) << low));
-        }
-        match layout.table {
-            Some(table) => s.lookup(table, code),
-            None => code,
-        }
-    })
+        codes
+    }
 }
 
 /// The dot product of some chunks with as many fours of a cell, zero point taken off.
@@ -253,8 +269,8 @@ unsafe fn single<S: Simd, const T: usize>(
                 (s.mul_f(d, s.convert(s.load_u8(fields))), Some(min))
             }
         };
-        for (t, sum) in sums.iter_mut().enumerate() {
-            let cell = acts.add(CELL * t);
+        each_token!(|t| {
+            let (cell, sum) = (acts.add(CELL * t), &mut sums[t]);
             let dot = s.convert(dot(s, layout, &codes, cell, 0, MINUS_SUM));
             *sum = s.fma(s.mul_f(dot, scale), s.splat_f(cell.add(SCALE).cast()), *sum);
             if let Some(min) = min {
@@ -264,7 +280,7 @@ unsafe fn single<S: Simd, const T: usize>(
                     _ => s.fma(min, x, *sum),
                 };
             }
-        }
+        });
     }
 }
 
@@ -284,50 +300,29 @@ unsafe fn paired<S: Simd, const T: usize>(
     // SAFETY: fields and cells are within the block and the tokens.
     unsafe {
         let codes = codes(s, layout, at);
-        let fields = [0, 16].map(|at_half| at.add(layout.plane_bytes() + at_half));
+        let fields = at.add(layout.plane_bytes());
+        let (low, high) = (s.load_u8(fields), s.load_u8(fields.add(16)));
         let has_min = matches!(layout.scales, Scales::Pair { min: true });
-        let scales = fields.map(|at| if has_min { s.and_i(s.load_u8(at), 15) } else { s.load_i8(at) });
-        let mins = fields.map(|at| s.shr_i(s.load_u8(at), 4));
-        for (t, sum) in sums.iter_mut().enumerate() {
-            let cell = acts.add(CELL * t);
-            let [low, high] = [0, 1].map(|i| {
-                let dot = dot(s, layout, &codes[4 * i..4 * i + 4], cell, 4 * i, MINUS_SUM + 4 + 4 * i);
-                s.mul_i(dot, scales[i])
-            });
+        let (scale_low, scale_high) = if has_min {
+            (s.and_i(low, 15), s.and_i(high, 15))
+        } else {
+            (s.load_i8(fields), s.load_i8(fields.add(16)))
+        };
+        let (min_low, min_high) = (s.shr_i(low, 4), s.shr_i(high, 4));
+        let (minus_low, minus_high) = (MINUS_SUM + 4, MINUS_SUM + 8);
+        each_token!(|t| {
+            let (cell, sum) = (acts.add(CELL * t), &mut sums[t]);
+            let low = s.mul_i(dot(s, layout, &codes[..4], cell, 0, minus_low), scale_low);
+            let high = s.mul_i(dot(s, layout, &codes[4..], cell, 4, minus_high), scale_high);
             let scale = s.splat_f(cell.add(SCALE).cast());
             *sum = s.fma(s.mul_f(s.convert(s.add_i(low, high)), d), scale, *sum);
             if has_min {
-                let [low, high] =
-                    [0, 1].map(|i| s.mul_i(mins[i], s.splat_i(cell.add(MINUS_SUM + 4 + 4 * i).cast())));
+                let low = s.mul_i(min_low, s.splat_i(cell.add(minus_low).cast()));
+                let high = s.mul_i(min_high, s.splat_i(cell.add(minus_high).cast()));
                 *sum = s.fma(s.mul_f(s.convert(s.add_i(low, high)), dmin), scale, *sum);
             }
-        }
+        });
     }
-}
-
-/// One chain of multiply-adds per lane over rising k.
-///
-/// # Safety
-/// As `Format::group`, with `load` reading 16 values of `width` bytes each.
-#[inline(always)]
-unsafe fn float_group<S: Simd, const T: usize>(
-    s: S,
-    weights: *const u8,
-    call: &TileCall,
-    width: usize,
-    load: impl Fn(*const u8) -> S::F,
-) -> [S::F; T] {
-    let mut sums = [s.zero_f(); T];
-    for k in 0..call.cols {
-        // SAFETY: column k of the group, and value k of the token's row.
-        unsafe {
-            let w = load(weights.add(k * LANES * width));
-            for (t, sum) in sums.iter_mut().enumerate() {
-                *sum = s.fma(w, s.splat_f(call.acts.add(t * call.step + 4 * k).cast()), *sum);
-            }
-        }
-    }
-    sums
 }
 
 /// The formats by their type's name.
@@ -343,10 +338,21 @@ macro_rules! formats {
             const LAYOUT: Layout = GgmlType::$name.layout().expect("a quantised type");
         })+
         $(impl Format for Float<formats::$float> {
+            /// One chain of multiply-adds per lane over rising k.
             #[inline(always)]
-            unsafe fn group<S: Simd, const T: usize>(s: S, w: *const u8, call: &TileCall) -> [S::F; T] {
-                // SAFETY: the caller's promise; the width is the type's.
-                unsafe { float_group(s, w, call, $width, |at| s.$load(at.cast())) }
+            unsafe fn group<S: Simd, const T: usize>(s: S, weights: *const u8, call: &TileCall) -> [S::F; T] {
+                let mut sums = [s.zero_f(); T];
+                for k in 0..call.cols {
+                    // SAFETY: column k of the group, 16 values of this type, and value k of every token's row.
+                    unsafe {
+                        let w = s.$load(weights.add(k * LANES * $width).cast());
+                        for (t, sum) in sums.iter_mut().enumerate() {
+                            let x = s.splat_f(call.acts.add(t * call.step + 4 * k).cast());
+                            *sum = s.fma(w, x, *sum);
+                        }
+                    }
+                }
+                sums
             }
         })+
 

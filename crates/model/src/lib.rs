@@ -5,6 +5,14 @@
 #![deny(unsafe_code)]
 
 pub mod chat;
+pub mod config;
+mod families;
 pub mod gguf;
+mod model;
 pub mod reference;
+pub mod step;
 pub mod tokenizer;
+mod weights;
+
+pub use config::{ModelConfig, ModelError};
+pub use model::Model;

@@ -20,6 +20,10 @@ fn fixture(name: &str) -> String {
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
+fn json_fixture(name: &str) -> Map<String, Value> {
+    serde_json::from_str(&fixture(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
 fn template(source: &str, tokenizer: &Tokenizer) -> ChatTemplate {
     ChatTemplate::with_clock(source, tokenizer, leap_day).unwrap_or_else(|error| panic!("{error}"))
 }
@@ -52,10 +56,8 @@ fn error(source: &str, input: &ChatInput) -> foretoken_model::chat::TemplateErro
 fn assert_like_transformers(name: &str, bos: &str, eos: &str) {
     let tokenizer = build(&bpe_gguf_with("qwen2", bos, eos, &[]));
     let template = template(&fixture(&format!("{name}.jinja")), &tokenizer);
-    let conversations: Map<String, Value> =
-        serde_json::from_str(&fixture("conversations.json")).unwrap_or_default();
-    let expected: Value = serde_json::from_str(&fixture("expected.json")).unwrap_or_default();
-    let expected = expected[name].as_object().cloned().unwrap_or_default();
+    let conversations = json_fixture("conversations.json");
+    let expected = json_fixture("expected.json")[name].as_object().cloned().unwrap_or_default();
     assert!(expected.len() >= 12, "{name} has {} conversations", expected.len());
     let mut wrong = Vec::new();
     for (title, wanted) in &expected {
@@ -305,10 +307,15 @@ fn bos_is_not_doubled() {
 #[test]
 fn prompts_without_tricks_have_the_ids_of_their_text() {
     let tokenizer = bpe("qwen2");
-    let conversations: Map<String, Value> = serde_json::from_str(&fixture("conversations.json")).unwrap_or_default();
+    let conversations = json_fixture("conversations.json");
     let template = template(&fixture("qwen3.jinja"), &tokenizer);
     for (title, conversation) in &conversations {
-        let rendered = template.render(&input(conversation)).unwrap_or_else(|error| panic!("{title}: {error}"));
-        assert_eq!(tokenizer.encode_rendered(&rendered), tokenizer.encode(rendered.text(), false, true), "{title}");
+        let rendered =
+            template.render(&input(conversation)).unwrap_or_else(|error| panic!("{title}: {error}"));
+        assert_eq!(
+            tokenizer.encode_rendered(&rendered),
+            tokenizer.encode(rendered.text(), false, true),
+            "{title}"
+        );
     }
 }

@@ -3,11 +3,12 @@
 //! The fixtures, what each is there for and the script that makes them are in `fixtures/families`. Sequences
 //! are longer than two blocks, and in the scaled models longer than the original context.
 
+mod support;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use foretoken_kernels::kv::{BLOCK_TOKENS, KvView};
 use foretoken_kernels::{Compute, Isa};
 use foretoken_model::Model;
 use foretoken_model::gguf::Gguf;
@@ -43,10 +44,8 @@ fn expected(name: &str) -> Vec<f32> {
 
 /// Logits of every row of one sequence, read in one step.
 fn logits(model: &Model, tokens: &[u32]) -> Vec<Vec<f32>> {
-    let layout = model.kv_layout();
-    let mut blocks: Vec<Vec<u8>> = vec![vec![0; layout.block_bytes()]; tokens.len().div_ceil(BLOCK_TOKENS)];
-    let open = blocks.iter_mut().map(Vec::as_mut_slice).collect();
-    let mut kv = KvView::new(&layout, Vec::new(), open);
+    let mut blocks = support::blocks(model, tokens.len());
+    let mut kv = support::view(model, &mut blocks);
     let mut scratch = model.scratch();
     let step = SeqStep { tokens, parents: None, committed: 0, kv: &mut kv, logits: WantLogits::All };
     let logits = model.forward(&mut scratch, &mut [step]);

@@ -101,7 +101,8 @@ fn every_line_comes_back_from_its_sentencepiece_ids() {
     let tokenizer = spm();
     // A `▁` of the text itself can't be told from a space, and as in llama.cpp a space is put behind every
     // user-defined token, never taken off again.
-    let has_user_defined = |ids: &[u32]| ids.iter().any(|id| tokenizer.token_kind(*id) == TokenKind::UserDefined);
+    let has_user_defined =
+        |ids: &[u32]| ids.iter().any(|id| tokenizer.token_kind(*id) == TokenKind::UserDefined);
     for line in corpus().iter().filter(|line| !line.contains('▁')) {
         let ids = tokenizer.encode(line, false, false);
         if !has_user_defined(&ids) {

@@ -253,6 +253,11 @@ impl DiskTier {
         }
     }
 
+    /// Seconds per block read, checks included.
+    pub fn read_latency(&self) -> LatencySnapshot {
+        self.shared.counters.read_latency.snapshot()
+    }
+
     /// The tier's figures now.
     pub fn stats(&self) -> DiskStats {
         let counters = &self.shared.counters;

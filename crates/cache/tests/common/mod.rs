@@ -1,4 +1,5 @@
 //! What several test files need: scopes, prompts, and blocks whose bytes follow from their key.
+#![allow(clippy::unwrap_used, reason = "in a test an unwrap is an assertion")]
 #![allow(dead_code, reason = "each test file uses its own part")]
 
 use foretoken_cache::{

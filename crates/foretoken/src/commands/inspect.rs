@@ -5,10 +5,11 @@ use std::io::Write;
 
 use anyhow::Result;
 use foretoken_cache::BLOCK_TOKENS;
+use foretoken_kernels::kv::KvLayout;
+use foretoken_kernels::rope::RopeStyle;
 use foretoken_kernels::{Compute, Isa, PackedMatrix};
-use foretoken_model::Model;
-use foretoken_model::config::ModelError;
 use foretoken_model::gguf::{Array, Gguf, TensorInfo, Value};
+use foretoken_model::{ModelConfig, ModelError};
 use serde_json::{Map, Value as Json, json};
 
 use crate::cli::InspectArgs;
@@ -41,7 +42,7 @@ pub(crate) fn run(args: &InspectArgs) -> Result<()> {
 /// What a model needs once it is loaded, in bytes.
 struct Memory {
     weights: u64,
-    /// Per token and for `ctx` tokens; or why the model cannot run at all.
+    /// Per token and for `ctx` tokens; or what the metadata lack to tell.
     kv: Result<Kv, String>,
 }
 
@@ -99,9 +100,12 @@ impl Packing {
     }
 }
 
+/// What conversations need, from the shapes in the metadata; the rotary style plays no part in it.
 fn kv(gguf: &Gguf, ctx: Option<usize>) -> Result<Kv, ModelError> {
-    let (config, layout) = Model::plan(gguf)?;
-    let ctx = ctx.unwrap_or(config.ctx_train);
+    let config = ModelConfig::from_gguf(gguf, RopeStyle::Halves)?;
+    let ModelConfig { layers, kv_heads, head_dim_k, head_dim_v, ctx_train, .. } = config;
+    let layout = KvLayout { layers, kv_heads, head_dim_k, head_dim_v };
+    let ctx = ctx.unwrap_or(ctx_train);
     let (block, tokens) = (layout.block_bytes() as u64, BLOCK_TOKENS as u64);
     Ok(Kv { per_token: block / tokens, ctx, total: (ctx as u64).div_ceil(tokens) * block })
 }
@@ -163,7 +167,7 @@ fn print_memory(memory: &Memory) -> Result<()> {
         }
         Err(reason) => {
             table.print()?;
-            Ok(writeln!(output::stdout(), "\nThis build cannot run the model: {reason}")?)
+            Ok(writeln!(output::stdout(), "\nThe memory of conversations is unknown: {reason}")?)
         }
     }
 }
@@ -263,7 +267,7 @@ fn as_json(gguf: &Gguf, memory: &Memory) -> Result<Json> {
             needed["kv_bytes"] = json!(kv.total);
             needed["total_bytes"] = json!(memory.weights + kv.total);
         }
-        Err(reason) => needed["unsupported"] = json!(reason),
+        Err(reason) => needed["kv_unknown"] = json!(reason),
     }
     Ok(json!({
         "files": files,

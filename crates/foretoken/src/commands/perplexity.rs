@@ -163,7 +163,8 @@ mod tests {
     #[test]
     fn the_error_is_the_standard_error_of_the_mean_carried_through_exp() {
         let mut sums = Sums::default();
-        [1.0, 3.0].map(|nll| sums.add(nll));
+        sums.add(1.0);
+        sums.add(3.0);
         // mean 2, variance 1, standard error sqrt(1 / (2 - 1)).
         assert!((sums.error() - 2f64.exp()).abs() < 1e-9);
     }

@@ -13,10 +13,10 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 /// How long anything may take before a test gives up.
-pub const PATIENCE: Duration = Duration::from_secs(120);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Where the model is kept between test runs, so that it is fetched once.
-pub fn data_dir() -> PathBuf {
+pub(crate) fn data_dir() -> PathBuf {
     match std::env::var_os("FORETOKEN_TEST_DATA") {
         Some(dir) => dir.into(),
         None => Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("test-data"),
@@ -24,7 +24,7 @@ pub fn data_dir() -> PathBuf {
 }
 
 /// The command without any setting of the developer's own environment.
-pub fn foretoken(args: &[&str]) -> Command {
+pub(crate) fn foretoken(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_foretoken"));
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("FORETOKEN_") {
@@ -36,30 +36,30 @@ pub fn foretoken(args: &[&str]) -> Command {
 }
 
 /// Runs a command to its end.
-pub fn run(args: &[&str]) -> Output {
+pub(crate) fn run(args: &[&str]) -> Output {
     foretoken(args).output().expect("the binary runs")
 }
 
 /// Standard output of a command that must succeed.
-pub fn stdout_of(args: &[&str]) -> String {
+pub(crate) fn stdout_of(args: &[&str]) -> String {
     let output = run(args);
     assert!(output.status.success(), "{args:?} failed: {}", stderr(&output));
     String::from_utf8(output.stdout).expect("output is UTF-8")
 }
 
-pub fn stderr(output: &Output) -> String {
+pub(crate) fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
 /// A running `foretoken serve`, killed when dropped.
-pub struct Server {
+pub(crate) struct Server {
     child: Child,
     address: String,
 }
 
 impl Server {
     /// Starts a server on a free port and waits until it is healthy.
-    pub fn start(args: &[&str]) -> Self {
+    pub(crate) fn start(args: &[&str]) -> Self {
         let server = Self::start_loading(args);
         let start = Instant::now();
         while server.get("/health").status != 200 {
@@ -70,7 +70,7 @@ impl Server {
     }
 
     /// Starts a server and waits only for its address.
-    pub fn start_loading(args: &[&str]) -> Self {
+    pub(crate) fn start_loading(args: &[&str]) -> Self {
         let mut command = foretoken(&["serve", "--port", "0", "--log", "warn"]);
         let mut child = command.args(args).stdout(Stdio::piped()).spawn().expect("the binary runs");
         let mut line = String::new();
@@ -79,29 +79,29 @@ impl Server {
         Self { address: address.to_owned(), child }
     }
 
-    pub fn get(&self, path: &str) -> Response {
+    pub(crate) fn get(&self, path: &str) -> Response {
         self.send("GET", path, "", &[]).finish()
     }
 
     /// Posts JSON and returns the whole response.
-    pub fn post(&self, path: &str, body: &Value) -> Response {
+    pub(crate) fn post(&self, path: &str, body: &Value) -> Response {
         self.send("POST", path, &body.to_string(), &[]).finish()
     }
 
     /// Posts JSON that must succeed and returns the JSON of the answer.
-    pub fn ask(&self, path: &str, body: &Value) -> Value {
+    pub(crate) fn ask(&self, path: &str, body: &Value) -> Value {
         let response = self.post(path, body);
         assert_eq!(response.status, 200, "{}", response.body);
         response.json()
     }
 
     /// Posts JSON and leaves the response to be read as it comes.
-    pub fn open(&self, path: &str, body: &Value) -> Stream {
+    pub(crate) fn open(&self, path: &str, body: &Value) -> Stream {
         self.send("POST", path, &body.to_string(), &[])
     }
 
     /// Sends any request, with more headers.
-    pub fn send(&self, method: &str, path: &str, body: &str, headers: &[(&str, &str)]) -> Stream {
+    pub(crate) fn send(&self, method: &str, path: &str, body: &str, headers: &[(&str, &str)]) -> Stream {
         let mut socket = TcpStream::connect(&self.address).expect("the server listens");
         socket.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
         let more: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
@@ -115,7 +115,7 @@ impl Server {
     }
 
     /// The value of a gauge or counter without labels of interest.
-    pub fn metric(&self, name: &str) -> f64 {
+    pub(crate) fn metric(&self, name: &str) -> f64 {
         let text = self.get("/metrics").body;
         let line = text.lines().find(|line| {
             line.strip_prefix(name).is_some_and(|rest| rest.starts_with('{') || rest.starts_with(' '))
@@ -125,7 +125,7 @@ impl Server {
     }
 
     /// Waits until a metric has a value.
-    pub fn wait_for(&self, name: &str, value: f64, patience: Duration) {
+    pub(crate) fn wait_for(&self, name: &str, value: f64, patience: Duration) {
         let start = Instant::now();
         loop {
             let now = self.metric(name);
@@ -138,14 +138,14 @@ impl Server {
     }
 
     /// Sends SIGTERM.
-    pub fn terminate(&self) {
+    pub(crate) fn terminate(&self) {
         let done =
             Command::new("sh").args(["-c", &format!("kill {}", self.child.id())]).status().expect("sh runs");
         assert!(done.success());
     }
 
     /// Waits for the process to end and returns its exit code.
-    pub fn wait(&mut self) -> Option<i32> {
+    pub(crate) fn wait(&mut self) -> Option<i32> {
         let start = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().expect("the child can be waited for") {
@@ -166,7 +166,7 @@ impl Drop for Server {
 }
 
 /// A response of which nothing was read yet.
-pub struct Stream {
+pub(crate) struct Stream {
     reader: BufReader<TcpStream>,
 }
 
@@ -189,7 +189,7 @@ impl Stream {
     }
 
     /// Reads everything.
-    pub fn finish(mut self) -> Response {
+    pub(crate) fn finish(mut self) -> Response {
         let (status, headers) = self.head();
         let mut body = String::new();
         self.reader.read_to_string(&mut body).expect("a body in UTF-8");
@@ -197,7 +197,7 @@ impl Stream {
     }
 
     /// The payload of the next server-sent event, or `None` at the end of the response.
-    pub fn event(&mut self) -> Option<String> {
+    pub(crate) fn event(&mut self) -> Option<String> {
         loop {
             let line = self.line()?;
             if let Some(data) = line.strip_prefix("data: ") {
@@ -207,7 +207,7 @@ impl Stream {
     }
 
     /// All events but the closing `[DONE]`, which must be there.
-    pub fn events(mut self) -> Vec<Value> {
+    pub(crate) fn events(mut self) -> Vec<Value> {
         let mut events = Vec::new();
         while let Some(data) = self.event() {
             if data == "[DONE]" {
@@ -220,23 +220,23 @@ impl Stream {
     }
 }
 
-pub struct Response {
-    pub status: u16,
-    pub headers: Vec<(String, String)>,
-    pub body: String,
+pub(crate) struct Response {
+    pub(crate) status: u16,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: String,
 }
 
 impl Response {
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.body))
     }
 
-    pub fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(have, _)| have == name).map(|(_, value)| value.as_str())
     }
 
     /// Checks status and shape of an error and returns it.
-    pub fn error(&self, status: u16) -> Value {
+    pub(crate) fn error(&self, status: u16) -> Value {
         assert_eq!(self.status, status, "{}", self.body);
         let error = self.json()["error"].clone();
         assert!(error["message"].as_str().is_some_and(|text| !text.is_empty()), "{}", self.body);

@@ -43,15 +43,15 @@ unsafe fn four_bytes(at: *const u8) -> __m256i {
     unsafe { _mm256_set1_epi32(at.cast::<i32>().read_unaligned()) }
 }
 
-/// The float vectors of 8 integers each.
-#[inline(always)]
-fn both<T: Copy, U>(x: [T; 2], f: impl Fn(T) -> U) -> [U; 2] {
-    [f(x[0]), f(x[1])]
-}
-
-#[inline(always)]
-fn both2<T: Copy, U>(x: [T; 2], y: [T; 2], f: impl Fn(T, T) -> U) -> [U; 2] {
-    [f(x[0], y[0]), f(x[1], y[1])]
+/// The same for both registers of a pair. A macro, because a closure would be compiled without the
+/// instructions that `enter` turns on.
+macro_rules! both {
+    (|$($x:ident),+| $body:expr) => {
+        [
+            { $(let $x = $x[0];)+ $body },
+            { $(let $x = $x[1];)+ $body },
+        ]
+    };
 }
 
 impl<const VNNI: bool> Simd for Ymm<VNNI> {
@@ -82,23 +82,23 @@ impl<const VNNI: bool> Simd for Ymm<VNNI> {
     }
     #[inline(always)]
     fn and_b(self, x: [__m256i; 2], mask: u8) -> [__m256i; 2] {
-        both(x, |x| proven!(_mm256_and_si256(x, _mm256_set1_epi8(mask as i8))))
+        both!(|x| proven!(_mm256_and_si256(x, _mm256_set1_epi8(mask as i8))))
     }
     #[inline(always)]
     fn or_b(self, x: [__m256i; 2], y: [__m256i; 2]) -> [__m256i; 2] {
-        both2(x, y, |x, y| proven!(_mm256_or_si256(x, y)))
+        both!(|x, y| proven!(_mm256_or_si256(x, y)))
     }
     #[inline(always)]
     fn shr_b(self, x: [__m256i; 2], bits: usize) -> [__m256i; 2] {
-        both(x, |x| proven!(_mm256_srl_epi16(x, _mm_cvtsi32_si128(bits as i32))))
+        both!(|x| proven!(_mm256_srl_epi16(x, _mm_cvtsi32_si128(bits as i32))))
     }
     #[inline(always)]
     fn shl_b(self, x: [__m256i; 2], bits: usize) -> [__m256i; 2] {
-        both(x, |x| proven!(_mm256_sll_epi16(x, _mm_cvtsi32_si128(bits as i32))))
+        both!(|x| proven!(_mm256_sll_epi16(x, _mm_cvtsi32_si128(bits as i32))))
     }
     #[inline(always)]
     fn lookup(self, table: &[u8; 16], x: [__m256i; 2]) -> [__m256i; 2] {
-        both(x, |x| {
+        both!(|x| {
             proven! {
                 let table = _mm256_broadcastsi128_si256(_mm_loadu_si128(table.as_ptr().cast()));
                 _mm256_shuffle_epi8(table, x)
@@ -116,37 +116,43 @@ impl<const VNNI: bool> Simd for Ymm<VNNI> {
     }
     #[inline(always)]
     fn add_i(self, x: [__m256i; 2], y: [__m256i; 2]) -> [__m256i; 2] {
-        both2(x, y, |x, y| proven!(_mm256_add_epi32(x, y)))
+        both!(|x, y| proven!(_mm256_add_epi32(x, y)))
     }
     #[inline(always)]
     fn mul_i(self, x: [__m256i; 2], y: [__m256i; 2]) -> [__m256i; 2] {
-        both2(x, y, |x, y| proven!(_mm256_mullo_epi32(x, y)))
+        both!(|x, y| proven!(_mm256_mullo_epi32(x, y)))
     }
     #[inline(always)]
     fn and_i(self, x: [__m256i; 2], mask: i32) -> [__m256i; 2] {
-        both(x, |x| proven!(_mm256_and_si256(x, _mm256_set1_epi32(mask))))
+        both!(|x| proven!(_mm256_and_si256(x, _mm256_set1_epi32(mask))))
     }
     #[inline(always)]
     fn shl_i(self, x: [__m256i; 2], bits: u32) -> [__m256i; 2] {
-        both(x, |x| proven!(_mm256_sll_epi32(x, _mm_cvtsi32_si128(bits as i32))))
+        both!(|x| proven!(_mm256_sll_epi32(x, _mm_cvtsi32_si128(bits as i32))))
     }
     #[inline(always)]
     fn shr_i(self, x: [__m256i; 2], bits: u32) -> [__m256i; 2] {
-        both(x, |x| proven!(_mm256_sra_epi32(x, _mm_cvtsi32_si128(bits as i32))))
+        both!(|x| proven!(_mm256_sra_epi32(x, _mm_cvtsi32_si128(bits as i32))))
     }
     #[inline(always)]
     unsafe fn load_u8(self, at: *const u8) -> [__m256i; 2] {
-        [0, 8].map(|i| proven!(_mm256_cvtepu8_epi32(_mm_loadl_epi64(at.add(i).cast()))))
+        {
+            let i = [0, 8];
+            both!(|i| proven!(_mm256_cvtepu8_epi32(_mm_loadl_epi64(at.add(i).cast()))))
+        }
     }
     #[inline(always)]
     unsafe fn load_i8(self, at: *const u8) -> [__m256i; 2] {
-        [0, 8].map(|i| proven!(_mm256_cvtepi8_epi32(_mm_loadl_epi64(at.add(i).cast()))))
+        {
+            let i = [0, 8];
+            both!(|i| proven!(_mm256_cvtepi8_epi32(_mm_loadl_epi64(at.add(i).cast()))))
+        }
     }
 
     #[inline(always)]
     unsafe fn dot(self, sum: [__m256i; 2], codes: [__m256i; 2], at: *const u8) -> [__m256i; 2] {
         let x = proven!(four_bytes(at));
-        both2(sum, codes, |sum, codes| {
+        both!(|sum, codes| {
             if VNNI {
                 proven!(_mm256_dpbusd_avx_epi32(sum, codes, x))
             } else {
@@ -161,7 +167,7 @@ impl<const VNNI: bool> Simd for Ymm<VNNI> {
     #[inline(always)]
     unsafe fn dot_wide(self, sum: [__m256i; 2], codes: [__m256i; 2], at: *const u8) -> [__m256i; 2] {
         let x = proven!(four_bytes(at));
-        both2(sum, codes, |sum, codes| {
+        both!(|sum, codes| {
             if VNNI {
                 proven!(_mm256_dpbusd_avx_epi32(sum, codes, x))
             } else {
@@ -196,11 +202,15 @@ impl<const VNNI: bool> Simd for Ymm<VNNI> {
     }
     #[inline(always)]
     unsafe fn load_f16(self, at: *const u8) -> [__m256; 2] {
-        [0, 16].map(|i| proven!(_mm256_cvtph_ps(_mm_loadu_si128(at.add(i).cast()))))
+        {
+            let i = [0, 16];
+            both!(|i| proven!(_mm256_cvtph_ps(_mm_loadu_si128(at.add(i).cast()))))
+        }
     }
     #[inline(always)]
     unsafe fn load_bf16(self, at: *const u8) -> [__m256; 2] {
-        [0, 16].map(|i| {
+        let i = [0, 16];
+        both!(|i| {
             proven! {
                 let wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(at.add(i).cast()));
                 _mm256_castsi256_ps(_mm256_slli_epi32::<16>(wide))
@@ -209,7 +219,8 @@ impl<const VNNI: bool> Simd for Ymm<VNNI> {
     }
     #[inline(always)]
     unsafe fn load_exponent(self, at: *const u8) -> [__m256; 2] {
-        both(proven!(self.load_u8(at)), |e| {
+        let e = proven!(self.load_u8(at));
+        both!(|e| {
             proven! {
                 let normal = _mm256_slli_epi32::<23>(_mm256_sub_epi32(e, _mm256_set1_epi32(1)));
                 let small = _mm256_sllv_epi32(_mm256_set1_epi32(0x0020_0000), e);
@@ -220,31 +231,34 @@ impl<const VNNI: bool> Simd for Ymm<VNNI> {
     }
     #[inline(always)]
     fn convert(self, x: [__m256i; 2]) -> [__m256; 2] {
-        both(x, |x| proven!(_mm256_cvtepi32_ps(x)))
+        both!(|x| proven!(_mm256_cvtepi32_ps(x)))
     }
     #[inline(always)]
     fn add_f(self, x: [__m256; 2], y: [__m256; 2]) -> [__m256; 2] {
-        both2(x, y, |x, y| proven!(_mm256_add_ps(x, y)))
+        both!(|x, y| proven!(_mm256_add_ps(x, y)))
     }
     #[inline(always)]
     fn mul_f(self, x: [__m256; 2], y: [__m256; 2]) -> [__m256; 2] {
-        both2(x, y, |x, y| proven!(_mm256_mul_ps(x, y)))
+        both!(|x, y| proven!(_mm256_mul_ps(x, y)))
     }
     #[inline(always)]
     fn fma(self, x: [__m256; 2], y: [__m256; 2], z: [__m256; 2]) -> [__m256; 2] {
-        [0, 1].map(|i| proven!(_mm256_fmadd_ps(x[i], y[i], z[i])))
+        both!(|x, y, z| proven!(_mm256_fmadd_ps(x, y, z)))
     }
     #[inline(always)]
     fn fnma(self, x: [__m256; 2], y: [__m256; 2], z: [__m256; 2]) -> [__m256; 2] {
-        [0, 1].map(|i| proven!(_mm256_fnmadd_ps(x[i], y[i], z[i])))
+        both!(|x, y, z| proven!(_mm256_fnmadd_ps(x, y, z)))
     }
 
     #[inline(always)]
     unsafe fn max_abs_bits(self, at: *const f32) -> u32 {
         proven! {
             let sign = _mm256_set1_epi32(0x7fff_ffff);
-            let abs = |i: usize| _mm256_and_si256(_mm256_loadu_si256(at.add(i).cast()), sign);
-            let max = _mm256_max_epu32(_mm256_max_epu32(abs(0), abs(8)), _mm256_max_epu32(abs(16), abs(24)));
+            let mut max = _mm256_setzero_si256();
+            for i in 0..4 {
+                let x = _mm256_loadu_si256(at.add(8 * i).cast());
+                max = _mm256_max_epu32(max, _mm256_and_si256(x, sign));
+            }
             let max = _mm_max_epu32(_mm256_castsi256_si128(max), _mm256_extracti128_si256::<1>(max));
             let max = _mm_max_epu32(max, _mm_shuffle_epi32::<0b01_00_11_10>(max));
             _mm_cvtsi128_si32(_mm_max_epu32(max, _mm_shuffle_epi32::<0b10_11_00_01>(max))) as u32

@@ -4,13 +4,13 @@
 //! operations may run. Kernels are written once against `Simd`, in vectors of 16 floats, 16 integers or 64
 //! bytes, and compiled for each token by `enter`. Every operation gives the same bits on every token.
 
-mod scalar;
+#[cfg(not(target_arch = "x86_64"))]
+mod absent;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
-#[cfg(not(target_arch = "x86_64"))]
-mod absent;
+mod scalar;
 
 #[cfg(not(target_arch = "x86_64"))]
 pub(crate) use absent::{Avx2, Avx512, AvxVnni};

@@ -41,7 +41,7 @@ pub struct Tokenizer {
 }
 
 enum Algorithm {
-    Bpe(Bpe),
+    Bpe(Box<Bpe>),
     Spm(Spm),
 }
 
@@ -51,7 +51,7 @@ impl Tokenizer {
         let vocab = Vocab::from_gguf(gguf)?;
         let algorithm = match vocab.model() {
             "llama" => Algorithm::Spm(Spm::new(&vocab)),
-            _ => Algorithm::Bpe(Bpe::from_gguf(gguf, &vocab)?),
+            _ => Algorithm::Bpe(Box::new(Bpe::from_gguf(gguf, &vocab)?)),
         };
         let texts = |wanted: &dyn Fn(TokenKind) -> bool| {
             SpecialTexts::new((0..vocab.len() as u32).filter_map(|id| {

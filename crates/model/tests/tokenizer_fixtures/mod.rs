@@ -1,12 +1,15 @@
 //! Reads `fixtures/tokenizer` and builds tokenizers from it.
 #![allow(dead_code)] // each test file uses its own part
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use foretoken_model::gguf::Gguf;
 use foretoken_model::gguf::writer::{GgufWriter, Meta};
 use foretoken_model::tokenizer::Tokenizer;
 use serde_json::Value;
+
+#[path = "../support/mod.rs"]
+mod support;
 
 fn read(name: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tokenizer").join(name);
@@ -99,13 +102,8 @@ pub(crate) fn spm() -> Tokenizer {
     build(&gguf(vocabulary("llama", &file).meta("tokenizer.ggml.scores", scores)))
 }
 
-/// SmolLM2's own, from `FORETOKEN_TEST_MODEL`.
+/// SmolLM2's own.
 pub(crate) fn smollm2() -> Tokenizer {
-    let path = std::env::var_os("FORETOKEN_TEST_MODEL").map(PathBuf::from);
-    let path = path.unwrap_or_else(|| {
-        panic!(
-            "set FORETOKEN_TEST_MODEL to SmolLM2-135M-Instruct's GGUF; `foretoken pull smollm2` fetches it"
-        )
-    });
+    let path = support::smollm2_path();
     build(&Gguf::open(&path).unwrap_or_else(|error| panic!("{error}")))
 }

@@ -1,0 +1,487 @@
+//! The shared tier: the same bytes under the same key in a store that several machines reach.
+//!
+//! Any store that OpenDAL speaks would do; a mounted folder always, Redis or Valkey and S3 as cargo features.
+//! All of OpenDAL's asynchronous work runs on one background thread with its own small runtime.
+//!
+//! A store on a network can be slow, dead or full, so nothing here waits longer than the timeout, and the
+//! first time that something does, a circuit breaker opens: from then on every answer is an immediate miss,
+//! while the background thread asks, less and less often, whether the store is back. A request pays for a dead
+//! store at most once. A store that refuses writes only (it is full) still serves reads.
+//!
+//! The invariant is the disk tier's: what is served was checked in this very read, and no verb returns an error.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use opendal::{Buffer, ErrorKind, Operator};
+use tokio::sync::{Notify, mpsc};
+
+use crate::clock::Clock;
+use crate::disk::Enqueued;
+use crate::faults::{Fault, Faults};
+use crate::format::{HEADER_BYTES, Header, Wanted};
+use crate::keys::BlockKey;
+use crate::pool::{OpenBlock, SealedBlock};
+use crate::stats::{Counter, Latency, LatencySnapshot};
+
+/// Reads that may be under way at once.
+const READS_MAX: usize = 16;
+/// A read that the runtime does not even answer as timed out is given up this much later.
+const GRACE: Duration = Duration::from_millis(100);
+/// Asked for to see whether the store is alive; need not exist.
+const PROBE: &str = "probe";
+
+/// Which store.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum Store {
+    /// A folder that all machines have mounted.
+    Folder(std::path::PathBuf),
+    /// Redis or Valkey.
+    #[cfg(feature = "redis")]
+    Redis {
+        /// For example `redis://cache.local:6379`.
+        endpoint: String,
+        /// Empty for none.
+        username: String,
+        /// Empty for none.
+        password: String,
+    },
+    /// S3 or a store that speaks its protocol.
+    #[cfg(feature = "s3")]
+    S3 {
+        /// The bucket.
+        bucket: String,
+        /// The region.
+        region: String,
+        /// For example `https://s3.amazonaws.com`.
+        endpoint: String,
+    },
+}
+
+/// A store and how long to bear with it.
+#[derive(Debug, Clone)]
+pub struct SharedConfig {
+    /// Which store.
+    pub store: Store,
+    /// No single operation takes longer.
+    pub timeout: Duration,
+    /// Larger blocks, header included, are not exchanged.
+    pub entry_bytes_max: usize,
+    /// Blocks that may wait to be written. They stay in memory while they wait.
+    pub queue_blocks: usize,
+    /// How long a failed store is left alone at first; doubles with each failed probe.
+    pub pause_first: Duration,
+    /// How long it is left alone at most.
+    pub pause_max: Duration,
+}
+
+impl SharedConfig {
+    /// Half a second per operation, 32 MiB per entry, 32 blocks waiting, pauses of 1 s to 2 min.
+    pub fn new(store: Store) -> Self {
+        Self {
+            store,
+            timeout: Duration::from_millis(500),
+            entry_bytes_max: 32 << 20,
+            queue_blocks: 32,
+            pause_first: Duration::from_secs(1),
+            pause_max: Duration::from_secs(120),
+        }
+    }
+}
+
+/// A configuration that cannot be used. That a store cannot be reached is no error.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot set up the shared cache store: {reason}")]
+pub struct SharedError {
+    reason: String,
+}
+
+/// A copy of the tier's figures.
+#[derive(Debug, Clone, Default)]
+pub struct SharedStats {
+    /// Whether the store is in use, rather than left alone after a failure.
+    pub available: bool,
+    /// Blocks asked for.
+    pub queries: u64,
+    /// Blocks read and found good.
+    pub read: u64,
+    /// Bytes read and found good.
+    pub read_bytes: u64,
+    /// Blocks written.
+    pub written: u64,
+    /// Bytes written.
+    pub written_bytes: u64,
+    /// Blocks not written because too many were waiting.
+    pub dropped_queue_full: u64,
+    /// Blocks not written because the store had failed.
+    pub dropped_paused: u64,
+    /// Blocks whose writing failed.
+    pub dropped_failed: u64,
+    /// How often the circuit breaker opened.
+    pub breaker_opened: u64,
+    /// Seconds per block read.
+    pub read_latency: LatencySnapshot,
+    /// What went wrong, how often.
+    pub faults: Vec<(Fault, u64)>,
+}
+
+#[derive(Default)]
+struct Counters {
+    queries: Counter,
+    read: Counter,
+    read_bytes: Counter,
+    written: Counter,
+    written_bytes: Counter,
+    dropped_queue_full: Counter,
+    dropped_paused: Counter,
+    dropped_failed: Counter,
+    breaker_opened: Counter,
+    read_latency: Latency,
+}
+
+enum Job {
+    Write(SealedBlock),
+    /// Of a bad entry, so that it is written anew.
+    Remove(String),
+    Flush(SyncSender<()>),
+}
+
+struct Read {
+    path: String,
+    /// Gets the entry, or why there is none; `None` is a plain miss.
+    answer: SyncSender<Result<Buffer, Option<Fault>>>,
+}
+
+struct Inner {
+    config: SharedConfig,
+    operator: Operator,
+    clock: Arc<dyn Clock>,
+    faults: Faults,
+    counters: Counters,
+    broken: AtomicBool,
+    /// Steady time in microseconds until which nothing is written.
+    writes_paused_until_us: AtomicU64,
+    failed: Notify,
+    closing: AtomicBool,
+}
+
+/// See the [module](self). Dropping it gives up what is queued.
+pub struct SharedTier {
+    inner: Arc<Inner>,
+    writes: Option<mpsc::Sender<Job>>,
+    reads: Option<mpsc::Sender<Read>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl SharedTier {
+    /// Sets the tier up; does not talk to the store yet.
+    ///
+    /// # Errors
+    /// If the configuration makes no sense to the store's client, or no thread can be started.
+    pub fn open(config: SharedConfig, clock: Arc<dyn Clock>) -> Result<Self, SharedError> {
+        let operator = operator(&config.store).map_err(|error| SharedError { reason: error.to_string() })?;
+        let io = |error: std::io::Error| SharedError { reason: error.to_string() };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(io)?;
+        let (writes, jobs) = mpsc::channel(config.queue_blocks.max(1));
+        let (reads, wanted) = mpsc::channel(READS_MAX);
+        let inner = Arc::new(Inner {
+            config,
+            operator,
+            clock,
+            faults: Faults::new("shared"),
+            counters: Counters::default(),
+            broken: AtomicBool::new(false),
+            writes_paused_until_us: AtomicU64::new(0),
+            failed: Notify::new(),
+            closing: AtomicBool::new(false),
+        });
+        let worker = inner.clone();
+        let thread = std::thread::Builder::new().name("cache-shared".into());
+        let thread = thread.spawn(move || {
+            runtime.block_on(run(&worker, jobs, wanted));
+            // A call to a dead file system may never return; nobody waits for it.
+            runtime.shutdown_background();
+        });
+        let thread = Some(thread.map_err(io)?);
+        Ok(Self { inner, writes: Some(writes), reads: Some(reads), thread })
+    }
+
+    /// Whether the store is in use, rather than left alone after a failure. Never waits.
+    pub fn is_available(&self) -> bool {
+        !self.inner.broken.load(Ordering::Relaxed)
+    }
+
+    /// Offers a block for writing. Never waits.
+    pub fn write(&self, block: &SealedBlock) -> Enqueued {
+        if block.key().is_none() {
+            return Enqueued::Unfilled;
+        }
+        let sent =
+            self.writes.as_ref().is_some_and(|writes| writes.try_send(Job::Write(block.clone())).is_ok());
+        if sent {
+            return Enqueued::Queued;
+        }
+        self.inner.counters.dropped_queue_full.add(1);
+        Enqueued::QueueFull
+    }
+
+    /// Reads a block into `open` and seals it, if everything about it is as wanted. Waits for the store, no
+    /// longer than its timeout; not at all while it is left alone. Not to be called from an async runtime.
+    ///
+    /// # Errors
+    /// On a miss, for whatever reason, hands the block back with undefined content.
+    pub fn read(&self, wanted: &Wanted, mut open: OpenBlock) -> Result<SealedBlock, OpenBlock> {
+        let inner = &self.inner;
+        if !self.is_available() {
+            return Err(open);
+        }
+        inner.counters.queries.add(1);
+        let began = inner.clock.elapsed();
+        let path = path(&wanted.key);
+        let entry = match self.fetch(&path) {
+            Ok(entry) => entry.to_bytes(),
+            Err(fault) => {
+                if let Some(fault) = fault {
+                    inner.fail(fault, &path);
+                }
+                return Err(open);
+            }
+        };
+        if let Err(fault) = check(&entry, wanted, &mut open) {
+            inner.faults.record(fault, Path::new(&path), &"bad entry in the shared store");
+            if matches!(fault, Fault::Torn | Fault::Corrupt)
+                && let Some(writes) = &self.writes
+            {
+                // If the queue is full it is found bad again.
+                writes.try_send(Job::Remove(path)).ok();
+            }
+            return Err(open);
+        }
+        inner.counters.read_latency.observe(inner.clock.elapsed().saturating_sub(began));
+        inner.counters.read.add(1);
+        inner.counters.read_bytes.add(entry.len() as u64);
+        Ok(open.seal(&wanted.scope, wanted.place, &wanted.tokens))
+    }
+
+    fn fetch(&self, path: &str) -> Result<Buffer, Option<Fault>> {
+        let (answer, answered) = sync_channel(1);
+        let reads = self.reads.as_ref().ok_or(None)?;
+        // More reads than allowed at once are misses; they say nothing about the store.
+        reads.try_send(Read { path: path.to_owned(), answer }).map_err(|_| None)?;
+        let wait = self.inner.config.timeout + GRACE;
+        answered.recv_timeout(wait).map_err(|_| Some(Fault::Timeout))?
+    }
+
+    /// Waits until everything that is queued now has been written or dropped.
+    pub fn flush(&self) {
+        let (done, flushed) = sync_channel(1);
+        let sent = self.writes.as_ref().is_some_and(|writes| writes.blocking_send(Job::Flush(done)).is_ok());
+        if sent {
+            // An error means that the thread ended, and then nothing is left to wait for.
+            flushed.recv().ok();
+        }
+    }
+
+    /// The tier's figures now.
+    pub fn stats(&self) -> SharedStats {
+        let counters = &self.inner.counters;
+        SharedStats {
+            available: self.is_available(),
+            queries: counters.queries.get(),
+            read: counters.read.get(),
+            read_bytes: counters.read_bytes.get(),
+            written: counters.written.get(),
+            written_bytes: counters.written_bytes.get(),
+            dropped_queue_full: counters.dropped_queue_full.get(),
+            dropped_paused: counters.dropped_paused.get(),
+            dropped_failed: counters.dropped_failed.get(),
+            breaker_opened: counters.breaker_opened.get(),
+            read_latency: counters.read_latency.snapshot(),
+            faults: self.inner.faults.snapshot(),
+        }
+    }
+}
+
+impl Drop for SharedTier {
+    fn drop(&mut self) {
+        self.inner.closing.store(true, Ordering::Relaxed);
+        drop(self.writes.take());
+        drop(self.reads.take());
+        self.inner.failed.notify_one();
+        if let Some(thread) = self.thread.take() {
+            // A panic there was reported by the panic hook; here it changes nothing.
+            thread.join().ok();
+        }
+    }
+}
+
+fn operator(store: &Store) -> opendal::Result<Operator> {
+    match store {
+        Store::Folder(folder) => {
+            let folder = folder.to_string_lossy();
+            let partial = format!("{folder}/.writing");
+            Operator::new(opendal::services::Fs::default().root(&folder).atomic_write_dir(&partial))
+        }
+        #[cfg(feature = "redis")]
+        Store::Redis { endpoint, username, password } => {
+            let redis = opendal::services::Redis::default().endpoint(endpoint).root("/foretoken");
+            let redis = if username.is_empty() { redis } else { redis.username(username) };
+            Operator::new(if password.is_empty() { redis } else { redis.password(password) })
+        }
+        #[cfg(feature = "s3")]
+        Store::S3 { bucket, region, endpoint } => {
+            let s3 = opendal::services::S3::default().bucket(bucket).region(region).endpoint(endpoint);
+            Operator::new(s3.root("/foretoken"))
+        }
+    }
+}
+
+fn path(key: &BlockKey) -> String {
+    let name = key.to_string();
+    format!("{}/{name}", &name[..2])
+}
+
+fn check(entry: &[u8], wanted: &Wanted, payload: &mut [u8]) -> Result<(), Fault> {
+    let (head, body) = entry.split_first_chunk::<HEADER_BYTES>().ok_or(Fault::Torn)?;
+    let header = Header::decode(head)?;
+    header.check(wanted)?;
+    if body.len() != payload.len() {
+        return Err(Fault::Torn);
+    }
+    header.check_payload(body)?;
+    payload.copy_from_slice(body);
+    Ok(())
+}
+
+async fn run(inner: &Arc<Inner>, jobs: mpsc::Receiver<Job>, reads: mpsc::Receiver<Read>) {
+    let (prober, reader) = (inner.clone(), inner.clone());
+    let prober = tokio::spawn(async move { probe(&prober).await });
+    let reader = tokio::spawn(async move { serve_reads(&reader, reads).await });
+    write_all(inner, jobs).await;
+    prober.abort();
+    reader.abort();
+}
+
+async fn serve_reads(inner: &Arc<Inner>, mut reads: mpsc::Receiver<Read>) {
+    while let Some(read) = reads.recv().await {
+        let inner = inner.clone();
+        tokio::spawn(async move {
+            let entry = inner.in_time(inner.operator.read(&read.path)).await;
+            // Whoever asked may have given up.
+            read.answer.send(entry).ok();
+        });
+    }
+}
+
+async fn write_all(inner: &Inner, mut jobs: mpsc::Receiver<Job>) {
+    while let Some(job) = jobs.recv().await {
+        match job {
+            Job::Flush(done) => {
+                // Whoever asked may have stopped waiting.
+                done.send(()).ok();
+            }
+            Job::Write(_) if inner.closing.load(Ordering::Relaxed) || inner.writes_paused() => {
+                inner.counters.dropped_paused.add(1);
+            }
+            Job::Write(block) => write(inner, block).await,
+            Job::Remove(path) => {
+                // What cannot be removed is found bad again.
+                inner.in_time(inner.operator.delete(&path)).await.ok();
+            }
+        }
+    }
+}
+
+async fn write(inner: &Inner, block: SealedBlock) {
+    let Some(header) = Header::of(&block) else { return };
+    let path = path(&header.key);
+    let bytes = HEADER_BYTES + block.len();
+    if bytes > inner.config.entry_bytes_max {
+        inner.counters.dropped_failed.add(1);
+        inner.faults.record(Fault::TooLarge, Path::new(&path), &"a block is larger than an entry may be");
+        return;
+    }
+    // Another machine may have been first, and its bytes are the same.
+    if let Ok(meta) = inner.in_time(inner.operator.stat(&path)).await
+        && meta.content_length() == bytes as u64
+    {
+        return;
+    }
+    let entry = [&header.encode()[..], &block].concat();
+    drop(block);
+    match inner.in_time(inner.operator.write(&path, entry)).await {
+        Ok(_) => {
+            inner.counters.written.add(1);
+            inner.counters.written_bytes.add(bytes as u64);
+        }
+        Err(fault) => {
+            inner.counters.dropped_failed.add(1);
+            let fault = fault.unwrap_or(Fault::Io);
+            inner.pause_writes();
+            if fault == Fault::Timeout {
+                inner.fail(fault, &path);
+            } else {
+                inner.faults.record(fault, Path::new(&path), &"cannot write to the shared store");
+            }
+        }
+    }
+}
+
+/// While the breaker is open, asks whether the store is back.
+async fn probe(inner: &Inner) {
+    loop {
+        inner.failed.notified().await;
+        let mut pause = inner.config.pause_first;
+        while inner.broken.load(Ordering::Relaxed) {
+            tokio::time::sleep(pause).await;
+            match inner.in_time(inner.operator.stat(PROBE)).await {
+                Ok(_) | Err(None) => inner.broken.store(false, Ordering::Relaxed),
+                Err(Some(_)) => pause = (pause * 2).min(inner.config.pause_max),
+            }
+        }
+    }
+}
+
+impl Inner {
+    /// An operation's result, or its fault; `Err(None)` if it found nothing.
+    async fn in_time<T>(
+        &self,
+        operation: impl Future<Output = opendal::Result<T>>,
+    ) -> Result<T, Option<Fault>> {
+        match tokio::time::timeout(self.config.timeout, operation).await {
+            Err(_) => Err(Some(Fault::Timeout)),
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(error)) => Err(match error.kind() {
+                ErrorKind::NotFound => None,
+                ErrorKind::PermissionDenied => Some(Fault::Denied),
+                // Redis says so when its memory is used up; there is no kind for it.
+                _ if error.to_string().contains("OOM") => Some(Fault::NoSpace),
+                _ => Some(Fault::Io),
+            }),
+        }
+    }
+
+    /// Counts a failure of the store itself and leaves it alone.
+    fn fail(&self, fault: Fault, path: &str) {
+        self.faults.record(fault, Path::new(path), &"the shared store failed and is left alone for a while");
+        if !self.broken.swap(true, Ordering::Relaxed) {
+            self.counters.breaker_opened.add(1);
+            self.failed.notify_one();
+        }
+    }
+
+    fn pause_writes(&self) {
+        let until = self.clock.elapsed() + self.config.pause_first;
+        self.writes_paused_until_us.store(until.as_micros() as u64, Ordering::Relaxed);
+    }
+
+    fn writes_paused(&self) -> bool {
+        let until = Duration::from_micros(self.writes_paused_until_us.load(Ordering::Relaxed));
+        self.broken.load(Ordering::Relaxed) || self.clock.elapsed() < until
+    }
+}

@@ -1,0 +1,364 @@
+//! One front for all tiers: memory, then disk, then the shared store.
+//!
+//! The engine's thread looks a prompt up, gets at once what is in memory, and learns what lower tiers may add.
+//! It may have that restored while it computes for others, or not wait and compute. What it computes it inserts;
+//! from there blocks go to the lower tiers by themselves. No call here waits for a disk or a network, except
+//! [`clear`](ContextCache::clear), [`flush`](ContextCache::flush) and
+//! [`wait_restore`](ContextCache::wait_restore).
+//!
+//! The invariant: whatever happens below, a block that is handed out is the block that computing it would give.
+
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crate::BLOCK_TOKENS;
+use crate::clock::Clock;
+use crate::cost::RecomputeCost;
+use crate::disk::{DiskStats, DiskTier};
+use crate::format::Wanted;
+use crate::keys::{Scope, ScopeId};
+use crate::pool::{BlockLayout, BlockPool, OpenBlock, PoolCounts, SealedBlock};
+use crate::restore::{Below, Rates, Restore, RestoreJob, Restored, Tier, run};
+use crate::shared::{SharedStats, SharedTier};
+use crate::stats::{Counter, LatencySnapshot};
+use crate::tree::{Closest, Inserted, IntegrityError, Match, PrefixTree, TreeCounts};
+
+/// Restores that may wait for the one that is under way.
+const RESTORES_MAX: usize = 64;
+/// Seconds per block until some were read: 1 GB/s for a block of 2 MB, and a network that is slower.
+const DISK_BLOCK_S_ASSUMED: f64 = 2e-3;
+const SHARED_BLOCK_S_ASSUMED: f64 = 2e-2;
+
+/// The size of the cache in memory.
+#[derive(Debug, Clone, Copy)]
+pub struct CacheConfig {
+    /// The size of a block.
+    pub layout: BlockLayout,
+    /// Blocks in memory, those of running sequences included.
+    pub ram_blocks: usize,
+    /// By what blocks are weighed until something better is measured.
+    pub cost: RecomputeCost,
+}
+
+/// What the cache has of a prompt.
+#[derive(Debug, Default)]
+pub struct Hit {
+    /// What is in memory. Holding it keeps it there.
+    pub ram: Match,
+    /// What lower tiers may add after the full blocks of `ram`.
+    pub below: Below,
+}
+
+/// A copy of all figures.
+#[derive(Debug, Clone, Default)]
+pub struct CacheStats {
+    /// Lookups.
+    pub queries: u64,
+    /// Tokens looked up.
+    pub query_tokens: u64,
+    /// Tokens found in memory.
+    pub ram_hit_tokens: u64,
+    /// Tokens restored from disk.
+    pub disk_hit_tokens: u64,
+    /// Tokens restored from the shared store.
+    pub shared_hit_tokens: u64,
+    /// Blocks added to memory.
+    pub inserted: u64,
+    /// Blocks evicted from memory to make room.
+    pub evicted: u64,
+    /// Times that no slot could be freed, since all are in use.
+    pub out_of_slots: u64,
+    /// Restores not begun since computing is quicker.
+    pub restores_not_worth: u64,
+    /// Restores not begun for want of slots or of room in their queue.
+    pub restores_refused: u64,
+    /// The prefix tree.
+    pub tree: TreeCounts,
+    /// The slots; `None` only in a default value.
+    pub pool: Option<PoolCounts>,
+    /// The disk tier, if there is one.
+    pub disk: Option<DiskStats>,
+    /// The shared tier, if there is one.
+    pub shared: Option<SharedStats>,
+}
+
+#[derive(Default)]
+struct Counters {
+    queries: Counter,
+    query_tokens: Counter,
+    ram_hit_tokens: Counter,
+    disk_hit_tokens: Counter,
+    shared_hit_tokens: Counter,
+    inserted: Counter,
+    evicted: Counter,
+    out_of_slots: Counter,
+    restores_not_worth: Counter,
+    restores_refused: Counter,
+}
+
+/// See the [module](self). May be used from any thread.
+pub struct ContextCache {
+    pool: BlockPool,
+    tree: Mutex<PrefixTree>,
+    disk: Option<Arc<DiskTier>>,
+    shared: Option<Arc<SharedTier>>,
+    clock: Arc<dyn Clock>,
+    counters: Counters,
+    restores: Option<SyncSender<RestoreJob>>,
+    restorer: Option<JoinHandle<()>>,
+}
+
+impl ContextCache {
+    /// A cache over these tiers.
+    ///
+    /// # Errors
+    /// If the restoring thread cannot be started.
+    pub fn new(
+        config: CacheConfig,
+        disk: Option<DiskTier>,
+        shared: Option<SharedTier>,
+        clock: Arc<dyn Clock>,
+    ) -> std::io::Result<Self> {
+        let (disk, shared) = (disk.map(Arc::new), shared.map(Arc::new));
+        let (restores, jobs) = sync_channel(RESTORES_MAX);
+        let below = (disk.clone(), shared.clone());
+        let restorer = std::thread::Builder::new()
+            .name("cache-restorer".into())
+            .spawn(move || run(&jobs, below.0.as_deref(), below.1.as_deref()))?;
+        Ok(Self {
+            pool: BlockPool::new(config.layout, config.ram_blocks),
+            tree: Mutex::new(PrefixTree::new(config.cost)),
+            disk,
+            shared,
+            clock,
+            counters: Counters::default(),
+            restores: Some(restores),
+            restorer: Some(restorer),
+        })
+    }
+
+    /// The size of a block.
+    pub fn layout(&self) -> BlockLayout {
+        self.pool.layout()
+    }
+
+    /// A block to fill. Evicts to make room; `None` if everything in memory is held or pinned.
+    pub fn open(&self) -> Option<OpenBlock> {
+        // A slot that was freed here may be taken by another thread before this one opens it.
+        loop {
+            if let Some(open) = self.pool.open() {
+                return Some(open);
+            }
+            let evicted = self.tree().evict(1, self.clock.elapsed());
+            self.counters.evicted.add(evicted as u64);
+            if evicted == 0 {
+                self.counters.out_of_slots.add(1);
+                return None;
+            }
+        }
+    }
+
+    /// Blocks that [`open`](Self::open) could hand out at most: free ones and those that the tree may evict.
+    /// An estimate from above, since a block in the tree may be held.
+    pub fn available_max(&self) -> usize {
+        self.pool.counts().free + self.tree().counts().blocks
+    }
+
+    /// What is known of a prompt. Changes recency only; asks no network.
+    pub fn lookup(&self, scope: &Scope, tokens: &[u32]) -> Hit {
+        let ram = self.tree().match_prefix(scope, tokens);
+        self.counters.queries.add(1);
+        self.counters.query_tokens.add(tokens.len() as u64);
+        self.counters.ram_hit_tokens.add(ram.tokens() as u64);
+        let store = self.shared.as_ref().is_some_and(|shared| shared.is_available());
+        if self.disk.is_none() && !store {
+            return Hit { ram, below: Below::default() };
+        }
+        let mut wanted = Wanted::chain(scope, tokens, ram.blocks.len());
+        let has = |wanted: &&Wanted| self.disk.as_ref().is_some_and(|disk| disk.contains(&wanted.key));
+        let on_disk = wanted.iter().take_while(has).count();
+        if !store {
+            wanted.truncate(on_disk);
+        }
+        Hit { ram, below: Below { wanted, on_disk } }
+    }
+
+    /// Remembers a block that was computed, and hands it on to the lower tiers. Returns the one physical copy
+    /// to go on with: another one if these tokens are known here already.
+    pub fn insert(&self, block: SealedBlock) -> SealedBlock {
+        let (block, added) = self.remember(block);
+        if added {
+            // Each tier counts what it does not take.
+            if let Some(disk) = &self.disk {
+                let _outcome = disk.write(&block);
+            }
+            if let Some(shared) = &self.shared {
+                let _outcome = shared.write(&block);
+            }
+        }
+        block
+    }
+
+    fn remember(&self, block: SealedBlock) -> (SealedBlock, bool) {
+        let inserted = self.tree().insert(block.clone());
+        match inserted {
+            Inserted::Added => {
+                self.counters.inserted.add(1);
+                (block, true)
+            }
+            Inserted::Known(known) => (known, false),
+            Inserted::Orphan(block) => (block, false),
+        }
+    }
+
+    /// What reading a block has taken so far, next to what computing one takes.
+    pub fn rates(&self, recompute: RecomputeCost) -> Rates {
+        let mean = |latency: LatencySnapshot, assumed: f64| {
+            if latency.count == 0 { assumed } else { latency.sum_s / latency.count as f64 }
+        };
+        let disk = self.disk.as_ref().map(|disk| disk.read_latency());
+        let shared = self.shared.as_ref().map(|shared| shared.stats().read_latency);
+        Rates {
+            disk_block_s: mean(disk.unwrap_or_default(), DISK_BLOCK_S_ASSUMED),
+            shared_block_s: mean(shared.unwrap_or_default(), SHARED_BLOCK_S_ASSUMED),
+            recompute,
+        }
+    }
+
+    /// Starts to bring blocks into memory, as many as are worth it and there is room for. `None` if that is
+    /// none. Never waits; see [`poll_restore`](Self::poll_restore).
+    pub fn begin_restore(&self, mut below: Below, rates: &Rates) -> Option<Restore> {
+        if below.wanted.is_empty() {
+            return None;
+        }
+        below.wanted.truncate(below.worth_restoring(rates));
+        if below.wanted.is_empty() {
+            self.counters.restores_not_worth.add(1);
+            return None;
+        }
+        let items: Vec<_> =
+            below.wanted.into_iter().map_while(|wanted| Some((wanted, self.open()?))).collect();
+        let started = match &self.restores {
+            Some(queue) if !items.is_empty() => Restore::start(items, queue),
+            _ => None,
+        };
+        if started.is_none() {
+            self.counters.restores_refused.add(1);
+        }
+        started
+    }
+
+    /// What a restore has brought since the last call; it is in the tree now. Never waits.
+    pub fn poll_restore(&self, restore: &mut Restore) -> Restored {
+        self.take_restored(restore, None)
+    }
+
+    /// As [`poll_restore`](Self::poll_restore), but waits up to `wait` if nothing is there yet.
+    pub fn wait_restore(&self, restore: &mut Restore, wait: Duration) -> Restored {
+        self.take_restored(restore, Some(wait))
+    }
+
+    fn take_restored(&self, restore: &mut Restore, wait: Option<Duration>) -> Restored {
+        let (blocks, done) = restore.take(wait);
+        let blocks = blocks.into_iter().map(|(block, tier)| {
+            match tier {
+                Tier::Disk => self.counters.disk_hit_tokens.add(BLOCK_TOKENS as u64),
+                Tier::Shared => self.counters.shared_hit_tokens.add(BLOCK_TOKENS as u64),
+                Tier::Ram => {}
+            }
+            self.remember(block).0
+        });
+        Restored { blocks: blocks.collect(), done }
+    }
+
+    /// The known prefix in memory that agrees longest with a prompt, and how it goes on. Changes nothing.
+    pub fn closest(&self, scope: &Scope, tokens: &[u32]) -> Closest {
+        self.tree().closest(scope, tokens)
+    }
+
+    /// Keeps what memory has of a prefix for `ttl`; says how many blocks.
+    pub fn pin(&self, scope: &Scope, tokens: &[u32], ttl: Duration) -> usize {
+        let until = self.clock.elapsed().saturating_add(ttl);
+        self.tree().pin(scope, tokens, until)
+    }
+
+    /// Takes the pins of a prefix off; says how many blocks it went over.
+    pub fn unpin(&self, scope: &Scope, tokens: &[u32]) -> usize {
+        self.tree().unpin(scope, tokens)
+    }
+
+    /// Forgets everything, or one scope, in memory and on disk; says how many blocks from each. Running
+    /// sequences keep what they hold. The shared store is other machines' too and is left alone. Waits for the
+    /// disk.
+    pub fn clear(&self, scope: Option<ScopeId>) -> (usize, u64) {
+        let ram = self.tree().reset(scope);
+        let disk = self.disk.as_ref().map_or(0, |disk| disk.clear(scope));
+        (ram, disk)
+    }
+
+    /// Weighs blocks that come from now on by newly measured costs.
+    pub fn set_cost(&self, cost: RecomputeCost) {
+        self.tree().set_cost(cost);
+    }
+
+    /// Checks the tree. Takes time linear in it; for tests and an idle engine.
+    ///
+    /// # Errors
+    /// Names the first thing that does not fit, which means a bug here.
+    pub fn check_integrity(&self) -> Result<(), IntegrityError> {
+        self.tree().check_integrity()
+    }
+
+    /// Waits until the lower tiers have written or dropped what is queued now.
+    pub fn flush(&self) {
+        if let Some(disk) = &self.disk {
+            disk.flush();
+        }
+        if let Some(shared) = &self.shared {
+            shared.flush();
+        }
+    }
+
+    /// The disk tier, to verify it.
+    pub fn disk(&self) -> Option<&DiskTier> {
+        self.disk.as_deref()
+    }
+
+    /// All figures now.
+    pub fn stats(&self) -> CacheStats {
+        let counters = &self.counters;
+        CacheStats {
+            queries: counters.queries.get(),
+            query_tokens: counters.query_tokens.get(),
+            ram_hit_tokens: counters.ram_hit_tokens.get(),
+            disk_hit_tokens: counters.disk_hit_tokens.get(),
+            shared_hit_tokens: counters.shared_hit_tokens.get(),
+            inserted: counters.inserted.get(),
+            evicted: counters.evicted.get(),
+            out_of_slots: counters.out_of_slots.get(),
+            restores_not_worth: counters.restores_not_worth.get(),
+            restores_refused: counters.restores_refused.get(),
+            tree: self.tree().counts(),
+            pool: Some(self.pool.counts()),
+            disk: self.disk.as_ref().map(|disk| disk.stats()),
+            shared: self.shared.as_ref().map(|shared| shared.stats()),
+        }
+    }
+
+    fn tree(&self) -> MutexGuard<'_, PrefixTree> {
+        // A panic inside the tree is a bug that its integrity check finds; it must not take the server down.
+        self.tree.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for ContextCache {
+    fn drop(&mut self) {
+        drop(self.restores.take());
+        if let Some(restorer) = self.restorer.take() {
+            // A panic there was reported by the panic hook; here it changes nothing.
+            restorer.join().ok();
+        }
+    }
+}

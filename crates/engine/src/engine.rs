@@ -1,0 +1,220 @@
+//! The engine's handle and its thread.
+//!
+//! One thread owns every sequence and steps at its own pace; callers reach it through a bounded inbox and
+//! hear from it through their own channels. Nothing else is shared but a snapshot of counters.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use foretoken_cache::{BlockLayout, BlockPool};
+use foretoken_model::Model;
+use foretoken_model::tokenizer::Tokenizer;
+
+use crate::api::{Answer, EngineStats, InvalidParam, Request, SubmitError, TOP_LOGPROBS_MAX};
+use crate::inbox::Inbox;
+use crate::scheduler::Limits;
+use crate::sequence::Job;
+use crate::step_loop::StepLoop;
+use crate::table::blocks_for;
+
+/// Sizes and bounds of an engine.
+#[derive(Clone, Debug)]
+pub struct EngineConfig {
+    /// Tokens of prompt and answer together, at most.
+    pub ctx: usize,
+    /// Bytes for KV blocks; must hold at least one whole context.
+    pub kv_bytes: usize,
+    /// Tokens in one step, at most.
+    pub step_tokens: usize,
+    /// Sequences that run at a time, at most.
+    pub running_max: usize,
+    /// Requests that wait, at most.
+    pub queue: usize,
+}
+
+impl Default for EngineConfig {
+    fn default() -> Self {
+        EngineConfig { ctx: 8192, kv_bytes: 1 << 30, step_tokens: 512, running_max: 32, queue: 256 }
+    }
+}
+
+/// Why an engine cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// The KV budget does not hold one context.
+    #[error(
+        "a context of {ctx} tokens needs {needed} bytes of KV and the budget is {budget} bytes; \
+         raise --cache-ram or lower --ctx"
+    )]
+    KvBudget {
+        /// Tokens of a context.
+        ctx: usize,
+        /// Bytes that one context needs.
+        needed: usize,
+        /// Bytes allowed.
+        budget: usize,
+    },
+    /// A bound of zero, which would stop everything.
+    #[error("{0} must be at least 1")]
+    Zero(&'static str),
+    /// The thread could not be started.
+    #[error("cannot start the engine's thread: {0}")]
+    Thread(#[from] std::io::Error),
+}
+
+/// What handles and the engine's thread share.
+pub(crate) struct Shared {
+    pub(crate) inbox: Inbox<Job>,
+    stats: Mutex<Snapshot>,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Snapshot {
+    stats: EngineStats,
+    /// Moving average of how long a request takes once it runs, in seconds.
+    request_s: f64,
+}
+
+impl Shared {
+    pub(crate) fn publish(&self, stats: EngineStats, request_s: f64) {
+        *self.stats.lock().unwrap_or_else(PoisonError::into_inner) = Snapshot { stats, request_s };
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        *self.stats.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A handle on a running engine; clones are handles on the same one. The engine stops when the last one is
+/// dropped.
+#[derive(Clone)]
+pub struct Engine {
+    handle: Arc<Handle>,
+}
+
+struct Handle {
+    shared: Arc<Shared>,
+    ctx: usize,
+    vocab: usize,
+    running_max: usize,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.shared.inbox.close();
+    }
+}
+
+impl Engine {
+    /// Starts the engine's thread.
+    ///
+    /// # Errors
+    /// A configuration that cannot work, or no thread to be had.
+    pub fn start(
+        model: Arc<Model>,
+        tokenizer: Arc<Tokenizer>,
+        config: EngineConfig,
+    ) -> Result<Engine, EngineError> {
+        let bounds = [
+            ("ctx", config.ctx),
+            ("step_tokens", config.step_tokens),
+            ("running_max", config.running_max),
+            ("queue", config.queue),
+        ];
+        if let Some((name, _)) = bounds.into_iter().find(|&(_, bound)| bound == 0) {
+            return Err(EngineError::Zero(name));
+        }
+        let block_bytes = model.kv_layout().block_bytes();
+        let capacity = config.kv_bytes / block_bytes;
+        let needed = blocks_for(config.ctx);
+        if capacity < needed {
+            let (needed, budget) = (needed * block_bytes, config.kv_bytes);
+            return Err(EngineError::KvBudget { ctx: config.ctx, needed, budget });
+        }
+        let pool = BlockPool::new(BlockLayout { bytes: block_bytes }, capacity);
+        let shared =
+            Arc::new(Shared { inbox: Inbox::new(config.queue), stats: Mutex::new(Snapshot::default()) });
+        let handle = Handle {
+            shared: Arc::clone(&shared),
+            ctx: config.ctx,
+            vocab: model.config().vocab,
+            running_max: config.running_max,
+        };
+        let limits = Limits { step_tokens: config.step_tokens, running_max: config.running_max };
+        let step_loop = StepLoop::new(model, tokenizer, pool, limits, shared);
+        std::thread::Builder::new().name("engine".into()).spawn(move || step_loop.run())?;
+        Ok(Engine { handle: Arc::new(handle) })
+    }
+
+    /// Queues a request.
+    ///
+    /// # Errors
+    /// No room, no room for the prompt, or a parameter that cannot be honoured.
+    pub fn submit(&self, request: Request) -> Result<Answer, SubmitError> {
+        let handle = &*self.handle;
+        self.check(&request)?;
+        let room = handle.ctx - request.prompt.len();
+        let answer_max = request.max_tokens.map_or(room, |max| max.min(room));
+        // One event per token, one for the end.
+        let (events, answer) = Answer::channel(answer_max + 1);
+        let len_max = request.prompt.len() + answer_max;
+        let retry_after_s = self.retry_after_s();
+        handle.shared.inbox.push(Job { request, len_max, events, arrived: Instant::now() }, retry_after_s)?;
+        Ok(answer)
+    }
+
+    /// Tokens of prompt and answer together, at most.
+    pub fn ctx(&self) -> usize {
+        self.handle.ctx
+    }
+
+    /// Counters and gauges as of the last step.
+    pub fn stats(&self) -> EngineStats {
+        let stats = self.handle.shared.snapshot().stats;
+        EngineStats { waiting: self.handle.shared.inbox.len() + stats.waiting, ..stats }
+    }
+
+    /// Refuses new requests from now on; those taken are finished.
+    pub fn drain(&self) {
+        self.handle.shared.inbox.close();
+    }
+
+    /// Whether the engine refuses new requests.
+    pub fn is_draining(&self) -> bool {
+        self.handle.shared.inbox.is_closed()
+    }
+
+    /// Whether nothing runs and nothing waits.
+    pub fn is_idle(&self) -> bool {
+        let stats = self.stats();
+        stats.running == 0 && stats.waiting == 0
+    }
+
+    fn check(&self, request: &Request) -> Result<(), SubmitError> {
+        let Handle { ctx, vocab, .. } = *self.handle;
+        let invalid = |param, message: String| Err(SubmitError::from(InvalidParam { param, message }));
+        request.sampling.validate()?;
+        if request.prompt.is_empty() {
+            return invalid("prompt", "must have at least one token".into());
+        }
+        if let Some(id) = request.prompt.iter().find(|&&id| id as usize >= vocab) {
+            return invalid("prompt", format!("token {id} is outside the vocabulary of {vocab}"));
+        }
+        if request.max_tokens == Some(0) {
+            return invalid("max_tokens", "must be at least 1".into());
+        }
+        if request.logprobs.is_some_and(|top| top > TOP_LOGPROBS_MAX) {
+            return invalid("top_logprobs", format!("must be at most {TOP_LOGPROBS_MAX}"));
+        }
+        if request.prompt.len() >= ctx {
+            return Err(SubmitError::PromptTooLong { prompt: request.prompt.len(), ctx });
+        }
+        Ok(())
+    }
+
+    /// When a place in a full queue may be free, in seconds.
+    fn retry_after_s(&self) -> u64 {
+        let request_s = self.handle.shared.snapshot().request_s;
+        ((request_s / self.handle.running_max as f64).ceil() as u64).clamp(1, 60)
+    }
+}

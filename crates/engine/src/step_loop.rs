@@ -1,0 +1,215 @@
+//! The step loop: admit, plan, forward, sample, emit, retire.
+//!
+//! It runs on its own thread and owns every sequence. The invariant that holds it together: between two
+//! steps each running sequence has at least one token whose KV is missing, and its last token is the only
+//! one that was never fed to the model.
+
+use std::sync::Arc;
+
+use foretoken_cache::BlockPool;
+use foretoken_kernels::kv::KvLayout;
+use foretoken_model::Model;
+use foretoken_model::step::{Scratch, SeqStep, WantLogits};
+use foretoken_model::tokenizer::Tokenizer;
+
+use crate::api::{EngineStats, FinishReason};
+use crate::engine::Shared;
+use crate::sampler::logprobs;
+use crate::scheduler::{Limits, Scheduler, Work};
+use crate::sequence::Sequence;
+
+/// Weight of the newest request in the moving average of request times.
+const REQUEST_TIME_WEIGHT: f64 = 0.1;
+
+/// The engine's thread.
+pub(crate) struct StepLoop {
+    model: Arc<Model>,
+    tokenizer: Arc<Tokenizer>,
+    pool: BlockPool,
+    layout: KvLayout,
+    scratch: Scratch,
+    scheduler: Scheduler,
+    shared: Arc<Shared>,
+    stats: EngineStats,
+    request_s: f64,
+}
+
+/// A sequence that a step brought to its end.
+struct Ended {
+    index: usize,
+    reason: FinishReason,
+}
+
+impl StepLoop {
+    pub(crate) fn new(
+        model: Arc<Model>,
+        tokenizer: Arc<Tokenizer>,
+        pool: BlockPool,
+        limits: Limits,
+        shared: Arc<Shared>,
+    ) -> StepLoop {
+        StepLoop {
+            layout: model.kv_layout(),
+            scratch: model.scratch(),
+            model,
+            tokenizer,
+            pool,
+            scheduler: Scheduler::new(limits),
+            shared,
+            stats: EngineStats::default(),
+            request_s: 0.0,
+        }
+    }
+
+    /// Steps until the inbox is closed and every request is answered.
+    pub(crate) fn run(mut self) {
+        let closes_when_it_dies = CloseOnDrop(Arc::clone(&self.shared));
+        loop {
+            self.drop_abandoned();
+            self.admit();
+            if self.scheduler.running.is_empty() {
+                self.publish();
+                if !self.shared.inbox.wait() {
+                    break;
+                }
+                continue;
+            }
+            let work = self.scheduler.plan(&self.pool);
+            let ended = self.step(&work);
+            self.retire(ended);
+            self.publish();
+        }
+        drop(closes_when_it_dies);
+    }
+
+    /// Frees what belongs to callers that went away.
+    fn drop_abandoned(&mut self) {
+        let Scheduler { running, preempted, .. } = &mut self.scheduler;
+        let before = running.len() + preempted.len();
+        running.retain(|seq| !seq.is_abandoned());
+        preempted.retain(|seq| !seq.is_abandoned());
+        let gone = before - running.len() - preempted.len();
+        let gone = gone + self.shared.inbox.remove_if(|job| job.events.is_closed());
+        self.stats.finished_abort_total += gone as u64;
+    }
+
+    /// Starts what there is room for, the preempted first, then the queue in order.
+    fn admit(&mut self) {
+        if !self.scheduler.readmit(&self.pool) {
+            return;
+        }
+        loop {
+            let fits = |tokens| self.scheduler.has_room(&self.pool, tokens);
+            let Some(job) = self.shared.inbox.pop_if(|job| fits(job.request.prompt.len())) else { return };
+            self.stats.prompt_tokens_total += job.request.prompt.len() as u64;
+            self.scheduler.running.push(Sequence::new(job));
+        }
+    }
+
+    /// Computes the planned tokens and gives each sequence that reached its end the next one.
+    fn step(&mut self, work: &[Work]) -> Vec<Ended> {
+        let mut seqs: Vec<(usize, usize, &mut Sequence)> = Vec::with_capacity(work.len());
+        let mut planned = work.iter().peekable();
+        for (index, seq) in self.scheduler.running.iter_mut().enumerate() {
+            if let Some(work) = planned.next_if(|work| work.index == index) {
+                seqs.push((index, work.rows, seq));
+            }
+        }
+        forward(&self.model, &self.layout, &mut self.scratch, &mut seqs);
+        self.stats.steps_total += 1;
+        let mut logits_row = 0;
+        let mut ended = Vec::new();
+        for (index, rows, seq) in seqs {
+            seq.commit(rows);
+            if seq.pending() > 0 {
+                continue;
+            }
+            let logits = self.scratch.logits_mut().row_mut(logits_row);
+            logits_row += 1;
+            self.stats.generation_tokens_total += 1;
+            if let Some(reason) = next_token(&self.model, &self.tokenizer, seq, logits) {
+                ended.push(Ended { index, reason });
+            }
+        }
+        ended
+    }
+
+    /// Tells the callers of ended sequences and gives their blocks back.
+    fn retire(&mut self, ended: Vec<Ended>) {
+        for Ended { index, reason } in ended.into_iter().rev() {
+            let seq = self.scheduler.running.remove(index);
+            let counter = match reason {
+                FinishReason::Stop => &mut self.stats.finished_stop_total,
+                FinishReason::Length => &mut self.stats.finished_length_total,
+                FinishReason::Error(_) => &mut self.stats.finished_error_total,
+            };
+            *counter += 1;
+            let seconds = seq.started().elapsed().as_secs_f64();
+            self.request_s += REQUEST_TIME_WEIGHT * (seconds - self.request_s);
+            seq.finish(reason);
+        }
+    }
+
+    fn publish(&mut self) {
+        self.stats.running = self.scheduler.running.len();
+        self.stats.waiting = self.scheduler.preempted.len();
+        self.stats.preemptions_total = self.scheduler.preemptions;
+        let counts = self.pool.counts();
+        self.stats.kv_usage = 1.0 - counts.free as f64 / counts.capacity as f64;
+        self.shared.publish(self.stats, self.request_s);
+    }
+}
+
+/// One ragged forward pass over the planned rows.
+fn forward(
+    model: &Model,
+    layout: &KvLayout,
+    scratch: &mut Scratch,
+    seqs: &mut [(usize, usize, &mut Sequence)],
+) {
+    let mut views: Vec<_> = seqs
+        .iter_mut()
+        .map(|(_, rows, seq)| {
+            let Sequence { tokens, committed, table, .. } = &mut **seq;
+            let new = &tokens[*committed..*committed + *rows];
+            let at_end = *committed + *rows == tokens.len();
+            (new, *committed, at_end, table.view(layout))
+        })
+        .collect();
+    let mut steps: Vec<_> = views
+        .iter_mut()
+        .map(|(tokens, committed, at_end, kv)| SeqStep {
+            tokens,
+            parents: None,
+            committed: *committed,
+            kv,
+            logits: if *at_end { WantLogits::Last } else { WantLogits::None },
+        })
+        .collect();
+    model.forward(scratch, &mut steps);
+}
+
+/// Samples, reports, appends.
+fn next_token(
+    model: &Model,
+    tokenizer: &Tokenizer,
+    seq: &mut Sequence,
+    logits: &mut [f32],
+) -> Option<FinishReason> {
+    let compute = model.compute();
+    // Sampling changes the logits in place, reporting wants them as the model left them.
+    let original = seq.logprobs.map(|_| logits.to_vec());
+    let token = seq.sampler.sample(compute, logits, &seq.tokens);
+    let scores = original.zip(seq.logprobs).map(|(logits, top)| logprobs(compute, &logits, token, top));
+    seq.push(tokenizer, token, scores)
+}
+
+/// However the loop ends, nobody waits for an answer that cannot come.
+struct CloseOnDrop(Arc<Shared>);
+
+impl Drop for CloseOnDrop {
+    fn drop(&mut self) {
+        self.0.inbox.close();
+        self.0.inbox.clear();
+    }
+}

@@ -1,0 +1,197 @@
+//! The engine as its callers see it, on a tiny model.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use foretoken_engine::{
+    Answer, Engine, EngineConfig, EngineError, Event, FinishReason, Request, Sampling, SubmitError, Summary,
+};
+use foretoken_kernels::{Compute, Isa};
+use foretoken_model::Model;
+use foretoken_model::gguf::Gguf;
+use foretoken_model::tokenizer::Tokenizer;
+
+const CTX: usize = 512;
+
+fn engine(change: impl FnOnce(&mut EngineConfig)) -> Result<Engine, EngineError> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../model/tests/fixtures/families/llama.gguf");
+    let gguf = Arc::new(Gguf::open(path).expect("the fixture"));
+    let tokenizer = Arc::new(Tokenizer::from_gguf(&gguf).expect("its vocabulary"));
+    let compute = Arc::new(Compute::new(Isa::detect(), 1).expect("this machine's instructions"));
+    let model = Arc::new(Model::load(gguf, compute).expect("its weights"));
+    let mut config = EngineConfig { ctx: CTX, kv_bytes: 64 << 20, ..EngineConfig::default() };
+    change(&mut config);
+    Engine::start(model, tokenizer, config)
+}
+
+/// Bytes of a KV block of the fixture, measured by what the smallest sufficient budget is.
+fn block_bytes() -> usize {
+    match engine(|config| config.kv_bytes = 1) {
+        Err(EngineError::KvBudget { needed, .. }) => needed / CTX.div_ceil(64),
+        Ok(_) => panic!("a budget of one byte was accepted"),
+        Err(error) => panic!("{error}"),
+    }
+}
+
+fn request(prompt: impl IntoIterator<Item = u32>, max_tokens: usize, seed: u64) -> Request {
+    Request {
+        prompt: prompt.into_iter().collect(),
+        max_tokens: Some(max_tokens),
+        ignore_eos: true,
+        sampling: Sampling { seed: Some(seed), ..Sampling::default() },
+        ..Request::default()
+    }
+}
+
+fn collect(mut answer: Answer) -> (Vec<u32>, String, Summary) {
+    let (mut ids, mut text) = (Vec::new(), String::new());
+    loop {
+        match answer.recv_blocking().expect("an answer ends with a summary") {
+            Event::Token(token) => {
+                ids.push(token.id);
+                text.push_str(&token.text);
+            }
+            Event::Done(summary) => {
+                text.push_str(&summary.text);
+                return (ids, text, summary);
+            }
+        }
+    }
+}
+
+fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !holds() {
+        assert!(start.elapsed() < Duration::from_secs(20), "waited in vain until {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+#[test]
+fn a_seed_gives_the_same_tokens_alone_and_in_a_crowd() {
+    let engine = engine(|_| {}).unwrap();
+    let ask = |i: u32| request((0..20 + 13 * i).map(|t| (t * 7 + i) % 250), 40, u64::from(i));
+    let alone: Vec<_> = (0..8).map(|i| collect(engine.submit(ask(i)).unwrap()).0).collect();
+    let answers: Vec<_> = (0..8).map(|i| engine.submit(ask(i)).unwrap()).collect();
+    let together: Vec<_> = answers.into_iter().map(|answer| collect(answer).0).collect();
+    assert_eq!(alone, together);
+    assert!(alone.iter().all(|ids| ids.len() == 40));
+}
+
+#[test]
+fn a_sequence_that_had_to_step_back_answers_as_if_it_had_not() {
+    // Room for one whole context and little more, so that several answers cannot grow at a time.
+    let blocks = CTX.div_ceil(64) + 1;
+    let small = engine(|config| config.kv_bytes = blocks * block_bytes()).unwrap();
+    let roomy = engine(|_| {}).unwrap();
+    let ask = |i: u32| request((0..100).map(|t| (t * 3 + i) % 250), 150, u64::from(i));
+    let expected: Vec<_> = (0..4).map(|i| collect(roomy.submit(ask(i)).unwrap()).0).collect();
+    let answers: Vec<_> = (0..4).map(|i| small.submit(ask(i)).unwrap()).collect();
+    let got: Vec<_> = answers.into_iter().map(|answer| collect(answer).0).collect();
+    assert_eq!(got, expected);
+    assert!(small.stats().preemptions_total > 0, "the test must make blocks run out");
+}
+
+#[test]
+fn a_caller_that_goes_away_frees_its_sequence() {
+    let engine = engine(|_| {}).unwrap();
+    let answer = engine.submit(request([1, 2, 3], 400, 1)).unwrap();
+    until("it runs", || engine.stats().running == 1);
+    drop(answer);
+    until("it is gone", || engine.is_idle());
+    let stats = engine.stats();
+    assert_eq!((stats.finished_abort_total, stats.finished_length_total), (1, 0));
+    assert!(stats.generation_tokens_total < 400);
+    assert_eq!(stats.kv_usage, 0.0);
+}
+
+#[test]
+fn a_full_queue_says_so() {
+    let engine = engine(|config| (config.queue, config.running_max) = (1, 1)).unwrap();
+    let _running = engine.submit(request([1], 500, 1)).unwrap();
+    until("it runs", || engine.stats().running == 1);
+    let _waiting = engine.submit(request([1], 500, 1)).unwrap();
+    let refused = engine.submit(request([1], 500, 1)).unwrap_err();
+    assert!(matches!(refused, SubmitError::QueueFull { retry_after_s: 1.. }), "{refused}");
+}
+
+#[test]
+fn draining_finishes_what_runs_and_takes_nothing_new() {
+    let engine = engine(|_| {}).unwrap();
+    let answer = engine.submit(request([1, 2], 60, 1)).unwrap();
+    engine.drain();
+    assert_eq!(engine.submit(request([1], 5, 1)).unwrap_err(), SubmitError::Draining);
+    assert_eq!(collect(answer).0.len(), 60);
+}
+
+#[test]
+fn what_cannot_be_honoured_is_refused_by_name() {
+    let engine = engine(|_| {}).unwrap();
+    let refused = |request| engine.submit(request).unwrap_err();
+    let param = |request| match refused(request) {
+        SubmitError::Invalid(invalid) => invalid.param,
+        other => panic!("{other}"),
+    };
+    assert_eq!(param(request([], 5, 1)), "prompt");
+    assert_eq!(param(request([1_000_000], 5, 1)), "prompt");
+    assert_eq!(param(request([1], 0, 1)), "max_tokens");
+    assert_eq!(param(Request { logprobs: Some(21), ..request([1], 5, 1) }), "top_logprobs");
+    let hot = Sampling { temperature: f32::NAN, ..Sampling::default() };
+    assert_eq!(param(Request { sampling: hot, ..request([1], 5, 1) }), "temperature");
+    let long = request(vec![1; CTX], 5, 1);
+    assert_eq!(refused(long), SubmitError::PromptTooLong { prompt: CTX, ctx: CTX });
+}
+
+#[test]
+fn an_answer_ends_at_the_end_of_the_context() {
+    let engine = engine(|_| {}).unwrap();
+    let (ids, _, summary) = collect(engine.submit(request(vec![5; CTX - 3], 100, 1)).unwrap());
+    assert_eq!((ids.len(), summary.reason), (3, FinishReason::Length));
+}
+
+#[test]
+fn a_stop_token_and_a_stop_text_end_the_answer() {
+    let engine = engine(|_| {}).unwrap();
+    let (ids, text, _) = collect(engine.submit(request([1, 2], 60, 3)).unwrap());
+
+    let stopped = Request { stop_ids: vec![ids[10]], ..request([1, 2], 60, 3) };
+    let (got, _, summary) = collect(engine.submit(stopped).unwrap());
+    let end = ids.iter().position(|id| *id == ids[10]).unwrap();
+    assert_eq!((got.as_slice(), summary.reason), (&ids[..end], FinishReason::Stop));
+
+    let chars: Vec<char> = text.chars().collect();
+    let stop: String = chars[chars.len() / 2..chars.len() / 2 + 3].iter().collect();
+    let stopped = Request { stop: vec![stop.clone()], ..request([1, 2], 60, 3) };
+    let (_, got, summary) = collect(engine.submit(stopped).unwrap());
+    assert_eq!((got.as_str(), summary.reason), (&text[..text.find(&stop).unwrap()], FinishReason::Stop));
+}
+
+#[test]
+fn log_probabilities_come_with_each_token() {
+    let engine = engine(|_| {}).unwrap();
+    let mut answer = engine.submit(Request { logprobs: Some(3), ..request([1, 2], 5, 1) }).unwrap();
+    let mut seen = 0;
+    while let Some(Event::Token(token)) = answer.recv_blocking() {
+        let logprob = token.logprob.expect("it was asked for");
+        assert_eq!(logprob.chosen.id, token.id);
+        assert_eq!(logprob.top.len(), 3);
+        assert!(logprob.top.windows(2).all(|pair| pair[0].logprob >= pair[1].logprob));
+        assert!(logprob.top[0].logprob >= logprob.chosen.logprob && logprob.top[0].logprob <= 0.0);
+        seen += 1;
+    }
+    assert_eq!(seen, 5);
+}
+
+#[test]
+fn running_answers_go_on_while_a_long_prompt_is_read() {
+    let engine = engine(|config| config.step_tokens = 16).unwrap();
+    let mut running = engine.submit(request([1], 300, 1)).unwrap();
+    running.recv_blocking();
+    let long = engine.submit(request((0..400).map(|t| t % 250), 1, 2)).unwrap();
+    let (_, _, summary) = collect(long);
+    let before_long_ended = std::iter::from_fn(|| running.recv_blocking()).take(50).count();
+    assert_eq!((summary.usage.prompt_tokens, before_long_ended), (400, 50));
+    // 400 prompt tokens at most 4 to a step: the running answer got a token in each of those steps.
+    assert!(engine.stats().steps_total >= 100);
+}

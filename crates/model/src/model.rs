@@ -1,0 +1,166 @@
+//! A loaded model: token ids in, logits out.
+//!
+//! Owns the weights and nothing that changes from step to step: KV belongs to the caller, buffers to a
+//! [`Scratch`]. The invariant is law 1: a row's logits depend on the tokens before it and on the file, not
+//! on what else is in the step.
+
+use std::sync::Arc;
+
+use foretoken_kernels::kv::{AttnSeq, KvLayout};
+use foretoken_kernels::rope::RopeTable;
+use foretoken_kernels::{Acts, Compute, MatmulJob, PackedMatrix, matmul, ops, quant};
+
+use crate::config::{ModelConfig, ModelError};
+use crate::families::{Decoder, family};
+use crate::gguf::Gguf;
+use crate::step::{Logits, Scratch, SeqStep};
+use crate::weights::Loader;
+
+const EMBEDDING: &str = "token_embd.weight";
+
+/// Where the rows of the embedding table are read from.
+enum Embedding {
+    /// The head's matrix is the table.
+    Tied,
+    /// The table in the mapped file; only the rows of tokens in use are ever touched.
+    Mapped,
+}
+
+/// The weights of one model, ready to run.
+pub struct Model {
+    config: ModelConfig,
+    compute: Arc<Compute>,
+    gguf: Arc<Gguf>,
+    embedding: Embedding,
+    decoder: Box<dyn Decoder>,
+    output_norm: Vec<f32>,
+    head: PackedMatrix,
+    rope_factors: Option<Vec<f32>>,
+}
+
+impl Model {
+    /// Packs the weights of `gguf` for the kernels of `compute`.
+    ///
+    /// # Errors
+    /// An architecture, a metadata value or a tensor that this build cannot use, by name.
+    pub fn load(gguf: Arc<Gguf>, compute: Arc<Compute>) -> Result<Model, ModelError> {
+        let arch = gguf.get_str("general.architecture")?.unwrap_or_default().to_string();
+        let family = family(&arch)?;
+        let config = ModelConfig::from_gguf(&gguf, family.rope)?;
+        let loader = Loader::new(&gguf, &compute, &arch);
+        let decoder = (family.load)(&loader, &config)?;
+        let output_norm = loader.vector("output_norm.weight", config.width)?;
+        let rope_factors = loader.optional_vector("rope_freqs.weight", config.rope.dim / 2)?;
+        let (embedding, head) = match loader.optional_matrix("output.weight", config.vocab, config.width)? {
+            Some(head) => {
+                loader.check(EMBEDDING, &[config.width, config.vocab])?;
+                (Embedding::Mapped, head)
+            }
+            None => (Embedding::Tied, loader.matrix(EMBEDDING, config.vocab, config.width)?),
+        };
+        loader.finish()?;
+        Ok(Model { config, compute, gguf, embedding, decoder, output_norm, head, rope_factors })
+    }
+
+    /// Hyperparameters.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// The kernels this model runs on.
+    pub fn compute(&self) -> &Arc<Compute> {
+        &self.compute
+    }
+
+    /// The file the weights came from.
+    pub fn gguf(&self) -> &Arc<Gguf> {
+        &self.gguf
+    }
+
+    /// How the KV of one block is laid out.
+    pub fn kv_layout(&self) -> KvLayout {
+        self.decoder.kv_layout()
+    }
+
+    /// Bytes of packed weights that one decode step reads.
+    pub fn weight_bytes(&self) -> usize {
+        self.matrices().map(PackedMatrix::bytes).sum()
+    }
+
+    /// Buffers for [`Model::forward`], one per thread that calls it.
+    pub fn scratch(&self) -> Scratch {
+        let rope = RopeTable::new(self.config.rope.clone(), self.rope_factors.as_deref());
+        let acts =
+            if self.matrices().any(PackedMatrix::is_float) { Acts::with_floats() } else { Acts::new() };
+        Scratch::new(rope, acts)
+    }
+
+    /// Runs one step: writes the KV of every row and returns the logits of the rows that asked, in order.
+    ///
+    /// # Panics
+    /// If a sequence has no tokens, a token id outside the vocabulary, or too little room in its KV: the
+    /// engine checks all three when it admits a request.
+    pub fn forward<'s>(&self, scratch: &'s mut Scratch, seqs: &mut [SeqStep<'_, '_>]) -> &'s mut Logits {
+        scratch.positions.clear();
+        seqs.iter().for_each(|seq| seq.push_positions(&mut scratch.positions));
+        self.embed(scratch, seqs);
+        let mut first = 0;
+        let mut attn: Vec<AttnSeq<'_, '_>> = Vec::with_capacity(seqs.len());
+        let mut wanted = Vec::new();
+        for seq in seqs {
+            let rows = first..first + seq.tokens.len();
+            wanted.extend(seq.wanted_rows().map(|row| first + row));
+            first = rows.end;
+            attn.push(AttnSeq { kv: &mut *seq.kv, rows, committed: seq.committed, parents: seq.parents });
+        }
+        self.decoder.forward(&self.compute, scratch, &mut attn);
+        self.head(scratch, &wanted);
+        &mut scratch.logits
+    }
+
+    fn matrices(&self) -> impl Iterator<Item = &PackedMatrix> {
+        self.decoder.matrices().into_iter().chain([&self.head])
+    }
+
+    fn embed(&self, scratch: &mut Scratch, seqs: &[SeqStep<'_, '_>]) {
+        let width = self.config.width;
+        scratch.residual.resize(scratch.positions.len() * width, 0.0);
+        let tokens = seqs.iter().flat_map(|seq| seq.tokens);
+        for (row, &token) in scratch.residual.chunks_exact_mut(width).zip(tokens) {
+            self.embed_token(token as usize, row);
+        }
+    }
+
+    fn embed_token(&self, token: usize, out: &mut [f32]) {
+        assert!(
+            token < self.config.vocab,
+            "token {token} is outside the vocabulary of {}",
+            self.config.vocab
+        );
+        match self.embedding {
+            Embedding::Tied => self.head.row(token, out),
+            Embedding::Mapped => {
+                let info = self.gguf.tensor(EMBEDDING).expect("found when the model was loaded");
+                let bytes = self.gguf.bytes(info);
+                let row_bytes = bytes.len() / self.config.vocab;
+                quant::dequantize(info.ty, &bytes[token * row_bytes..][..row_bytes], out);
+            }
+        }
+    }
+
+    fn head(&self, scratch: &mut Scratch, wanted: &[usize]) {
+        let (width, vocab) = (self.config.width, self.config.vocab);
+        scratch.logits.vocab = vocab;
+        scratch.logits.values.resize(wanted.len() * vocab, 0.0);
+        if wanted.is_empty() {
+            return;
+        }
+        scratch.wanted.clear();
+        wanted.iter().for_each(|&row| scratch.wanted.extend(&scratch.residual[row * width..][..width]));
+        let (eps, norm) = (self.config.norm_eps, &self.output_norm);
+        ops::rms_norm_acts(&self.compute, &scratch.wanted, width, norm, eps, &mut scratch.acts);
+        let out = &mut scratch.logits.values;
+        let job = MatmulJob { weight: &self.head, bias: None, out, add: false };
+        matmul(&self.compute, &scratch.acts, &mut [job]);
+    }
+}

@@ -1,0 +1,132 @@
+//! One step of the model: any mixture of prefill chunks, single new tokens and draft trees.
+//!
+//! A step is a list of sequences, each with its new tokens and its KV. The rows of the step are the new
+//! tokens of all sequences, one after the other; the forward pass sees only rows and positions and never
+//! asks which kind of work a row belongs to. That is what keeps a token's logits the same in any company.
+
+use foretoken_kernels::Acts;
+use foretoken_kernels::kv::KvView;
+use foretoken_kernels::rope::RopeTable;
+
+/// Which rows of a sequence need logits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WantLogits {
+    /// None: a prefill chunk that is not the prompt's end.
+    None,
+    /// The last row only.
+    Last,
+    /// Every row, in order.
+    All,
+}
+
+/// The new tokens of one sequence.
+pub struct SeqStep<'s, 'k> {
+    /// Token ids, at least one. With `parents`, in an order in which parents come before children.
+    pub tokens: &'s [u32],
+    /// `None`: a chain. Otherwise the index of each row's parent among `tokens`, -1 for the committed context.
+    pub parents: Option<&'s [i32]>,
+    /// Tokens whose KV is in place; row `i` is written to slot `committed + i`.
+    pub committed: usize,
+    /// The sequence's block table, with room for `committed + tokens.len()` tokens.
+    pub kv: &'s mut KvView<'k>,
+    /// Which rows need logits.
+    pub logits: WantLogits,
+}
+
+impl SeqStep<'_, '_> {
+    /// Positions of the rows: consecutive for a chain, by depth for a tree.
+    pub(crate) fn push_positions(&self, positions: &mut Vec<u32>) {
+        let first = positions.len();
+        match self.parents {
+            None => positions.extend((0..self.tokens.len()).map(|row| (self.committed + row) as u32)),
+            Some(parents) => {
+                for &parent in parents {
+                    let position =
+                        usize::try_from(parent).map_or(self.committed as u32, |p| positions[first + p] + 1);
+                    positions.push(position);
+                }
+            }
+        }
+    }
+
+    /// Rows of this sequence that need logits.
+    pub(crate) fn wanted_rows(&self) -> std::ops::Range<usize> {
+        let rows = self.tokens.len();
+        match self.logits {
+            WantLogits::None => rows..rows,
+            WantLogits::Last => rows - 1..rows,
+            WantLogits::All => 0..rows,
+        }
+    }
+}
+
+/// Logits of the rows that asked for them, in step order.
+#[derive(Debug, Default)]
+pub struct Logits {
+    pub(crate) vocab: usize,
+    pub(crate) values: Vec<f32>,
+}
+
+impl Logits {
+    /// Rows with logits.
+    pub fn len(&self) -> usize {
+        self.values.len().checked_div(self.vocab).unwrap_or(0)
+    }
+
+    /// Whether no row asked for logits.
+    pub fn is_empty(&self) -> bool {
+        self.values.is_empty()
+    }
+
+    /// The `index`-th row that asked, one value per vocabulary entry.
+    pub fn row(&self, index: usize) -> &[f32] {
+        &self.values[index * self.vocab..][..self.vocab]
+    }
+
+    /// [`Logits::row`], to be changed in place by a sampler.
+    pub fn row_mut(&mut self, index: usize) -> &mut [f32] {
+        &mut self.values[index * self.vocab..][..self.vocab]
+    }
+}
+
+/// Buffers of the forward pass, kept from step to step and grown to the largest step seen.
+pub struct Scratch {
+    pub(crate) rope: RopeTable,
+    pub(crate) positions: Vec<u32>,
+    pub(crate) acts: Acts,
+    /// The residual stream, `[rows][width]`.
+    pub(crate) residual: Vec<f32>,
+    pub(crate) q: Vec<f32>,
+    pub(crate) k: Vec<f32>,
+    pub(crate) v: Vec<f32>,
+    pub(crate) attention: Vec<f32>,
+    pub(crate) gate: Vec<f32>,
+    pub(crate) up: Vec<f32>,
+    /// Rows that need logits, gathered from the residual stream.
+    pub(crate) wanted: Vec<f32>,
+    pub(crate) logits: Logits,
+}
+
+impl Scratch {
+    /// The logits of the last step.
+    pub fn logits_mut(&mut self) -> &mut Logits {
+        &mut self.logits
+    }
+
+    pub(crate) fn new(rope: RopeTable, acts: Acts) -> Scratch {
+        Scratch {
+            rope,
+            positions: Vec::new(),
+            acts,
+            residual: Vec::new(),
+            q: Vec::new(),
+            k: Vec::new(),
+            v: Vec::new(),
+            attention: Vec::new(),
+            gate: Vec::new(),
+            up: Vec::new(),
+            wanted: Vec::new(),
+            logits: Logits::default(),
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! Law 1: a token's logits depend on the tokens before it and on the file, and on nothing else.
+//!
+//! The reference is always the dullest way: one thread, one token per step, alone. Everything else must give
+//! the same bits: chunks of any size, draft trees, neighbours in the step, more threads, other instructions.
+
+mod support;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use foretoken_kernels::{Compute, Isa};
+use foretoken_model::Model;
+use foretoken_model::gguf::Gguf;
+use foretoken_model::step::{SeqStep, WantLogits};
+use proptest::prelude::*;
+use support::{blocks, smollm2_path, view};
+
+type Bits = Vec<u32>;
+
+fn load(path: &Path, isa: Isa, threads: usize) -> Model {
+    let compute = Compute::new(isa, threads).expect("an instruction set that is available");
+    Model::load(Arc::new(Gguf::open(path).expect("a GGUF file")), Arc::new(compute)).expect("a model")
+}
+
+fn tiny(isa: Isa, threads: usize) -> Model {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/families/qwen3.gguf");
+    load(&path, isa, threads)
+}
+
+fn bits(logits: &[f32]) -> Bits {
+    logits.iter().map(|x| x.to_bits()).collect()
+}
+
+/// One sequence with KV of its own.
+struct Seq {
+    tokens: Vec<u32>,
+    blocks: Vec<Vec<u8>>,
+    committed: usize,
+}
+
+impl Seq {
+    fn new(model: &Model, tokens: &[u32]) -> Seq {
+        Seq { tokens: tokens.to_vec(), blocks: blocks(model, tokens.len()), committed: 0 }
+    }
+}
+
+/// Computes the next `rows[i]` tokens of each sequence in one step and returns every row's logits.
+fn step(model: &Model, seqs: &mut [Seq], rows: &[usize]) -> Vec<Vec<Bits>> {
+    let mut parts: Vec<_> = seqs
+        .iter_mut()
+        .zip(rows)
+        .filter(|(_, rows)| **rows > 0)
+        .map(|(Seq { tokens, blocks, committed }, &rows)| {
+            let new = &tokens[*committed..*committed + rows];
+            let at = *committed;
+            *committed += rows;
+            (new, at, view(model, blocks))
+        })
+        .collect();
+    let mut steps: Vec<_> = parts
+        .iter_mut()
+        .map(|(tokens, committed, kv)| SeqStep {
+            tokens,
+            parents: None,
+            committed: *committed,
+            kv,
+            logits: WantLogits::All,
+        })
+        .collect();
+    let mut scratch = model.scratch();
+    let logits = model.forward(&mut scratch, &mut steps);
+    let mut next = 0;
+    rows.iter()
+        .map(|&rows| {
+            let of_seq = (next..next + rows).map(|row| bits(logits.row(row))).collect();
+            next += rows;
+            of_seq
+        })
+        .collect()
+}
+
+/// Logits after each token, in the dullest way.
+fn one_by_one(model: &Model, tokens: &[u32]) -> Vec<Bits> {
+    let mut seqs = [Seq::new(model, tokens)];
+    tokens.iter().flat_map(|_| step(model, &mut seqs, &[1]).remove(0)).collect()
+}
+
+/// Logits after each token, read in chunks.
+fn chunked(model: &Model, tokens: &[u32], chunk: usize) -> Vec<Bits> {
+    let mut seqs = [Seq::new(model, tokens)];
+    let mut all = Vec::new();
+    while all.len() < tokens.len() {
+        let rows = chunk.min(tokens.len() - all.len());
+        all.extend(step(model, &mut seqs, &[rows]).remove(0));
+    }
+    all
+}
+
+fn tokens(len: usize, vocab: usize) -> Vec<u32> {
+    (0..len).map(|i| ((i * i * 31 + i * 7 + 11) % vocab) as u32).collect()
+}
+
+#[test]
+fn the_real_model_gives_the_same_bits_in_any_chunks_on_any_instructions_and_threads() {
+    let path = smollm2_path();
+    let reference_model = load(&path, Isa::detect(), 1);
+    let prompt = tokens(90, 40_000);
+    let reference = one_by_one(&reference_model, &prompt);
+    for isa in Isa::available() {
+        for threads in [1, 2] {
+            // Scalar code is slow: one thread, a shorter prompt.
+            let (len, chunks): (usize, &[usize]) =
+                if isa == Isa::Scalar { (20, &[7]) } else { (90, &[2, 3, 5, 17, 90]) };
+            let model = load(&path, isa, threads);
+            for &chunk in chunks {
+                let got = chunked(&model, &prompt[..len], chunk);
+                let differs = got.iter().zip(&reference).position(|(a, b)| a != b);
+                assert_eq!(
+                    differs, None,
+                    "first row that differs: {isa}, {threads} threads, chunks of {chunk}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn the_real_model_gives_the_same_bits_beside_other_sequences() {
+    let model = load(&smollm2_path(), Isa::detect(), 2);
+    let (a, b) = (tokens(70, 40_000), tokens(130, 30_000));
+    let (alone_a, alone_b) = (chunked(&model, &a, 70), chunked(&model, &b, 130));
+    let mut seqs = [Seq::new(&model, &a), Seq::new(&model, &b)];
+    let mut together = [Vec::new(), Vec::new()];
+    for rows in [[1, 100], [60, 1], [1, 1], [8, 28]] {
+        for (all, new) in together.iter_mut().zip(step(&model, &mut seqs, &rows)) {
+            all.extend(new);
+        }
+    }
+    assert!(together[0] == alone_a, "the first sequence differs beside the second");
+    assert!(together[1] == alone_b, "the second sequence differs beside the first");
+}
+
+/// Each row's path from the root, as row indices.
+fn paths(parents: &[i32]) -> Vec<Vec<usize>> {
+    let mut paths: Vec<Vec<usize>> = Vec::new();
+    for (row, &parent) in parents.iter().enumerate() {
+        let mut path = usize::try_from(parent).map_or(Vec::new(), |parent| paths[parent].clone());
+        path.push(row);
+        paths.push(path);
+    }
+    paths
+}
+
+/// A context and a random tree below it: each row's parent is an earlier row or the context.
+fn trees() -> impl Strategy<Value = (usize, Vec<(u32, i32)>)> {
+    let node = |row: usize| (0u32..250, -1..row as i32);
+    (0usize..140, 1usize..14)
+        .prop_flat_map(move |(context, rows)| (Just(context), (0..rows).map(node).collect::<Vec<_>>()))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn any_chunking_gives_the_same_bits(
+        len in 1usize..150,
+        chunk in 1usize..80,
+        threads in 1usize..3,
+        isa in prop::sample::select(Isa::available()),
+    ) {
+        let prompt = tokens(len, 250);
+        let reference = one_by_one(&tiny(Isa::Scalar, 1), &prompt);
+        prop_assert!(chunked(&tiny(isa, threads), &prompt, chunk) == reference);
+    }
+
+    #[test]
+    fn a_draft_tree_gives_the_bits_of_each_of_its_paths(
+        (context, tree) in trees(),
+        threads in 1usize..3,
+        isa in prop::sample::select(Isa::available()),
+    ) {
+        let model = tiny(isa, threads);
+        let prompt = tokens(context, 250);
+        let (new, parents): (Vec<u32>, Vec<i32>) = tree.into_iter().unzip();
+        let mut all = prompt.clone();
+        all.extend(&new);
+        let mut seqs = [Seq::new(&model, &all)];
+        if context > 0 {
+            step(&model, &mut seqs, &[context]);
+        }
+        let mut kv = view(&model, &mut seqs[0].blocks);
+        let seq = SeqStep {
+            tokens: &new,
+            parents: Some(&parents),
+            committed: context,
+            kv: &mut kv,
+            logits: WantLogits::All,
+        };
+        let mut scratch = model.scratch();
+        let logits = model.forward(&mut scratch, &mut [seq]);
+        for (row, path) in paths(&parents).into_iter().enumerate() {
+            let mut tokens = prompt.clone();
+            tokens.extend(path.iter().map(|&row| new[row]));
+            let expected = one_by_one(&model, &tokens).pop().expect("at least one token");
+            prop_assert!(bits(logits.row(row)) == expected, "row {row} of {parents:?} after {context}");
+        }
+    }
+}
