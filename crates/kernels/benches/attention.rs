@@ -10,7 +10,7 @@ use std::time::Instant;
 use foretoken_kernels::attention::attention;
 use foretoken_kernels::kv::{AttnSeq, BLOCK_TOKENS, KvLayout, KvView, store_kv};
 use foretoken_kernels::rope::{RopeConfig, RopeScaling, RopeStyle, RopeTable};
-use foretoken_kernels::{Acts, Compute, Isa, math, ops};
+use foretoken_kernels::{Acts, Compute, Isa, Memory, math, ops, roofline};
 
 const LAYERS: usize = 30;
 
@@ -49,15 +49,10 @@ impl Bench {
         let Self { c, layout, q_heads } = self;
         let dim = layout.head_dim_k;
         let blocks = (context + rows).div_ceil(BLOCK_TOKENS);
-        // A sound KV value in every slot: 0x3555 is a third.
-        let mut memory = vec![0x3555_3555_u32; (blocks * layout.block_bytes() + 64) / 4];
-        let offset = memory.as_ptr().align_offset(64);
-        let bytes: &mut [u8] = {
-            let floats = &mut memory[offset..offset + blocks * layout.block_bytes() / 4];
-            // SAFETY: any bytes are fine, and four of them are a u32.
-            unsafe { std::slice::from_raw_parts_mut(floats.as_mut_ptr().cast(), 4 * floats.len()) }
-        };
-        let mut kv = KvView::new(layout, Vec::new(), bytes.chunks_mut(layout.block_bytes()).collect());
+        // A sound KV value in every slot.
+        let mut memory = Memory::zeroed(blocks * layout.block_bytes()).unwrap();
+        memory.fill(0x35);
+        let mut kv = KvView::new(layout, Vec::new(), memory.chunks_mut(layout.block_bytes()).collect());
         let seqs = [AttnSeq { kv: &mut kv, rows: 0..rows, committed: context, parents }];
         let q = noise(rows * q_heads * dim);
         let mut out = vec![0.0; q.len()];
@@ -97,13 +92,8 @@ impl Bench {
             time(100, || (0..100).for_each(|_| table.apply(c, &mut q, width, *q_heads, dim, &positions)))
         };
         let (interleaved, halves) = (rope(RopeStyle::Interleaved), rope(RopeStyle::Halves));
-        let mut memory = vec![0_u64; (rows.div_ceil(BLOCK_TOKENS) * layout.block_bytes() + 64) / 8];
-        let offset = memory.as_ptr().align_offset(64);
-        let len = rows.div_ceil(BLOCK_TOKENS) * layout.block_bytes();
-        // SAFETY: the vector has room for `len` bytes from the offset.
-        let bytes =
-            unsafe { std::slice::from_raw_parts_mut(memory.as_mut_ptr().add(offset).cast::<u8>(), len) };
-        let mut kv = KvView::new(layout, Vec::new(), bytes.chunks_mut(layout.block_bytes()).collect());
+        let mut memory = Memory::zeroed(rows.div_ceil(BLOCK_TOKENS) * layout.block_bytes()).unwrap();
+        let mut kv = KvView::new(layout, Vec::new(), memory.chunks_mut(layout.block_bytes()).collect());
         let mut seqs = [AttnSeq { kv: &mut kv, rows: 0..rows, committed: 0, parents: None }];
         let (k, v) = (&x[..rows * kv_width], &up[..rows * kv_width]);
         let store =
@@ -122,6 +112,7 @@ fn main() {
     let c = Compute::new(isa, number(0, 2)).unwrap();
     let (q_heads, kv_heads, dim) = (number(2, 9), number(3, 3), number(4, 64));
     println!("{isa}, {} threads", c.pool().threads());
+    println!("memory reads {:.1} GB/s", roofline::read_bandwidth_gbps(&c).unwrap_or(f64::NAN));
     println!("fork and join {:.3} us", time(1000, || (0..1000).for_each(|_| c.pool().run(&|_| {}))));
     let logits = noise(49_152);
     let mut probs = vec![0.0; logits.len()];

@@ -22,6 +22,22 @@ pub fn physical_cores() -> Vec<usize> {
     allowed
 }
 
+/// How many CPUs the calling thread may use.
+pub(crate) fn allowed_cpu_count() -> usize {
+    platform::allowed_cpus().len()
+}
+
+/// The CPU that the calling thread is on, if the platform tells.
+#[inline]
+pub(crate) fn current_cpu() -> Option<u32> {
+    platform::current_cpu()
+}
+
+/// Moves the calling thread to another CPU than `cpu`, and leaves it free to be moved again.
+pub(crate) fn leave(cpu: u32) {
+    platform::leave(cpu as usize);
+}
+
 /// Binds the calling thread to one CPU. Returns whether the system agreed; never on platforms other than Linux.
 pub fn pin_current_thread(cpu: usize) -> bool {
     platform::pin(cpu)
@@ -29,17 +45,33 @@ pub fn pin_current_thread(cpu: usize) -> bool {
 
 #[cfg(target_os = "linux")]
 mod platform {
+    /// CPUs in a `cpu_set_t`.
+    const SET_BITS: usize = 8 * size_of::<libc::cpu_set_t>();
+
+    fn empty_set() -> libc::cpu_set_t {
+        // SAFETY: a `cpu_set_t` is plain bits, and zero is its empty set.
+        unsafe { std::mem::zeroed() }
+    }
+
+    fn allowed_set() -> Option<libc::cpu_set_t> {
+        let mut set = empty_set();
+        // SAFETY: the pointer is to a set of the size that is passed; pid 0 is the calling thread.
+        let outcome = unsafe { libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &mut set) };
+        (outcome == 0).then_some(set)
+    }
+
+    fn allow(set: &libc::cpu_set_t) -> bool {
+        // SAFETY: the pointer is to a set of the size that is passed; pid 0 is the calling thread.
+        unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), set) == 0 }
+    }
+
     /// CPUs in this thread's affinity mask.
     pub(super) fn allowed_cpus() -> Vec<usize> {
-        // SAFETY: a `cpu_set_t` is plain bits, and zero is its empty set.
-        let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
-        // SAFETY: the pointer is to a set of the size that is passed; pid 0 is the calling thread.
-        if unsafe { libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &mut set) } != 0 {
+        let Some(set) = allowed_set() else {
             return Vec::new();
-        }
-        let bits = 8 * size_of::<libc::cpu_set_t>();
+        };
         // SAFETY: `cpu` is below the number of bits of the set.
-        (0..bits).filter(|&cpu| unsafe { libc::CPU_ISSET(cpu, &set) }).collect()
+        (0..SET_BITS).filter(|&cpu| unsafe { libc::CPU_ISSET(cpu, &set) }).collect()
     }
 
     /// A name for the physical core that the CPU belongs to.
@@ -48,16 +80,33 @@ mod platform {
         std::fs::read_to_string(path).ok()
     }
 
+    #[inline]
+    pub(super) fn current_cpu() -> Option<u32> {
+        // SAFETY: it takes nothing and touches nothing.
+        u32::try_from(unsafe { libc::sched_getcpu() }).ok()
+    }
+
+    pub(super) fn leave(cpu: usize) {
+        let Some(allowed) = allowed_set().filter(|_| cpu < SET_BITS) else {
+            return;
+        };
+        let mut others = allowed;
+        // SAFETY: `cpu` is below the number of bits of the set.
+        unsafe { libc::CPU_CLR(cpu, &mut others) };
+        // The system refuses an empty set. If it agrees, the thread has moved when the call returns.
+        if allow(&others) {
+            allow(&allowed);
+        }
+    }
+
     pub(super) fn pin(cpu: usize) -> bool {
-        if cpu >= 8 * size_of::<libc::cpu_set_t>() {
+        if cpu >= SET_BITS {
             return false;
         }
-        // SAFETY: a `cpu_set_t` is plain bits, and zero is its empty set.
-        let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+        let mut set = empty_set();
         // SAFETY: `cpu` is below the number of bits of the set.
         unsafe { libc::CPU_SET(cpu, &mut set) };
-        // SAFETY: the pointer is to a set of the size that is passed; pid 0 is the calling thread.
-        unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &set) == 0 }
+        allow(&set)
     }
 }
 
@@ -70,6 +119,12 @@ mod platform {
     pub(super) fn core_of(_cpu: usize) -> Option<String> {
         None
     }
+
+    pub(super) fn current_cpu() -> Option<u32> {
+        None
+    }
+
+    pub(super) fn leave(_cpu: usize) {}
 
     pub(super) fn pin(_cpu: usize) -> bool {
         false

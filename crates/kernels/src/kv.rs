@@ -230,36 +230,26 @@ impl Kernel for StoreHead<'_> {
     fn run<S: Simd16>(self, s: S) {
         let (dim_k, dim_v) = (self.layout.head_dim_k, self.layout.head_dim_v);
         let (row_k, row_v) = (self.layout.kv_heads * dim_k, self.layout.kv_heads * dim_v);
-        let rows = self.k.len() / row_k;
-        let mut row = 0;
-        while row < rows {
-            // As many rows as fall into the same 16 lanes of the same block.
+        for (row, (k, v)) in self.k.chunks_exact(row_k).zip(self.v.chunks_exact(row_v)).enumerate() {
             let slot = self.first + row;
-            let count = (LANES - slot % LANES).min(rows - row);
             let (block, lane) = (&self.blocks[slot / BLOCK_TOKENS - self.sealed], slot % BLOCK_TOKENS);
             // SAFETY: each worker has heads of its own, and parts of different heads don't overlap.
             let keys = unsafe { part(block, self.layout.keys(self.layer, self.head)) };
             // SAFETY: as above, and keys and values don't overlap.
             let values = unsafe { part(block, self.layout.values(self.layer, self.head)) };
-            for d in 0..dim_k {
-                let mut lanes = [0.0; LANES];
-                for (i, lane) in lanes[..count].iter_mut().enumerate() {
-                    *lane = self.k[(row + i) * row_k + self.head * dim_k + d];
-                }
-                let halves = narrow(s, &lanes);
-                let start = 2 * (d * BLOCK_TOKENS + lane);
-                write_halves(&mut keys[start..start + 2 * count], &halves);
-            }
-            for i in 0..count {
-                let source = &self.v[(row + i) * row_v + self.head * dim_v..][..dim_v];
-                let target = &mut values[2 * (lane + i) * dim_v..2 * (lane + i + 1) * dim_v];
-                for (source, target) in source.chunks(LANES).zip(target.chunks_mut(2 * LANES)) {
-                    let mut lanes = [0.0; LANES];
-                    lanes[..source.len()].copy_from_slice(source);
-                    write_halves(target, &narrow(s, &lanes));
+            let k = &k[self.head * dim_k..][..dim_k];
+            for (k, keys) in k.chunks(LANES).zip(keys.chunks_mut(LANES * BLOCK_TOKENS * 2)) {
+                for (half, lanes) in
+                    narrow(s, k).into_iter().zip(keys.as_chunks_mut::<{ 2 * BLOCK_TOKENS }>().0)
+                {
+                    lanes[2 * lane..2 * lane + 2].copy_from_slice(&half.to_ne_bytes());
                 }
             }
-            row += count;
+            let v = &v[self.head * dim_v..][..dim_v];
+            let values = &mut values[2 * lane * dim_v..2 * (lane + 1) * dim_v];
+            for (v, values) in v.chunks(LANES).zip(values.chunks_mut(2 * LANES)) {
+                write_halves(values, &narrow(s, v));
+            }
         }
     }
 }
@@ -273,10 +263,12 @@ unsafe fn part<'a>(block: &Shared<'a, u8>, range: Range<usize>) -> &'a mut [u8] 
     unsafe { block.part(range.start, range.len()) }
 }
 
-/// To f16: cut to the finite range, NaN kept, then to nearest even.
+/// Up to 16 numbers to f16: cut to the finite range, NaN kept, then to nearest even.
 #[inline(always)]
-fn narrow<S: Simd16>(s: S, x: &[f32; LANES]) -> [u16; LANES] {
-    let x = s.load_array(x);
+fn narrow<S: Simd16>(s: S, x: &[f32]) -> [u16; LANES] {
+    let mut lanes = [0.0; LANES];
+    lanes[..x.len()].copy_from_slice(x);
+    let x = s.load_array(&lanes);
     let x = s.max(s.splat(-F16_MAX), s.min(s.splat(F16_MAX), x));
     let mut halves = [0; LANES];
     // SAFETY: the array has room for 16 values.

@@ -1,4 +1,4 @@
-//! Zeroed memory for packed weights: aligned to cache lines, in huge pages where it is large.
+//! Zeroed memory for packed weights and KV blocks: aligned to cache lines, in huge pages where it is large.
 //!
 //! It exists because `Vec` neither aligns nor lets the pages be touched first by the threads that fill them.
 
@@ -11,7 +11,7 @@ const LINE: usize = 64;
 const HUGE_PAGE: usize = 2 << 20;
 
 /// A fixed number of bytes, aligned to 64.
-pub(crate) struct Memory {
+pub struct Memory {
     start: NonNull<u8>,
     len: usize,
     mapped: bool,
@@ -24,7 +24,7 @@ unsafe impl Sync for Memory {}
 
 impl Memory {
     /// `len` zero bytes; `None` when the system has no more. Large ones take no physical memory until written.
-    pub(crate) fn zeroed(len: usize) -> Option<Self> {
+    pub fn zeroed(len: usize) -> Option<Self> {
         #[cfg(unix)]
         if len >= HUGE_PAGE {
             return Self::map(len);

@@ -8,6 +8,9 @@
 //! Each worker shares one cache line with the caller. Its state goes round
 //! `IDLE → WORK → IDLE`, with two detours: a worker that has spun long enough waits as `PARKED`, and a
 //! caller that has spun long enough turns `WORK` into `WAITED`, so that whoever arrives knows to wake.
+//!
+//! A scheduler likes to wake a worker on the very CPU of its caller, and two threads that hardly ever sleep are
+//! not always taken apart again. So a worker that finds itself there moves away, if there are CPUs enough.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -51,6 +54,8 @@ type Panic = Box<dyn Any + Send>;
 #[repr(align(128))]
 struct Slot {
     state: AtomicU32,
+    /// Where the caller ran when it filled the job cell; written and read like that cell.
+    caller_cpu: UnsafeCell<Option<u32>>,
     job: UnsafeCell<Option<Job>>,
     caller: UnsafeCell<Option<Thread>>,
     panic: UnsafeCell<Option<Panic>>,
@@ -99,11 +104,12 @@ impl Pool {
             .map(|(i, slot)| {
                 let (slot, cpu) = (Arc::clone(slot), cpus.get(i + 1).copied());
                 let worker = Worker { index: i + 1, count: threads };
+                let mut distance = sync::Distance::new(threads);
                 sync::spawn(format!("kernel-{}", i + 1), move || {
                     if let Some(cpu) = cpu {
                         crate::affinity::pin_current_thread(cpu);
                     }
-                    slot.work(worker);
+                    slot.work(worker, &mut distance);
                 })
             })
             .collect();
@@ -165,6 +171,7 @@ impl Slot {
     fn new() -> Self {
         Self {
             state: AtomicU32::new(IDLE),
+            caller_cpu: UnsafeCell::new(None),
             job: UnsafeCell::new(None),
             caller: UnsafeCell::new(None),
             panic: UnsafeCell::new(None),
@@ -175,6 +182,8 @@ impl Slot {
     fn start(&self, job: Job, handle: &JoinHandle<()>) {
         // SAFETY: the state is neither `WORK` nor `WAITED`, so the caller owns the cell.
         self.job.with_mut(|cell| unsafe { *cell = Some(job) });
+        // SAFETY: as above.
+        self.caller_cpu.with_mut(|cell| unsafe { *cell = crate::affinity::current_cpu() });
         if self.state.swap(WORK, Ordering::AcqRel) == PARKED {
             handle.thread().unpark();
         }
@@ -197,8 +206,10 @@ impl Slot {
     }
 
     /// Worker: serves jobs until the pool goes away.
-    fn work(&self, worker: Worker) {
+    fn work(&self, worker: Worker, distance: &mut sync::Distance) {
         while let Some(job) = self.next() {
+            // SAFETY: the state is `WORK` or `WAITED`, so the worker owns the cell.
+            distance.keep_from(self.caller_cpu.with_mut(|cell| unsafe { *cell }));
             // SAFETY: the caller keeps the closure alive until this slot leaves `WORK`, in `release`.
             let outcome = catch_unwind(AssertUnwindSafe(|| unsafe { (*job)(worker) }));
             if let Err(payload) = outcome {
@@ -254,12 +265,46 @@ mod sync {
     pub(super) use std::thread::{JoinHandle, Thread, current, park};
     use std::time::{Duration, Instant};
 
+    use crate::affinity;
+
     /// How long a waiter burns its core before it starts to offer it to others.
-    const SPIN: Duration = Duration::from_micros(50);
+    const SPIN: Duration = Duration::from_micros(5);
     /// How long a waiter stays runnable before it sleeps: longer than the pauses inside and between steps.
     const AWAKE: Duration = Duration::from_micros(2_000);
     /// Pauses between two looks at the clock.
     const PAUSES: u32 = 64;
+    /// How long a worker stays where it is after it has moved.
+    const SETTLE: Duration = Duration::from_millis(5);
+
+    /// What keeps a worker off its caller's CPU.
+    pub(super) struct Distance {
+        /// Whether there is a CPU for each thread of the pool.
+        roomy: bool,
+        moved: Option<Instant>,
+    }
+
+    impl Distance {
+        pub(super) fn new(threads: usize) -> Self {
+            Self { roomy: threads <= affinity::allowed_cpu_count(), moved: None }
+        }
+
+        /// Worker: moves away if this is the caller's CPU too.
+        #[inline]
+        pub(super) fn keep_from(&mut self, caller: Option<u32>) {
+            if self.roomy && caller.is_some() && caller == affinity::current_cpu() {
+                self.leave(caller);
+            }
+        }
+
+        #[cold]
+        fn leave(&mut self, caller: Option<u32>) {
+            let settled = self.moved.is_none_or(|moved| moved.elapsed() > SETTLE);
+            if let Some(cpu) = caller.filter(|_| settled) {
+                affinity::leave(cpu);
+                self.moved = Some(Instant::now());
+            }
+        }
+    }
 
     /// Waits, awake, until `ready`; false after a bounded time.
     pub(super) fn spin_until(ready: impl Fn() -> bool) -> bool {
@@ -308,6 +353,17 @@ mod sync {
     pub(super) use loom::sync::Arc;
     pub(super) use loom::sync::atomic::{AtomicBool, AtomicU32, Ordering};
     pub(super) use loom::thread::{JoinHandle, Thread, current, park};
+
+    /// Threads of a model have no CPU.
+    pub(super) struct Distance;
+
+    impl Distance {
+        pub(super) fn new(_threads: usize) -> Self {
+            Self
+        }
+
+        pub(super) fn keep_from(&mut self, _caller: Option<u32>) {}
+    }
 
     /// One look stands for the whole spin: the model explores both outcomes.
     pub(super) fn spin_until(ready: impl Fn() -> bool) -> bool {

@@ -248,7 +248,8 @@ fn run_span<S: Simd16>(
     for block in span * blocks_per_span..((span + 1) * blocks_per_span).min(blocks_used) {
         for tile in 0..tiles {
             let tile_rows = rows * tile / tiles..rows * (tile + 1) / tiles;
-            let tile = Tile { call, seq, item, block, rows: tile_rows };
+            let next = (block + 1).min(blocks_used - 1);
+            let tile = Tile { call, seq, item, block, next, rows: tile_rows };
             tile.run(s, q, &mut state, by_slot);
         }
     }
@@ -260,6 +261,8 @@ struct Tile<'a> {
     seq: &'a SeqPlan<'a>,
     item: &'a Item,
     block: usize,
+    /// The block whose keys are likely to be read next.
+    next: usize,
     /// Of the item's rows, counted with their query heads.
     rows: Range<usize>,
 }
@@ -311,12 +314,25 @@ impl Tile<'_> {
         positions.saturating_sub(self.block * BLOCK_TOKENS).min(BLOCK_TOKENS)
     }
 
+    /// `[head_dim_k][64]` halves.
+    #[inline(always)]
+    fn keys(&self, block: usize) -> &[u8] {
+        &self.seq.kv.block(block)[self.call.layout.keys(self.call.layer, self.item.head)]
+    }
+
+    /// `[64][head_dim_v]` halves.
+    #[inline(always)]
+    fn values(&self, block: usize) -> &[u8] {
+        &self.seq.kv.block(block)[self.call.layout.values(self.call.layer, self.item.head)]
+    }
+
     /// Scores of the first `lanes` slots of a block.
     #[inline(always)]
     fn score<S: Simd16>(&self, s: S, q: &[f32], block: usize, lanes: usize, out: &mut Scores) {
         let dim = self.call.layout.head_dim_k;
-        let keys = &self.seq.kv.block(block)[self.call.layout.keys(self.call.layer, self.item.head)];
+        let keys = self.keys(block);
         let q = RowsPtr { start: q[self.rows.start * dim..self.rows.end * dim].as_ptr(), stride: dim };
+        let ahead = self.values(block);
         // SAFETY: the key range is `[dim][64]` halves, and blocks and ranges are 2-aligned; `q` was cut to the
         // tile's rows; `out` has room for the largest tile; tiles have 1 to `TILE_ROWS` rows.
         unsafe {
@@ -328,6 +344,7 @@ impl Tile<'_> {
                 self.rows.len(),
                 lanes,
                 self.call.scale,
+                ahead.as_ptr(),
                 out.as_mut_ptr(),
             );
         }
@@ -382,8 +399,7 @@ impl Tile<'_> {
     ) {
         let dim = self.call.layout.head_dim_v;
         let stride = State::stride(dim);
-        let values =
-            &self.seq.kv.block(slot / BLOCK_TOKENS)[self.call.layout.values(self.call.layer, self.item.head)];
+        let values = self.values(slot / BLOCK_TOKENS);
         let first = slot % BLOCK_TOKENS;
         assert!(first + count <= BLOCK_TOKENS && lane + count <= BLOCK_TOKENS && !rows.is_empty());
         let acc_rows = self.rows.start + rows.start..self.rows.start + rows.end;
@@ -394,7 +410,8 @@ impl Tile<'_> {
             let values = Values { start: values.as_ptr().cast::<u16>().add(first * dim), dim };
             let weights = weights[rows.start].as_ptr().add(lane);
             let acc = RowsMut { start: acc.as_mut_ptr(), stride };
-            tile::accumulate(s, values, count, weights, rows.len(), rescale, acc);
+            let ahead = self.keys(self.next).as_ptr();
+            tile::accumulate(s, values, count, weights, rows.len(), rescale, ahead, acc);
         }
     }
 

@@ -2,6 +2,9 @@
 //!
 //! A tile is up to [`MAX_TILE_ROWS`] query rows that share every load of K and V. How many rows share a tile
 //! never shows in a result: each row's chains run over rising `d`, then over rising positions.
+//!
+//! While it computes, a tile asks for what comes next: scores for the values of their block, values for the keys
+//! of the next one. Each is as long as what is being read, so the requests keep step.
 
 use crate::kv::BLOCK_TOKENS;
 use crate::math::exp16;
@@ -75,6 +78,7 @@ pub(super) unsafe fn scores<S: Simd16>(
     rows: usize,
     visible: usize,
     scale: f32,
+    ahead: *const u8,
     out: *mut [f32; BLOCK_TOKENS],
 ) {
     let vectors = visible.div_ceil(LANES);
@@ -86,6 +90,7 @@ pub(super) unsafe fn scores<S: Simd16>(
             dim,
             q,
             scale,
+            ahead,
             out.cast::<f32>().add(at * LANES)
         ));
     }
@@ -105,10 +110,13 @@ unsafe fn score_tile<S: Simd16, const R: usize, const G: usize>(
     dim: usize,
     q: RowsPtr,
     scale: f32,
+    ahead: *const u8,
     out: *mut f32,
 ) {
     let mut sums = [[s.splat(0.0); G]; R];
     for d in 0..dim {
+        s.prefetch(ahead.wrapping_add(d * 2 * BLOCK_TOKENS));
+        s.prefetch(ahead.wrapping_add(d * 2 * BLOCK_TOKENS + 64));
         // SAFETY: `d` is below `dim`, and the caller promises the memory.
         unsafe {
             let mut keys = [s.splat(0.0); G];
@@ -191,6 +199,7 @@ pub(super) struct Values {
 ///
 /// # Safety
 /// `v` is `[positions][dim]` halves; `weights` has `rows` rows of `positions`, 64 apart; `acc` has `rows` rows of `dim`.
+#[allow(clippy::too_many_arguments, reason = "an operation with as many operands")]
 #[inline(always)]
 pub(super) unsafe fn accumulate<S: Simd16>(
     s: S,
@@ -199,6 +208,7 @@ pub(super) unsafe fn accumulate<S: Simd16>(
     weights: *const f32,
     rows: usize,
     rescale: &[f32; MAX_TILE_ROWS],
+    ahead: *const u8,
     acc: RowsMut,
 ) {
     let vectors = v.dim / LANES;
@@ -210,6 +220,7 @@ pub(super) unsafe fn accumulate<S: Simd16>(
             positions,
             weights,
             rescale,
+            ahead.wrapping_add(2 * at * LANES * BLOCK_TOKENS),
             RowsMut { start: acc.start.add(at * LANES), ..acc }
         ));
         for d in vectors * LANES..v.dim {
@@ -234,6 +245,7 @@ unsafe fn value_tile<S: Simd16, const R: usize, const G: usize>(
     positions: usize,
     weights: *const f32,
     rescale: &[f32; MAX_TILE_ROWS],
+    ahead: *const u8,
     acc: RowsMut,
 ) {
     let mut sums = [[s.splat(0.0); G]; R];
@@ -244,6 +256,9 @@ unsafe fn value_tile<S: Simd16, const R: usize, const G: usize>(
         }
     }
     for p in 0..positions {
+        for line in 0..G.div_ceil(2) {
+            s.prefetch(ahead.wrapping_add(2 * p * G * LANES + 64 * line));
+        }
         // SAFETY: `p` is below `positions`, and the caller promises the memory.
         unsafe {
             let mut values = [s.splat(0.0); G];

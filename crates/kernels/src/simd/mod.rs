@@ -42,6 +42,9 @@ pub(crate) trait Simd16: Copy + Send + Sync {
     /// 16 half-precision values are writable at `p`.
     unsafe fn store_f16(self, p: *mut u16, v: Self::V);
 
+    /// Asks for the cache line at `p`, which need not be readable.
+    fn prefetch(self, p: *const u8);
+
     fn add(self, a: Self::V, b: Self::V) -> Self::V;
     fn sub(self, a: Self::V, b: Self::V) -> Self::V;
     fn mul(self, a: Self::V, b: Self::V) -> Self::V;

@@ -72,6 +72,9 @@ impl Simd16 for Scalar {
     }
 
     #[inline(always)]
+    fn prefetch(self, _p: *const u8) {}
+
+    #[inline(always)]
     fn add(self, a: Self::V, b: Self::V) -> Self::V {
         zip(a, b, |a, b| a + b)
     }
