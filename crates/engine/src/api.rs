@@ -28,6 +28,25 @@ pub struct Request {
     pub logprobs: Option<usize>,
     /// Render control tokens in the text instead of hiding them.
     pub show_control: bool,
+    /// Whose request it is: nothing in any cache is shared between two names.
+    pub tenant: String,
+    /// What the request may do with the caches.
+    pub cache: CacheUse,
+}
+
+/// What a request may do with the caches. The default is everything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CacheUse {
+    /// Start from what is cached.
+    pub read: bool,
+    /// Leave what was computed to later requests.
+    pub write: bool,
+}
+
+impl Default for CacheUse {
+    fn default() -> Self {
+        CacheUse { read: true, write: true }
+    }
 }
 
 /// How the next token is chosen. The default is OpenAI's: temperature 1, nothing cut off.

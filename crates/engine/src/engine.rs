@@ -3,10 +3,16 @@
 //! One thread owns every sequence and steps at its own pace; callers reach it through a bounded inbox and
 //! hear from it through their own channels. Nothing else is shared but a snapshot of counters.
 
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use foretoken_cache::{BlockLayout, BlockPool};
+use foretoken_cache::disk::fs::RealFileSystem;
+use foretoken_cache::{
+    BlockLayout, CacheConfig, CacheStats, ContextCache, DiskConfig, DiskTier, Fingerprint, RecomputeCost,
+    ServerSecret, SystemClock,
+};
+use foretoken_kernels::NUMERICS_VERSION;
 use foretoken_model::Model;
 use foretoken_model::tokenizer::Tokenizer;
 
@@ -30,11 +36,23 @@ pub struct EngineConfig {
     pub running_max: usize,
     /// Requests that wait, at most.
     pub queue: usize,
+    /// Where and up to how many bytes blocks are kept on disk; `None` keeps them in memory only.
+    pub disk: Option<(PathBuf, u64)>,
+    /// What all keys are derived from. Blocks on disk are found again only under the same one.
+    pub secret: [u8; 32],
 }
 
 impl Default for EngineConfig {
     fn default() -> Self {
-        EngineConfig { ctx: 8192, kv_bytes: 1 << 30, step_tokens: 512, running_max: 32, queue: 256 }
+        EngineConfig {
+            ctx: 8192,
+            kv_bytes: 1 << 30,
+            step_tokens: 512,
+            running_max: 32,
+            queue: 256,
+            disk: None,
+            secret: [0; 32],
+        }
     }
 }
 
@@ -97,6 +115,19 @@ struct Handle {
     ctx: usize,
     vocab: usize,
     running_max: usize,
+    secret: ServerSecret,
+    fingerprint: Fingerprint,
+    cache: Arc<ContextCache>,
+}
+
+/// Everything about a model that decides the bytes of its blocks.
+fn fingerprint(model: &Model) -> Fingerprint {
+    let layout = format!("{:?} f16", model.kv_layout());
+    Fingerprint::of(&[
+        ("file", &model.gguf().fingerprint()),
+        ("layout", layout.as_bytes()),
+        ("numerics", NUMERICS_VERSION.as_bytes()),
+    ])
 }
 
 impl Drop for Handle {
@@ -131,7 +162,13 @@ impl Engine {
             let (needed, budget) = (needed * block_bytes, config.kv_bytes);
             return Err(EngineError::KvBudget { ctx: config.ctx, needed, budget });
         }
-        let pool = BlockPool::new(BlockLayout { bytes: block_bytes }, capacity);
+        let clock = Arc::new(SystemClock::new());
+        let disk = config.disk.map(|(folder, bytes)| {
+            DiskTier::open(DiskConfig::new(folder, bytes), Arc::new(RealFileSystem), clock.clone())
+        });
+        let layout = BlockLayout { bytes: block_bytes };
+        let cache = CacheConfig { layout, ram_blocks: capacity, cost: RecomputeCost::default() };
+        let cache = Arc::new(ContextCache::new(cache, disk, None, clock)?);
         let shared =
             Arc::new(Shared { inbox: Inbox::new(config.queue), stats: Mutex::new(Snapshot::default()) });
         let handle = Handle {
@@ -139,9 +176,12 @@ impl Engine {
             ctx: config.ctx,
             vocab: model.config().vocab,
             running_max: config.running_max,
+            secret: ServerSecret::new(config.secret),
+            fingerprint: fingerprint(&model),
+            cache: Arc::clone(&cache),
         };
         let limits = Limits { step_tokens: config.step_tokens, running_max: config.running_max };
-        let step_loop = StepLoop::new(model, tokenizer, pool, limits, shared);
+        let step_loop = StepLoop::new(model, tokenizer, cache, capacity, limits, shared);
         std::thread::Builder::new().name("engine".into()).spawn(move || step_loop.run())?;
         Ok(Engine { handle: Arc::new(handle) })
     }
@@ -159,7 +199,9 @@ impl Engine {
         let (events, answer) = Answer::channel(answer_max + 1);
         let len_max = request.prompt.len() + answer_max;
         let retry_after_s = self.retry_after_s();
-        handle.shared.inbox.push(Job { request, len_max, events, arrived: Instant::now() }, retry_after_s)?;
+        let scope = handle.secret.scope(&request.tenant, handle.fingerprint);
+        let job = Job { request, len_max, events, arrived: Instant::now(), scope };
+        handle.shared.inbox.push(job, retry_after_s)?;
         Ok(answer)
     }
 
@@ -172,6 +214,16 @@ impl Engine {
     pub fn stats(&self) -> EngineStats {
         let stats = self.handle.shared.snapshot().stats;
         EngineStats { waiting: self.handle.shared.inbox.len() + stats.waiting, ..stats }
+    }
+
+    /// Figures of the context cache.
+    pub fn cache_stats(&self) -> CacheStats {
+        self.handle.cache.stats()
+    }
+
+    /// Waits until what is cached now is on disk, or was dropped.
+    pub fn flush_cache(&self) {
+        self.handle.cache.flush();
     }
 
     /// Refuses new requests from now on; those taken are finished.
@@ -191,7 +243,7 @@ impl Engine {
     }
 
     fn check(&self, request: &Request) -> Result<(), SubmitError> {
-        let Handle { ctx, vocab, .. } = *self.handle;
+        let &Handle { ctx, vocab, .. } = &*self.handle;
         let invalid = |param, message: String| Err(SubmitError::from(InvalidParam { param, message }));
         request.sampling.validate()?;
         if request.prompt.is_empty() {

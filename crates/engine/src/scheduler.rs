@@ -7,7 +7,7 @@
 
 use std::collections::VecDeque;
 
-use foretoken_cache::BlockPool;
+use foretoken_cache::{ContextCache, RecomputeCost};
 
 use crate::sequence::Sequence;
 use crate::table::blocks_for;
@@ -40,43 +40,85 @@ pub(crate) struct Scheduler {
     /// Preempted, the earliest admitted first; they go before anything in the queue.
     pub(crate) preempted: VecDeque<Sequence>,
     pub(crate) preemptions: u64,
+    /// What computing a token costs, as measured.
+    pub(crate) cost: RecomputeCost,
     limits: Limits,
 }
 
 impl Scheduler {
     pub(crate) fn new(limits: Limits) -> Scheduler {
-        Scheduler { running: Vec::new(), preempted: VecDeque::new(), preemptions: 0, limits }
+        Scheduler {
+            running: Vec::new(),
+            preempted: VecDeque::new(),
+            preemptions: 0,
+            cost: RecomputeCost::default(),
+            limits,
+        }
+    }
+
+    /// Starts a sequence: from the cache, or behind one that is computing the same beginning.
+    pub(crate) fn start(&mut self, cache: &ContextCache, mut seq: Sequence) {
+        seq.attach(cache, self.cost, true);
+        follow(&mut seq, &self.running);
+        self.running.push(seq);
+    }
+
+    /// Lets sequences that waited for blocks go on, from a slower tier or from another sequence.
+    pub(crate) fn wake(&mut self, cache: &ContextCache) {
+        for index in 0..self.running.len() {
+            let (earlier, rest) = self.running.split_at_mut(index);
+            let Some(seq) = rest.first_mut() else { continue };
+            if let Some(restore) = &mut seq.restore {
+                if !cache.poll_restore(restore).done {
+                    continue;
+                }
+                // What came is in memory now; what did not come is to be computed.
+                seq.restore = None;
+                seq.attach(cache, self.cost, false);
+                follow(seq, earlier);
+            } else if let Some((leader, end)) = seq.follows {
+                let leader = earlier.iter().find(|other| other.id == leader);
+                if leader.is_some_and(|leader| leader.committed < end) {
+                    continue;
+                }
+                seq.attach(cache, self.cost, false);
+                follow(seq, earlier);
+            }
+        }
     }
 
     /// Whether a sequence of `tokens` tokens can start now without taking blocks from another.
-    pub(crate) fn has_room(&self, pool: &BlockPool, tokens: usize) -> bool {
+    pub(crate) fn has_room(&self, cache: &ContextCache, tokens: usize) -> bool {
+        let held: usize = self.running.iter().map(|seq| seq.table.sealed()).sum();
+        let available = cache.available_max().saturating_sub(held);
         let promised: usize = self
             .running
             .iter()
             .map(|seq| blocks_for(seq.tokens.len()).saturating_sub(seq.table.blocks()))
             .sum();
-        self.running.len() < self.limits.running_max
-            && pool.counts().free >= promised + blocks_for(tokens + 1)
+        self.running.len() < self.limits.running_max && available >= promised + blocks_for(tokens + 1)
     }
 
     /// Brings preempted sequences back while there is room. True if none is left waiting.
-    pub(crate) fn readmit(&mut self, pool: &BlockPool) -> bool {
+    pub(crate) fn readmit(&mut self, cache: &ContextCache) -> bool {
         while let Some(seq) = self.preempted.front() {
-            if !self.has_room(pool, seq.tokens.len()) {
+            if !self.has_room(cache, seq.tokens.len()) {
                 return false;
             }
-            self.running.extend(self.preempted.pop_front());
+            if let Some(seq) = self.preempted.pop_front() {
+                self.start(cache, seq);
+            }
         }
         true
     }
 
     /// The work of the next step. Reserves the blocks it needs; may preempt.
-    pub(crate) fn plan(&mut self, pool: &BlockPool) -> Vec<Work> {
+    pub(crate) fn plan(&mut self, cache: &ContextCache) -> Vec<Work> {
         let mut work = Vec::new();
         let mut budget = self.limits.step_tokens;
         let mut index = 0;
         while index < self.running.len() && budget > 0 {
-            if self.running[index].pending() == 1 && self.reserve(pool, index, 1) {
+            if self.running[index].pending() == 1 && self.reserve(cache, index, 1) {
                 work.push(Work { index, rows: 1 });
                 budget -= 1;
             }
@@ -88,7 +130,7 @@ impl Scheduler {
         let mut index = 0;
         while index < self.running.len() && budget > 0 {
             let rows = self.running[index].pending().min(budget);
-            if self.running[index].pending() > 1 && self.reserve(pool, index, rows) {
+            if self.running[index].is_reading() && self.reserve(cache, index, rows) {
                 work.push(Work { index, rows });
                 budget -= rows;
             }
@@ -102,11 +144,11 @@ impl Scheduler {
 
     /// Makes room for `rows` more tokens of a running sequence, preempting later ones if need be. False if
     /// the sequence itself had to step back.
-    fn reserve(&mut self, pool: &BlockPool, index: usize, rows: usize) -> bool {
+    fn reserve(&mut self, cache: &ContextCache, index: usize, rows: usize) -> bool {
         loop {
             let seq = &mut self.running[index];
             let needed = seq.committed + rows;
-            if seq.table.reserve(pool, needed) {
+            if seq.table.reserve(cache, needed) {
                 return true;
             }
             let Some(mut last) = self.running.pop() else { return false };
@@ -118,4 +160,12 @@ impl Scheduler {
             }
         }
     }
+}
+
+/// Lets `seq` wait for the earlier sequence that computes the most of what it needs, if any does.
+fn follow(seq: &mut Sequence, earlier: &[Sequence]) {
+    let best = earlier.iter().map(|other| (seq.shared_with(other), other)).max_by_key(|(shared, _)| *shared);
+    seq.follows = best
+        .filter(|(shared, other)| *shared > seq.committed && other.committed < *shared)
+        .map(|(shared, other)| (other.id, shared));
 }

@@ -9,11 +9,12 @@ use foretoken_model::tokenizer::{TokenDecoder, Tokenizer};
 use tokio::sync::mpsc;
 
 use crate::api::{
-    Event, FinishReason, Request, ScoredToken, Summary, Timings, TokenEvent, TokenLogprob, Usage,
+    CacheUse, Event, FinishReason, Request, ScoredToken, Summary, Timings, TokenEvent, TokenLogprob, Usage,
 };
 use crate::sampler::Sampler;
 use crate::stop::{Scan, StopMatcher};
 use crate::table::BlockTable;
+use foretoken_cache::{BLOCK_TOKENS, ContextCache, RecomputeCost, Restore, Scope};
 
 /// A request that waits for a place.
 pub(crate) struct Job {
@@ -22,6 +23,7 @@ pub(crate) struct Job {
     pub(crate) len_max: usize,
     pub(crate) events: mpsc::Sender<Event>,
     pub(crate) arrived: Instant,
+    pub(crate) scope: Scope,
 }
 
 /// A request that steps work on.
@@ -31,6 +33,18 @@ pub(crate) struct Sequence {
     /// Tokens whose KV is written.
     pub(crate) committed: usize,
     pub(crate) table: BlockTable,
+    /// Blocks on their way from a slower tier; the sequence waits for them.
+    pub(crate) restore: Option<Restore>,
+    /// Another sequence that is computing tokens this one needs too, and up to where.
+    pub(crate) follows: Option<(u64, usize)>,
+    /// A number that no other sequence of this engine has.
+    pub(crate) id: u64,
+    scope: Scope,
+    cache_use: CacheUse,
+    /// Prompt tokens that were cached before the sequence computed its first one.
+    cache_hit: usize,
+    /// Whether it has computed anything yet.
+    computed: bool,
     pub(crate) sampler: Sampler,
     /// Alternatives to report per token, if any are.
     pub(crate) logprobs: Option<usize>,
@@ -45,21 +59,26 @@ pub(crate) struct Sequence {
     arrived: Instant,
     started: Instant,
     first_token: Option<Instant>,
-    /// Prompt tokens computed; more than the prompt has after a preemption.
-    pub(crate) prompt_computed: usize,
 }
 
 /// Log-probabilities of a sampled token: its own, and the best ones' `(id, log-probability)`.
 pub(crate) type Scores = (f32, Vec<(u32, f32)>);
 
 impl Sequence {
-    pub(crate) fn new(job: Job) -> Sequence {
-        let Job { request, len_max, events, arrived } = job;
+    pub(crate) fn new(job: Job, id: u64) -> Sequence {
+        let Job { request, len_max, events, arrived, scope } = job;
         Sequence {
             prompt_len: request.prompt.len(),
             tokens: request.prompt,
             committed: 0,
             table: BlockTable::default(),
+            restore: None,
+            follows: None,
+            id,
+            scope,
+            cache_use: request.cache,
+            cache_hit: 0,
+            computed: false,
             sampler: Sampler::new(request.sampling),
             logprobs: request.logprobs,
             len_max,
@@ -72,7 +91,6 @@ impl Sequence {
             arrived,
             started: Instant::now(),
             first_token: None,
-            prompt_computed: 0,
         }
     }
 
@@ -91,16 +109,58 @@ impl Sequence {
         self.events.is_closed()
     }
 
-    /// Gives up all KV; the next steps compute it again.
+    /// Gives up all KV; the next steps compute again what the cache does not keep.
     pub(crate) fn preempt(&mut self) {
-        self.table.clear();
+        self.table = BlockTable::default();
         self.committed = 0;
+        self.restore = None;
+        self.follows = None;
+    }
+
+    /// Begins from what the cache knows of the tokens, the last one excepted: its logits are needed. Starts to
+    /// bring in what slower tiers have, where that is quicker than computing it.
+    pub(crate) fn attach(&mut self, cache: &ContextCache, cost: RecomputeCost, restore: bool) {
+        self.follows = None;
+        if !self.cache_use.read {
+            return;
+        }
+        let found = cache.lookup(&self.scope, &self.tokens[..self.tokens.len() - 1]);
+        if restore {
+            self.restore = cache.begin_restore(found.below, &cache.rates(cost));
+        }
+        if self.restore.is_none() {
+            (self.table, self.committed) = BlockTable::from_match(cache, found.ram);
+            if !self.computed {
+                self.cache_hit = self.committed;
+            }
+        } else {
+            // Held so that they are still there when the rest has come.
+            let full = foretoken_cache::Match { branch: None, ..found.ram };
+            (self.table, self.committed) = BlockTable::from_match(cache, full);
+        }
+    }
+
+    /// Whether it has more than one token to read and waits for nobody.
+    pub(crate) fn is_reading(&self) -> bool {
+        self.pending() > 1 && self.restore.is_none() && self.follows.is_none()
+    }
+
+    /// Tokens of `self`, in whole blocks, that `other` has or will have in its table under the same scope.
+    pub(crate) fn shared_with(&self, other: &Sequence) -> usize {
+        if !self.cache_use.read || !other.cache_use.write || self.scope.id() != other.scope.id() {
+            return 0;
+        }
+        let mine = &self.tokens[..self.tokens.len() - 1];
+        let common = mine.iter().zip(&other.tokens).take_while(|(a, b)| a == b).count();
+        common / BLOCK_TOKENS * BLOCK_TOKENS
     }
 
     /// Records that `rows` more tokens have their KV.
-    pub(crate) fn commit(&mut self, rows: usize) {
-        self.prompt_computed += self.prompt_len.saturating_sub(self.committed).min(rows);
+    pub(crate) fn commit(&mut self, cache: &ContextCache, rows: usize) {
         self.committed += rows;
+        self.computed = true;
+        let Sequence { table, scope, tokens, committed, cache_use, .. } = self;
+        table.seal_full(cache, scope, tokens, *committed, cache_use.write);
     }
 
     /// Appends a sampled token, tells the caller, and says whether and why the answer ends with it.
@@ -136,7 +196,10 @@ impl Sequence {
     }
 
     /// Sends the summary. Nothing may be sent after it.
-    pub(crate) fn finish(mut self, reason: FinishReason) {
+    pub(crate) fn finish(mut self, cache: &ContextCache, reason: FinishReason) {
+        if self.cache_use.write {
+            self.table.share_tail(cache, &self.scope, &self.tokens, self.committed);
+        }
         let mut text = self.decoder.flush();
         text = match self.stop.push(&text) {
             Scan::Release(text) => text + &self.stop.flush(),
@@ -158,8 +221,17 @@ impl Sequence {
         self.tokens.len() - self.prompt_len
     }
 
+    /// Prompt tokens that came from a cache.
+    pub(crate) fn cache_hit(&self) -> usize {
+        self.cache_hit
+    }
+
     fn usage(&self) -> Usage {
-        Usage { prompt_tokens: self.prompt_len, cache_hit_tokens: 0, completion_tokens: self.answer_len() }
+        Usage {
+            prompt_tokens: self.prompt_len,
+            cache_hit_tokens: self.cache_hit,
+            completion_tokens: self.answer_len(),
+        }
     }
 
     fn timings(&self) -> Timings {
@@ -168,8 +240,8 @@ impl Sequence {
         let first = self.first_token.unwrap_or(now);
         Timings {
             queue_ms: ms(self.arrived, self.started),
-            cache_n: 0,
-            prompt_n: self.prompt_len,
+            cache_n: self.cache_hit,
+            prompt_n: self.prompt_len - self.cache_hit,
             prompt_ms: ms(self.started, first),
             predicted_n: self.answer_len(),
             predicted_ms: ms(first, now),

@@ -5,8 +5,9 @@
 //! one that was never fed to the model.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use foretoken_cache::BlockPool;
+use foretoken_cache::{ContextCache, RecomputeCost};
 use foretoken_kernels::kv::KvLayout;
 use foretoken_model::Model;
 use foretoken_model::step::{Scratch, SeqStep, WantLogits};
@@ -20,18 +21,27 @@ use crate::sequence::Sequence;
 
 /// Weight of the newest request in the moving average of request times.
 const REQUEST_TIME_WEIGHT: f64 = 0.1;
+/// Steps of fewer rows say little about the speed of prefill.
+const PREFILL_ROWS_MIN: usize = 64;
+/// Weight of the newest step in the measured cost of a token.
+const COST_WEIGHT: f64 = 0.2;
+/// How long to wait for a restore before looking after callers again.
+const RESTORE_WAIT: Duration = Duration::from_millis(2);
 
 /// The engine's thread.
 pub(crate) struct StepLoop {
     model: Arc<Model>,
     tokenizer: Arc<Tokenizer>,
-    pool: BlockPool,
+    cache: Arc<ContextCache>,
     layout: KvLayout,
     scratch: Scratch,
     scheduler: Scheduler,
     shared: Arc<Shared>,
     stats: EngineStats,
     request_s: f64,
+    next_id: u64,
+    /// Blocks that fit in memory.
+    blocks: usize,
 }
 
 /// A sequence that a step brought to its end.
@@ -44,7 +54,8 @@ impl StepLoop {
     pub(crate) fn new(
         model: Arc<Model>,
         tokenizer: Arc<Tokenizer>,
-        pool: BlockPool,
+        cache: Arc<ContextCache>,
+        blocks: usize,
         limits: Limits,
         shared: Arc<Shared>,
     ) -> StepLoop {
@@ -53,7 +64,9 @@ impl StepLoop {
             scratch: model.scratch(),
             model,
             tokenizer,
-            pool,
+            cache,
+            next_id: 0,
+            blocks,
             scheduler: Scheduler::new(limits),
             shared,
             stats: EngineStats::default(),
@@ -74,7 +87,12 @@ impl StepLoop {
                 }
                 continue;
             }
-            let work = self.scheduler.plan(&self.pool);
+            self.scheduler.wake(&self.cache);
+            let work = self.scheduler.plan(&self.cache);
+            if work.is_empty() {
+                self.wait_for_blocks();
+                continue;
+            }
             let ended = self.step(&work);
             self.retire(ended);
             self.publish();
@@ -95,14 +113,16 @@ impl StepLoop {
 
     /// Starts what there is room for, the preempted first, then the queue in order.
     fn admit(&mut self) {
-        if !self.scheduler.readmit(&self.pool) {
+        if !self.scheduler.readmit(&self.cache) {
             return;
         }
         loop {
-            let fits = |tokens| self.scheduler.has_room(&self.pool, tokens);
+            let fits = |tokens| self.scheduler.has_room(&self.cache, tokens);
             let Some(job) = self.shared.inbox.pop_if(|job| fits(job.request.prompt.len())) else { return };
             self.stats.prompt_tokens_total += job.request.prompt.len() as u64;
-            self.scheduler.running.push(Sequence::new(job));
+            self.stats.prefix_queries_total += job.request.prompt.len() as u64;
+            self.next_id += 1;
+            self.scheduler.start(&self.cache, Sequence::new(job, self.next_id));
         }
     }
 
@@ -115,12 +135,19 @@ impl StepLoop {
                 seqs.push((index, work.rows, seq));
             }
         }
+        let start = Instant::now();
         forward(&self.model, &self.layout, &mut self.scratch, &mut seqs);
+        let rows: usize = work.iter().map(|work| work.rows).sum();
+        if rows >= PREFILL_ROWS_MIN {
+            let token_s = start.elapsed().as_secs_f64() / rows as f64;
+            let cost = &mut self.scheduler.cost;
+            *cost = RecomputeCost { token_s: cost.token_s + COST_WEIGHT * (token_s - cost.token_s), ..*cost };
+        }
         self.stats.steps_total += 1;
         let mut logits_row = 0;
         let mut ended = Vec::new();
         for (index, rows, seq) in seqs {
-            seq.commit(rows);
+            seq.commit(&self.cache, rows);
             if seq.pending() > 0 {
                 continue;
             }
@@ -132,6 +159,15 @@ impl StepLoop {
             }
         }
         ended
+    }
+
+    /// Nothing can be computed until blocks arrive from a slower tier.
+    fn wait_for_blocks(&mut self) {
+        let waiting = self.scheduler.running.iter_mut().find_map(|seq| seq.restore.as_mut());
+        match waiting {
+            Some(restore) => drop(self.cache.wait_restore(restore, RESTORE_WAIT)),
+            None => std::thread::yield_now(),
+        }
     }
 
     /// Tells the callers of ended sequences and gives their blocks back.
@@ -146,7 +182,8 @@ impl StepLoop {
             *counter += 1;
             let seconds = seq.started().elapsed().as_secs_f64();
             self.request_s += REQUEST_TIME_WEIGHT * (seconds - self.request_s);
-            seq.finish(reason);
+            self.stats.prefix_hits_total += seq.cache_hit() as u64;
+            seq.finish(&self.cache, reason);
         }
     }
 
@@ -154,8 +191,8 @@ impl StepLoop {
         self.stats.running = self.scheduler.running.len();
         self.stats.waiting = self.scheduler.preempted.len();
         self.stats.preemptions_total = self.scheduler.preemptions;
-        let counts = self.pool.counts();
-        self.stats.kv_usage = 1.0 - counts.free as f64 / counts.capacity as f64;
+        let held: usize = self.scheduler.running.iter().map(|seq| seq.table.blocks()).sum();
+        self.stats.kv_usage = (held as f64 / self.blocks as f64).min(1.0);
         self.shared.publish(self.stats, self.request_s);
     }
 }

@@ -64,7 +64,8 @@ impl StopMatcher {
 
 /// Where the stop text begins that is complete first as `text` is read; of two that end together, the longer.
 fn first_complete(stops: &[String], text: &str) -> Option<usize> {
-    let ends = stops.iter().filter_map(|stop| text.find(stop.as_str()).map(|start| (start + stop.len(), start)));
+    let ends =
+        stops.iter().filter_map(|stop| text.find(stop.as_str()).map(|start| (start + stop.len(), start)));
     ends.min().map(|(_, start)| start)
 }
 

@@ -1,13 +1,15 @@
-//! The block table of one sequence.
+//! The block table of one sequence: sealed blocks that it may share, then open blocks of its own.
 //!
-//! The invariant: slots below the committed length are written, and the table has a block for every one.
+//! The invariant: slots below the committed length are written, sealed blocks are full, and every slot from
+//! the committed length on lies in an open block. Holding the table is what keeps its blocks in memory.
 
-use foretoken_cache::{BLOCK_TOKENS, BlockPool, OpenBlock};
+use foretoken_cache::{BLOCK_TOKENS, ContextCache, Match, OpenBlock, Place, Scope, SealedBlock};
 use foretoken_kernels::kv::{KvLayout, KvView};
 
 /// Where the KV of one sequence lives.
 #[derive(Default)]
 pub(crate) struct BlockTable {
+    sealed: Vec<SealedBlock>,
     open: Vec<OpenBlock>,
 }
 
@@ -17,15 +19,36 @@ pub(crate) fn blocks_for(tokens: usize) -> usize {
 }
 
 impl BlockTable {
-    /// Blocks held.
-    pub(crate) fn blocks(&self) -> usize {
-        self.open.len()
+    /// A table that begins with what the cache knows, and the tokens it thereby has. A block that agrees only at
+    /// first is copied, if there is room for the copy.
+    pub(crate) fn from_match(cache: &ContextCache, found: Match) -> (BlockTable, usize) {
+        let Match { blocks, branch } = found;
+        let mut table = BlockTable { sealed: blocks, open: Vec::new() };
+        let mut tokens = table.sealed.len() * BLOCK_TOKENS;
+        if let Some((block, agreed)) = branch
+            && let Some(mut copy) = cache.open()
+        {
+            copy.copy_from(&block);
+            table.open.push(copy);
+            tokens += agreed;
+        }
+        (table, tokens)
     }
 
-    /// Makes room for `tokens` tokens in all. False if the pool is empty; what was got is kept.
-    pub(crate) fn reserve(&mut self, pool: &BlockPool, tokens: usize) -> bool {
+    /// Blocks held, shared ones included.
+    pub(crate) fn blocks(&self) -> usize {
+        self.sealed.len() + self.open.len()
+    }
+
+    /// Sealed blocks held; others may hold them too.
+    pub(crate) fn sealed(&self) -> usize {
+        self.sealed.len()
+    }
+
+    /// Makes room for `tokens` tokens in all. False if memory is full; what was got is kept.
+    pub(crate) fn reserve(&mut self, cache: &ContextCache, tokens: usize) -> bool {
         while self.blocks() < blocks_for(tokens) {
-            match pool.open() {
+            match cache.open() {
                 Some(block) => self.open.push(block),
                 None => return false,
             }
@@ -33,14 +56,47 @@ impl BlockTable {
         true
     }
 
-    /// The table as the kernels see it.
-    pub(crate) fn view(&mut self, layout: &KvLayout) -> KvView<'_> {
-        let open = self.open.iter_mut().map(|block| &mut **block).collect();
-        KvView::new(layout, Vec::new(), open)
+    /// Seals the open blocks that are full once `committed` of `tokens` have their KV. With `share`, they become
+    /// part of the cache, and a block that it already has takes the place of ours.
+    pub(crate) fn seal_full(
+        &mut self,
+        cache: &ContextCache,
+        scope: &Scope,
+        tokens: &[u32],
+        committed: usize,
+        share: bool,
+    ) {
+        let full = committed / BLOCK_TOKENS - self.sealed.len();
+        for open in self.open.drain(..full) {
+            let place = next_place(&self.sealed, scope);
+            let block = open.seal(scope, place, &tokens[place.tokens_before()..][..BLOCK_TOKENS]);
+            self.sealed.push(if share { cache.insert(block) } else { block });
+        }
     }
 
-    /// Gives every block back.
-    pub(crate) fn clear(&mut self) {
-        self.open.clear();
+    /// Leaves the unfilled last block of a finished sequence to the cache.
+    pub(crate) fn share_tail(
+        &mut self,
+        cache: &ContextCache,
+        scope: &Scope,
+        tokens: &[u32],
+        committed: usize,
+    ) {
+        let tail = &tokens[self.sealed.len() * BLOCK_TOKENS..committed];
+        if !tail.is_empty() && !self.open.is_empty() {
+            let block = self.open.swap_remove(0).seal(scope, next_place(&self.sealed, scope), tail);
+            cache.insert(block);
+        }
     }
+
+    /// The table as the kernels see it.
+    pub(crate) fn view(&mut self, layout: &KvLayout) -> KvView<'_> {
+        let sealed = self.sealed.iter().map(|block| &**block).collect();
+        let open = self.open.iter_mut().map(|block| &mut **block).collect();
+        KvView::new(layout, sealed, open)
+    }
+}
+
+fn next_place(sealed: &[SealedBlock], scope: &Scope) -> Place {
+    sealed.last().map_or(scope.root(), |block| block.next().expect("only full blocks are kept sealed"))
 }

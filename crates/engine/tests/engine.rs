@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use foretoken_engine::{
-    Answer, Engine, EngineConfig, EngineError, Event, FinishReason, Request, Sampling, SubmitError, Summary,
+    Answer, CacheUse, Engine, EngineConfig, EngineError, Event, FinishReason, Request, Sampling, SubmitError,
+    Summary,
 };
 use foretoken_kernels::{Compute, Isa};
 use foretoken_model::Model;
@@ -194,4 +195,83 @@ fn running_answers_go_on_while_a_long_prompt_is_read() {
     assert_eq!((summary.usage.prompt_tokens, before_long_ended), (400, 50));
     // 400 prompt tokens at most 4 to a step: the running answer got a token in each of those steps.
     assert!(engine.stats().steps_total >= 100);
+}
+
+#[test]
+fn what_was_read_before_is_not_read_again() {
+    let engine = engine(|_| {}).unwrap();
+    let prompt: Vec<u32> = (0..200).map(|t| (t * 7) % 250).collect();
+    let ask = |prompt: &[u32]| collect(engine.submit(request(prompt.to_vec(), 30, 5)).unwrap());
+    let (first, _, cold) = ask(&prompt);
+    let (second, _, warm) = ask(&prompt);
+    assert_eq!(first, second);
+    assert_eq!((cold.usage.cache_hit_tokens, warm.usage.cache_hit_tokens), (0, 199));
+
+    // The answer is cached too: the next turn hits past its end, all but the token that was never fed.
+    let turn: Vec<u32> = prompt.iter().chain(&first).copied().chain([9, 8, 7]).collect();
+    assert_eq!(ask(&turn).2.usage.cache_hit_tokens, 200 + 29);
+    // A branch inside a block: token-exact.
+    let branch: Vec<u32> = prompt[..100].iter().copied().chain([1, 1, 1]).collect();
+    assert_eq!(ask(&branch).2.usage.cache_hit_tokens, 100);
+}
+
+#[test]
+fn a_hit_answers_as_recomputing_would() {
+    let (cached, plain) = (engine(|_| {}).unwrap(), engine(|_| {}).unwrap());
+    for seed in 0..6 {
+        let prompt: Vec<u32> = (0..90 + 20 * seed as u32).map(|t| (t * 3 + t / 80) % 250).collect();
+        let uncached = CacheUse { read: false, write: false };
+        let with = collect(cached.submit(request(prompt.clone(), 40, seed)).unwrap());
+        let without =
+            collect(plain.submit(Request { cache: uncached, ..request(prompt, 40, seed) }).unwrap());
+        assert_eq!(with.0, without.0);
+        assert_eq!(without.2.usage.cache_hit_tokens, 0);
+        assert_eq!(seed > 0, with.2.usage.cache_hit_tokens > 0);
+    }
+}
+
+#[test]
+fn requests_that_arrive_together_compute_a_common_beginning_once() {
+    let engine = engine(|config| config.step_tokens = 64).unwrap();
+    let ask = |i: u32| request((0..320).map(|t| t % 240).chain([240 + i]), 5, 1);
+    let answers: Vec<_> = (0..6).map(|i| engine.submit(ask(i)).unwrap()).collect();
+    let hits: Vec<_> = answers.into_iter().map(|answer| collect(answer).2.usage.cache_hit_tokens).collect();
+    assert_eq!(hits[0], 0);
+    assert!(hits[1..].iter().all(|&hit| hit >= 320), "{hits:?}");
+}
+
+#[test]
+fn a_follower_takes_over_when_its_leader_is_cancelled() {
+    let engine = engine(|config| config.step_tokens = 1).unwrap();
+    let leader = engine.submit(request((0..400).map(|t| t % 240), 5, 1)).unwrap();
+    let follower = engine.submit(request((0..400).map(|t| t % 240), 5, 1)).unwrap();
+    until("both run", || engine.stats().running == 2);
+    drop(leader);
+    assert_eq!(collect(follower).0.len(), 5);
+}
+
+#[test]
+fn tenants_share_nothing() {
+    let engine = engine(|_| {}).unwrap();
+    let ask = |tenant: &str| Request { tenant: tenant.into(), ..request((0..200).map(|t| t % 250), 5, 1) };
+    let hit = |tenant| collect(engine.submit(ask(tenant)).unwrap()).2.usage.cache_hit_tokens;
+    assert_eq!((hit("a"), hit("b"), hit("a"), hit("b")), (0, 0, 199, 199));
+}
+
+#[test]
+fn blocks_on_disk_survive_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let start = || engine(|config| config.disk = Some((dir.path().into(), 1 << 30))).unwrap();
+    let ask = |engine: &Engine| {
+        let prompt = (0..300).map(|t| (t * 11) % 250);
+        collect(engine.submit(request(prompt, 20, 3)).unwrap())
+    };
+    let before = start();
+    let cold = ask(&before);
+    before.flush_cache();
+    drop(before);
+    let after = start();
+    let warm = ask(&after);
+    assert_eq!(cold.0, warm.0);
+    assert_eq!((cold.2.usage.cache_hit_tokens, warm.2.usage.cache_hit_tokens), (0, 256));
 }

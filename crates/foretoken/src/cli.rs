@@ -395,7 +395,7 @@ pub(crate) struct ServeArgs {
     pub(crate) context: ContextArgs,
 
     /// Name of the model in the API; may be given several times, the first is listed [default: the
-    /// model's own name].
+    /// last part of --model, without .gguf].
     #[arg(long, value_name = "NAME")]
     pub(crate) alias: Vec<String>,
 

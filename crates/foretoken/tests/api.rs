@@ -54,6 +54,12 @@ fn models_are_listed_under_their_alias() {
 }
 
 #[test]
+fn without_an_alias_the_model_goes_by_its_reference() {
+    let server = Server::start(&[]);
+    assert_eq!(server.get("/v1/models").json()["data"][0]["id"], "smollm2");
+}
+
+#[test]
 fn a_chat_answer_has_text_usage_and_timings() {
     let server = Server::start(&[]);
     let answer = server.ask(CHAT, &question(json!({})));

@@ -81,18 +81,20 @@ fn generate_reports_usage_as_json() {
 }
 
 #[test]
-fn chat_reads_a_conversation_from_a_pipe() {
+fn chat_reads_a_conversation_from_a_pipe_and_answers_like_generate() {
+    let question = "Name three rivers in Europe.";
+    let answer = stdout_of(&["generate", "--chat", question, "--temperature", "0", "--max-tokens", "16"]);
     let mut child = foretoken(&["chat", "--temperature", "0", "--max-tokens", "16"])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .expect("the binary runs");
-    let lines = b"What is the capital of France?\n/undo\n/undo\n/quit\n";
-    child.stdin.take().expect("piped").write_all(lines).expect("written");
+    let lines = format!("{question}\n/undo\n/undo\n/quit\n");
+    child.stdin.take().expect("piped").write_all(lines.as_bytes()).expect("written");
     let output = child.wait_with_output().expect("it ends");
     assert!(output.status.success(), "{}", stderr(&output));
-    assert!(String::from_utf8_lossy(&output.stdout).contains("Paris"));
+    assert_eq!(String::from_utf8_lossy(&output.stdout), answer);
     assert!(stderr(&output).contains("nothing to undo"), "{}", stderr(&output));
 }
 

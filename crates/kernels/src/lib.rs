@@ -27,3 +27,7 @@ pub use memory::Memory;
 pub use matmul::{MatmulJob, matmul};
 pub use packed::{PackError, PackedMatrix};
 pub use quant::GgmlType;
+
+/// Names the canonical arithmetic. It changes whenever the same model and tokens would give other bits, so
+/// that nothing computed by another version is ever taken for ours.
+pub const NUMERICS_VERSION: &str = "1";

@@ -93,9 +93,11 @@ impl Kernel for Dots {
         let codes = unsafe { s.load_b(bytes.as_ptr()) };
         let mut sums = [s.zero_i(); CHAINS];
         for _ in 0..DOTS / CHAINS {
-            for sum in &mut sums {
-                // SAFETY: as above.
-                *sum = unsafe { s.dot(*sum, codes, bytes.as_ptr()) };
+            // Hidden and different for every chain, or products would be made once and only added.
+            let bytes = black_box(&bytes).as_ptr();
+            for (i, sum) in sums.iter_mut().enumerate() {
+                // SAFETY: 4 bytes of the 64.
+                *sum = unsafe { s.dot(*sum, codes, bytes.add(4 * i)) };
             }
         }
         let mut all = sums[0];

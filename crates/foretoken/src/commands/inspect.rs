@@ -204,6 +204,8 @@ fn types(gguf: &Gguf) -> BTreeMap<&'static str, Total> {
 fn shown(value: &Value<'_>) -> String {
     match value {
         Value::Str(text) => (*text).to_owned(),
+        // As the shorter of the two types, or the digits would be those of its conversion.
+        Value::F32(number) => number.to_string(),
         Value::Array(array) => {
             let first: Vec<String> = first_elements(array).iter().map(ToString::to_string).collect();
             let more = if array.len() > first.len() { ", …" } else { "" };

@@ -50,7 +50,11 @@ fn server_config(args: &ServeArgs) -> Result<ServerConfig> {
     Ok(ServerConfig {
         host: args.host.clone(),
         port: args.port,
-        model_names: args.alias.clone(),
+        model_names: if args.alias.is_empty() {
+            vec![short_name(&args.model.model)]
+        } else {
+            args.alias.clone()
+        },
         api_keys: keys.context("--api-key")?,
         metrics_open: args.metrics_open,
         cors_origins: args.cors_origin.clone(),
@@ -61,6 +65,12 @@ fn server_config(args: &ServeArgs) -> Result<ServerConfig> {
         grace_s: args.grace,
         ..ServerConfig::default()
     })
+}
+
+/// The last part of a model reference without its ending: what people call the model.
+fn short_name(reference: &str) -> String {
+    let last = reference.rsplit(['/', '\\', ':']).next().unwrap_or(reference);
+    last.strip_suffix(".gguf").unwrap_or(last).to_owned()
 }
 
 /// Everything that takes time, on a thread of its own.
@@ -127,5 +137,22 @@ impl Codec for Text {
         let rendered = self.template.render(input).map_err(|error| error.to_string())?;
         let tokens = self.tokenizer.encode_rendered(&rendered);
         Ok(ChatPrompt { tokens, opens_reasoning: rendered.opens_reasoning() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_model_is_called_by_the_last_part_of_its_reference() {
+        for (reference, name) in [
+            ("smollm2", "smollm2"),
+            ("./models/tiny.Q4_0.gguf", "tiny.Q4_0"),
+            ("hf:owner/repo/sub/Qwen-Q4_0.gguf", "Qwen-Q4_0"),
+            ("pypi:package==1.0/file.gguf", "file"),
+        ] {
+            assert_eq!(short_name(reference), name);
+        }
     }
 }

@@ -59,6 +59,7 @@ impl Shared {
             ignore_eos: fields.bool("ignore_eos")?.unwrap_or(false),
             logprobs: None,
             show_control: !fields.bool("skip_special_tokens")?.unwrap_or(true),
+            ..Request::default()
         };
         let n = fields.integer("n", 1..=config.max_n as i64)?.unwrap_or(1) as usize;
         Ok(Shared { request, n, stream: stream(fields)? })
