@@ -2,6 +2,7 @@
 //!
 //! For the choice of a default thread count and for pinned pools. Not a topology library: it knows
 //! allowed CPUs and SMT siblings on Linux, and elsewhere only how many CPUs the system admits to.
+#![cfg_attr(loom, allow(dead_code, reason = "threads of a model have no CPU"))]
 
 /// One allowed CPU per physical core, in rising order. Never empty.
 pub fn physical_cores() -> Vec<usize> {

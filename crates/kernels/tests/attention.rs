@@ -276,6 +276,25 @@ fn unwritten_and_later_slots_are_never_used() {
 }
 
 #[test]
+fn a_later_row_of_the_step_never_shows_even_if_it_is_nan() {
+    let shape = Shape::new(1, 1, 16, 16);
+    for c in computes() {
+        let run = |last: f32| {
+            let mut memory = Memory::new(&shape.layout, 1);
+            let mut view = memory.view(&shape.layout);
+            let mut seqs = [AttnSeq { kv: &mut view, rows: 0..3, committed: 0, parents: None }];
+            let mut kv = noise(48, 4, 1.0);
+            kv[32..].fill(last);
+            let mut out = [0.0; 48];
+            store_kv(&c, &shape.layout, 0, &mut seqs, &kv, &kv);
+            attention(&c, &shape.layout, 0, &seqs, &noise(48, 5, 1.0), 1, 1.0, &mut out);
+            out[..32].iter().map(|x| x.to_bits()).collect::<Vec<u32>>()
+        };
+        assert_eq!(run(f32::NAN), run(1.0));
+    }
+}
+
+#[test]
 fn what_f16_cannot_hold_is_cut_and_nan_is_kept() {
     let cases = [
         (1e6, 65_504.0),

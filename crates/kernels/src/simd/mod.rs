@@ -12,6 +12,7 @@ mod avx512;
 mod scalar;
 
 use crate::compute::Compute;
+#[cfg(target_arch = "x86_64")]
 use crate::isa::Isa;
 
 /// Lanes of a vector.
