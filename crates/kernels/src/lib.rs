@@ -23,8 +23,8 @@ mod tile;
 pub use acts::Acts;
 pub use compute::{Compute, UnsupportedIsa};
 pub use isa::{Isa, UnknownIsa};
-pub use memory::Memory;
 pub use matmul::{MatmulJob, matmul};
+pub use memory::Memory;
 pub use packed::{PackError, PackedMatrix};
 pub use quant::GgmlType;
 
