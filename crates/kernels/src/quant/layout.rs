@@ -2,8 +2,8 @@
 //!
 //! One description serves packing, dequantising and the kernels, which see it as a constant.
 
-use super::block::Block;
 use super::GgmlType;
+use super::block::Block;
 
 /// The scales that go with the codes of a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -111,7 +111,8 @@ impl GgmlType {
     /// Bytes of a row of `cols` elements; `None` when that isn't a whole number of blocks or overflows.
     #[must_use]
     pub fn row_bytes(self, cols: usize) -> Option<usize> {
-        cols.is_multiple_of(self.block_len()).then(|| (cols / self.block_len()).checked_mul(self.block_bytes()))?
+        cols.is_multiple_of(self.block_len())
+            .then(|| (cols / self.block_len()).checked_mul(self.block_bytes()))?
     }
 }
 
@@ -126,7 +127,13 @@ impl std::fmt::Display for GgmlType {
 /// # Panics
 /// When `bytes` isn't exactly the blocks of `out.len()` elements.
 pub fn dequantize(ty: GgmlType, bytes: &[u8], out: &mut [f32]) {
-    assert_eq!(ty.row_bytes(out.len()), Some(bytes.len()), "{ty}: {} bytes for {} elements", bytes.len(), out.len());
+    assert_eq!(
+        ty.row_bytes(out.len()),
+        Some(bytes.len()),
+        "{ty}: {} bytes for {} elements",
+        bytes.len(),
+        out.len()
+    );
     let blocks = bytes.chunks_exact(ty.block_bytes());
     match ty.layout() {
         None => {
