@@ -11,9 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::{LAYOUT, assert_true, compute_all, prompt, scope};
-use foretoken_cache::{
-    BlockLayout, BlockPool, Enqueued, Fault, SharedConfig, SharedTier, Store, SystemClock, Wanted,
-};
+use foretoken_cache::{BlockPool, Enqueued, Fault, SharedConfig, SharedTier, Store, SystemClock, Wanted};
 
 fn config(store: Store) -> SharedConfig {
     SharedConfig {
@@ -208,7 +206,7 @@ mod redis {
         let port = free_port();
         let _server = Server::start(port, "4mb");
         let tier = open(config(store(port)));
-        let large = BlockPool::new(BlockLayout { bytes: 256 << 10 }, 50);
+        let large = BlockPool::new(foretoken_cache::BlockLayout { bytes: 256 << 10 }, 50);
         let blocks = compute_all(&large, &scope("alice"), &prompt(1, 50));
         blocks.iter().for_each(|block| assert_eq!(tier.write(block), Enqueued::Queued));
         tier.flush();

@@ -185,11 +185,10 @@ mod tests {
         let compute = compute();
         let mut sampler = Sampler::new(Sampling { seed: Some(11), ..params });
         let mut counts = vec![0; logits.len()];
-        let mut tokens = Vec::new();
-        for _ in 0..draws {
-            let token = sampler.sample(&compute, &mut logits.to_vec(), &tokens);
+        let tokens = vec![0; draws];
+        for position in 0..draws {
+            let token = sampler.sample(&compute, &mut logits.to_vec(), &tokens[..position]);
             counts[token as usize] += 1;
-            tokens.push(0);
         }
         counts
     }

@@ -394,6 +394,11 @@ pub(crate) struct ServeArgs {
     #[command(flatten)]
     pub(crate) context: ContextArgs,
 
+    /// Disk space for the KV of prompts and answers, which later requests start from, also after a
+    /// restart; 0 keeps it in memory only.
+    #[arg(long, value_name = "SIZE", default_value = "4GiB")]
+    pub(crate) cache_disk: ByteSize,
+
     /// Name of the model in the API; may be given several times, the first is listed [default: the
     /// last part of --model, without .gguf].
     #[arg(long, value_name = "NAME")]

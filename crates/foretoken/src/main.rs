@@ -12,6 +12,7 @@ mod dim;
 mod load;
 mod output;
 mod progress;
+mod secret;
 mod sequence;
 mod settings;
 mod size;

@@ -42,7 +42,8 @@ fn check(keys: &[ApiKey], headers: &HeaderMap) -> Result<(), ApiError> {
     }
 }
 
-fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
+/// The key that a request carries.
+pub(crate) fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
     let value = headers.get(header::AUTHORIZATION)?.as_bytes();
     let (scheme, key) = value.split_at_checked(7)?;
     let key = key.trim_ascii();

@@ -13,6 +13,7 @@
 mod auth;
 mod backend;
 mod body;
+mod caller;
 mod config;
 mod error;
 mod metrics;

@@ -14,7 +14,7 @@ use foretoken_model::tokenizer::Tokenizer;
 use foretoken_server::{ApiKey, ChatPrompt, Codec, Generator, Served, Server, ServerConfig, Shutdown};
 
 use crate::cli::ServeArgs;
-use crate::{load, output};
+use crate::{load, output, secret};
 
 /// Runs the command until a signal ends it.
 pub(crate) fn run(args: &ServeArgs) -> Result<()> {
@@ -36,12 +36,18 @@ async fn serve(args: &ServeArgs) -> Result<()> {
     let args = args.clone();
     let loaded = tokio::task::spawn_blocking(move || load_model(&args));
     let mut serving = std::pin::pin!(serving);
-    tokio::select! {
+    let engine = tokio::select! {
         // Asked to stop while the model was loading.
         served = &mut serving => return Ok(served??),
-        loaded = loaded => server.ready(loaded??),
-    }
-    Ok(serving.await??)
+        loaded = loaded => {
+            let (served, engine) = loaded??;
+            server.ready(served);
+            engine
+        }
+    };
+    serving.await??;
+    // What the last answers left is still on its way to the disk.
+    Ok(tokio::task::spawn_blocking(move || engine.flush_cache()).await?)
 }
 
 /// The HTTP side of the settings.
@@ -74,27 +80,31 @@ fn short_name(reference: &str) -> String {
 }
 
 /// Everything that takes time, on a thread of its own.
-fn load_model(args: &ServeArgs) -> Result<Served> {
+fn load_model(args: &ServeArgs) -> Result<(Served, Engine)> {
     let start = Instant::now();
     let loaded = load::load(&args.model)?;
+    let data_dir = load::data_dir(&args.model.base)?;
     let bounds = EngineConfig {
         running_max: args.max_running,
         queue: args.max_waiting,
         step_tokens: args.step_tokens,
+        disk: (args.cache_disk.0 > 0).then(|| (data_dir.join("blocks"), args.cache_disk.0)),
+        secret: secret::load_or_make(&data_dir)?,
         ..EngineConfig::default()
     };
     let engine = loaded.start_engine(&args.context, bounds)?;
     let (name, ctx) = (loaded.model.config().name.clone(), engine.ctx());
     let seconds = start.elapsed().as_secs_f64();
     tracing::info!(model = name, ctx, "ready after {seconds:.2} s");
-    Ok(Served {
+    let served = Served {
         name,
         fingerprint: loaded.gguf.fingerprint().iter().map(|byte| format!("{byte:02x}")).collect(),
         ctx,
         created: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
-        generator: Arc::new(Answers(engine)),
+        generator: Arc::new(Answers(engine.clone())),
         codec: Arc::new(Text { tokenizer: loaded.tokenizer, template: loaded.template }),
-    })
+    };
+    Ok((served, engine))
 }
 
 /// The engine as the server sees it.

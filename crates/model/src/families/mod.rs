@@ -26,11 +26,14 @@ pub(crate) trait Decoder: Send + Sync {
     fn matrices(&self) -> Vec<&PackedMatrix>;
 }
 
+/// Takes the tensors of all layers.
+type Load = fn(&Loader<'_>, &ModelConfig) -> Result<Box<dyn Decoder>, ModelError>;
+
 /// One supported `general.architecture`.
 pub(crate) struct Family {
     pub(crate) arch: &'static str,
     pub(crate) rope: RopeStyle,
-    pub(crate) load: fn(&Loader<'_>, &ModelConfig) -> Result<Box<dyn Decoder>, ModelError>,
+    pub(crate) load: Load,
 }
 
 /// Every supported architecture.

@@ -10,6 +10,7 @@ use foretoken_model::chat::ChatInput;
 use super::{blocking, check_prompt};
 use crate::backend::{ChatPrompt, Codec};
 use crate::body::JsonBody;
+use crate::caller::Caller;
 use crate::error::ApiError;
 use crate::protocol::chat::{ChatRequest, ChatWriter};
 use crate::run::{Job, Shape, respond};
@@ -26,12 +27,14 @@ const SHAPE: Shape = Shape {
 pub(super) async fn complete(
     State(shared): State<Arc<Shared>>,
     Extension(trace): Extension<Arc<Trace>>,
+    caller: Caller,
     body: JsonBody,
 ) -> Result<Response, ApiError> {
     let backend = shared.backend()?;
     let fields = body.fields();
     backend.check_model(fields.string("model")?)?;
     let mut request = ChatRequest::read(fields, &shared.config, backend.served.codec.vocab_size())?;
+    caller.mark(fields, &mut request.shared.request)?;
     let input = std::mem::take(&mut request.input);
     let prompt = render(&backend.served.codec, input).await?;
     check_prompt(&shared, backend, SHAPE.prompt_param, &prompt.tokens)?;

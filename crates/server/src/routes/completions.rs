@@ -9,6 +9,7 @@ use axum::response::Response;
 use super::{blocking, check_prompt};
 use crate::backend::Codec;
 use crate::body::JsonBody;
+use crate::caller::Caller;
 use crate::error::ApiError;
 use crate::protocol::completion::{CompletionRequest, CompletionWriter, Prompt};
 use crate::run::{Job, Shape, respond};
@@ -25,13 +26,15 @@ const SHAPE: Shape = Shape {
 pub(super) async fn complete(
     State(shared): State<Arc<Shared>>,
     Extension(trace): Extension<Arc<Trace>>,
+    caller: Caller,
     body: JsonBody,
 ) -> Result<Response, ApiError> {
     let backend = shared.backend()?;
     let fields = body.fields();
     backend.check_model(fields.string("model")?)?;
     let codec = Arc::clone(&backend.served.codec);
-    let request = CompletionRequest::read(fields, &shared.config, codec.vocab_size())?;
+    let mut request = CompletionRequest::read(fields, &shared.config, codec.vocab_size())?;
+    caller.mark(fields, &mut request.shared.request)?;
     let CompletionRequest { shared: common, prompts, echo } = request;
     let prompts = blocking(move || -> Vec<_> {
         prompts.into_iter().map(|prompt| read_prompt(&*codec, prompt, echo)).collect()

@@ -1,0 +1,69 @@
+//! The server's own secret, from which every name in every cache is derived.
+//!
+//! 32 random bytes in the data folder, readable by its owner only. Without it nobody can tell which prompt a
+//! cached block belongs to; with another one, everything cached so far is a miss.
+
+use std::fs::{self, OpenOptions};
+use std::io::{ErrorKind, Read, Write};
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+
+const FILE: &str = "secret";
+
+/// The secret in `dir`, made at the first call. Of two processes that make it at a time, one wins and both
+/// use that one's.
+pub(crate) fn load_or_make(dir: &Path) -> Result<[u8; 32]> {
+    let path = dir.join(FILE);
+    match fs::read(&path) {
+        Ok(bytes) => match bytes.try_into() {
+            Ok(secret) => return Ok(secret),
+            Err(_) => bail!("{} is not 32 bytes long; remove it to start with empty caches", path.display()),
+        },
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
+    }
+    let made = make(dir, &path).with_context(|| format!("cannot write {}", path.display()));
+    match made {
+        Ok(secret) => Ok(secret),
+        Err(_) if path.exists() => load_or_make(dir),
+        Err(error) => Err(error),
+    }
+}
+
+/// Written under a name of its own and linked to the real one, so that nobody ever reads half of it.
+fn make(dir: &Path, path: &Path) -> std::io::Result<[u8; 32]> {
+    let mut secret = [0; 32];
+    fs::File::open("/dev/urandom")?.read_exact(&mut secret)?;
+    fs::create_dir_all(dir)?;
+    let temporary = dir.join(format!("{FILE}.{}", std::process::id()));
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let written = options.open(&temporary).and_then(|mut file| file.write_all(&secret));
+    let linked = written.and_then(|()| fs::hard_link(&temporary, path));
+    fs::remove_file(&temporary)?;
+    linked.map(|()| secret)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_is_made_once_and_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = load_or_make(dir.path()).unwrap();
+        assert_eq!(load_or_make(dir.path()).unwrap(), first);
+        assert_ne!(first, [0; 32]);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_file_of_another_length_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join(FILE), b"short").unwrap();
+        assert!(load_or_make(dir.path()).is_err());
+    }
+}

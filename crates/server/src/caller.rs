@@ -1,0 +1,139 @@
+//! Whose request it is, and what it may do with the caches.
+//!
+//! The tenant is the API key's hash, narrowed by DeepSeek's `user_id` (or `metadata.user_id`) where one is
+//! given; nothing cached for one tenant is ever used for another. A hint such as OpenAI's `prompt_cache_key`
+//! changes neither what is shared nor what is hidden.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, header};
+use foretoken_engine::{CacheUse, Request};
+
+use crate::auth::bearer;
+use crate::error::ApiError;
+use crate::protocol::fields::Fields;
+use crate::state::Shared;
+
+/// Longest `user_id`, in bytes, as DeepSeek has it.
+const USER_ID_BYTES_MAX: usize = 512;
+
+/// What the headers say of the caller.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Caller {
+    /// The key's hash in hexadecimal; empty on a server without keys.
+    key: String,
+    no_cache: bool,
+    no_store: bool,
+}
+
+impl FromRequestParts<Arc<Shared>> for Caller {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, shared: &Arc<Shared>) -> Result<Self, Infallible> {
+        Ok(Caller::read(&parts.headers, !shared.config.api_keys.is_empty()))
+    }
+}
+
+impl Caller {
+    fn read(headers: &HeaderMap, has_keys: bool) -> Caller {
+        let key = bearer(headers).filter(|_| has_keys);
+        let says = |directive: &str| {
+            let values =
+                headers.get_all(header::CACHE_CONTROL).iter().filter_map(|value| value.to_str().ok());
+            values
+                .flat_map(|value| value.split(','))
+                .any(|value| value.trim().eq_ignore_ascii_case(directive))
+        };
+        Caller {
+            key: key.map_or_else(String::new, |key| blake3::hash(key).to_hex().to_string()),
+            no_cache: says("no-cache"),
+            no_store: says("no-store"),
+        }
+    }
+
+    /// Puts the request under its tenant, with the permissions of the headers and of the `cache` field.
+    pub(crate) fn mark(&self, fields: Fields<'_>, request: &mut Request) -> Result<(), ApiError> {
+        let user = match fields.string("user_id")? {
+            Some(user) => Some(user),
+            None => match fields.get("metadata") {
+                Some(metadata) => Fields::at("metadata", metadata)?.string("user_id")?,
+                None => None,
+            },
+        };
+        if user.is_some_and(|user| user.len() > USER_ID_BYTES_MAX) {
+            return Err(ApiError::bad_value("user_id", format!("must be at most {USER_ID_BYTES_MAX} bytes")));
+        }
+        // A key's hash has a fixed length, so no other pair reads the same.
+        request.tenant = format!("{}/{}", self.key, user.unwrap_or_default());
+        request.cache = CacheUse { read: !self.no_cache, write: !self.no_store };
+        if let Some(cache) = fields.get("cache") {
+            let cache = Fields::at("cache", cache)?;
+            request.cache.read &= cache.bool("read")?.unwrap_or(true);
+            request.cache.write &= cache.bool("write")?.unwrap_or(true);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn marked(headers: &[(&str, &str)], has_keys: bool, body: Value) -> Result<Request, ApiError> {
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            map.append(name.parse::<header::HeaderName>().unwrap(), value.parse().unwrap());
+        }
+        let mut request = Request::default();
+        let object = body.as_object().unwrap().clone();
+        Caller::read(&map, has_keys).mark(Fields::of_body(&object), &mut request).map(|()| request)
+    }
+
+    fn tenant(key: &str, body: Value) -> String {
+        marked(&[("authorization", &format!("Bearer {key}"))], true, body).unwrap().tenant
+    }
+
+    #[test]
+    fn keys_and_user_ids_make_tenants() {
+        let base = tenant("a", json!({}));
+        assert_eq!(base, tenant("a", json!({"prompt_cache_key": "x"})));
+        assert_ne!(base, tenant("b", json!({})));
+        assert_ne!(base, tenant("a", json!({"user_id": "u"})));
+        assert_eq!(tenant("a", json!({"user_id": "u"})), tenant("a", json!({"metadata": {"user_id": "u"}})));
+        assert!(!base.contains('a') || base.len() == 65, "the key itself is not in the name");
+    }
+
+    #[test]
+    fn a_server_without_keys_has_one_tenant() {
+        let name = |key: &str| marked(&[("authorization", key)], false, json!({})).unwrap().tenant;
+        assert_eq!(name("Bearer a"), name("Bearer b"));
+    }
+
+    #[test]
+    fn headers_and_fields_both_forbid() {
+        let cache = |headers: &[(&str, &str)], body| marked(headers, false, body).unwrap().cache;
+        assert_eq!(cache(&[], json!({})), CacheUse { read: true, write: true });
+        assert_eq!(
+            cache(&[("cache-control", "max-age=0, No-Cache")], json!({})),
+            CacheUse { read: false, write: true }
+        );
+        assert_eq!(
+            cache(&[("cache-control", "no-store")], json!({"cache": {"read": false}})),
+            CacheUse { read: false, write: false }
+        );
+    }
+
+    #[test]
+    fn bad_values_are_named() {
+        let param = |body| marked(&[], false, body).unwrap_err().param.unwrap();
+        assert_eq!(param(json!({"cache": {"read": 1}})), "cache.read");
+        assert_eq!(param(json!({"cache": true})), "cache");
+        assert_eq!(param(json!({"user_id": 7})), "user_id");
+        assert_eq!(param(json!({"user_id": "x".repeat(513)})), "user_id");
+    }
+}
