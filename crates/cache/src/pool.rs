@@ -12,11 +12,15 @@ use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use bytes::BytesMut;
+
 use crate::BLOCK_TOKENS;
 use crate::keys::{BlockKey, Place, Scope};
 
 /// Alignment of every block's first byte, so that a kernel may use whole cache lines.
 pub const BLOCK_ALIGN_BYTES: usize = 64;
+/// Memory asked for at a time: many large pages, so that what is lost at its ends does not matter.
+const SLAB_BYTES: usize = 64 << 20;
 
 /// The size of a block. What the bytes mean is the model's business.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,13 +51,17 @@ pub struct BlockPool {
 struct Shared {
     layout: BlockLayout,
     capacity: usize,
+    /// Told about each slab before its first use.
+    advise: fn(&mut [u8]),
     state: Mutex<State>,
 }
 
 #[derive(Default)]
 struct State {
-    /// Buffers that have been in use and wait to be used again.
-    spare: Vec<Buffer>,
+    /// Block memory that nobody uses, with whether it has been in use before.
+    spare: Vec<(BytesMut, bool)>,
+    /// Blocks whose memory was asked for.
+    made: usize,
     open: usize,
     sealed: usize,
 }
@@ -63,12 +71,35 @@ impl Shared {
         // Every update below leaves the counts consistent, so a panic elsewhere does not spoil them.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// Asks for the memory of several blocks at a time and cuts it up, each block at a cache line. Its pages
+    /// take no physical memory until they are written.
+    fn make_slab(&self, state: &mut State) {
+        let stride = self.layout.bytes.next_multiple_of(BLOCK_ALIGN_BYTES).max(BLOCK_ALIGN_BYTES);
+        let blocks = (SLAB_BYTES / stride).clamp(1, self.capacity - state.made);
+        let mut slab = BytesMut::zeroed(blocks * stride + BLOCK_ALIGN_BYTES - 1);
+        (self.advise)(&mut slab);
+        let start = slab.as_ptr().align_offset(BLOCK_ALIGN_BYTES);
+        assert!(start < BLOCK_ALIGN_BYTES, "a byte pointer can always be aligned");
+        drop(slab.split_to(start));
+        for _ in 0..blocks {
+            let mut block = slab.split_to(stride);
+            block.truncate(self.layout.bytes);
+            state.spare.push((block, false));
+        }
+        state.made += blocks;
+    }
 }
 
 impl BlockPool {
     /// A pool of `capacity` slots. Memory is asked for when a slot is first opened, not here.
     pub fn new(layout: BlockLayout, capacity: usize) -> Self {
-        Self { shared: Arc::new(Shared { layout, capacity, state: Mutex::default() }) }
+        Self::advised(layout, capacity, |_| {})
+    }
+
+    /// As [`new`](Self::new), with a function that may ask the system for large pages for the memory it is shown.
+    pub fn advised(layout: BlockLayout, capacity: usize, advise: fn(&mut [u8])) -> Self {
+        Self { shared: Arc::new(Shared { layout, capacity, advise, state: Mutex::default() }) }
     }
 
     /// The size of every block in this pool.
@@ -78,22 +109,21 @@ impl BlockPool {
 
     /// A block of zeros to fill, or `None` if all slots are taken.
     pub fn open(&self) -> Option<OpenBlock> {
-        let spare = {
+        let (mut buffer, used) = {
             let mut state = self.shared.state();
             if state.open + state.sealed == self.shared.capacity {
                 return None;
             }
             state.open += 1;
-            state.spare.pop()
-        };
-        let buffer = match spare {
-            Some(mut buffer) => {
-                // Equal prefixes must give equal bytes, whoever had the slot before.
-                buffer.bytes_mut().fill(0);
-                buffer
+            if state.spare.is_empty() {
+                self.shared.make_slab(&mut state);
             }
-            None => Buffer::zeroed(self.shared.layout.bytes),
+            state.spare.pop().expect("fewer blocks are taken than the pool may have")
         };
+        if used {
+            // Equal prefixes must give equal bytes, whoever had the slot before.
+            buffer.fill(0);
+        }
         Some(OpenBlock { slot: Slot { buffer, sealed: false, pool: self.shared.clone() } })
     }
 
@@ -119,37 +149,9 @@ impl fmt::Debug for BlockPool {
     }
 }
 
-/// Block memory whose first byte is aligned; a `Vec` alone does not promise that.
-struct Buffer {
-    storage: Vec<u8>,
-    start: usize,
-    len: usize,
-}
-
-impl Buffer {
-    fn zeroed(len: usize) -> Self {
-        let storage = vec![0u8; len + BLOCK_ALIGN_BYTES - 1];
-        let start = storage.as_ptr().align_offset(BLOCK_ALIGN_BYTES);
-        assert!(start < BLOCK_ALIGN_BYTES, "a byte pointer can always be aligned");
-        Self { storage, start, len }
-    }
-
-    fn bytes(&self) -> &[u8] {
-        &self.storage[self.start..self.start + self.len]
-    }
-
-    fn bytes_mut(&mut self) -> &mut [u8] {
-        &mut self.storage[self.start..self.start + self.len]
-    }
-
-    fn empty() -> Self {
-        Self { storage: Vec::new(), start: 0, len: 0 }
-    }
-}
-
 /// A slot that is taken; gives itself back when dropped.
 struct Slot {
-    buffer: Buffer,
+    buffer: BytesMut,
     sealed: bool,
     pool: Arc<Shared>,
 }
@@ -165,13 +167,13 @@ impl Slot {
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        let buffer = std::mem::replace(&mut self.buffer, Buffer::empty());
+        let buffer = std::mem::take(&mut self.buffer);
         let mut state = self.pool.state();
         match self.sealed {
             true => state.sealed -= 1,
             false => state.open -= 1,
         }
-        state.spare.push(buffer);
+        state.spare.push((buffer, true));
     }
 }
 
@@ -186,7 +188,7 @@ impl OpenBlock {
     /// # Panics
     /// If `from` has another length than this block.
     pub fn copy_from(&mut self, from: &[u8]) {
-        self.slot.buffer.bytes_mut().copy_from_slice(from);
+        self.slot.buffer.copy_from_slice(from);
     }
 
     /// Ends writing. The block now holds what resuming after `tokens` at `place` needs.
@@ -216,13 +218,13 @@ impl Deref for OpenBlock {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        self.slot.buffer.bytes()
+        &self.slot.buffer
     }
 }
 
 impl DerefMut for OpenBlock {
     fn deref_mut(&mut self) -> &mut [u8] {
-        self.slot.buffer.bytes_mut()
+        &mut self.slot.buffer
     }
 }
 
@@ -303,7 +305,7 @@ impl Deref for SealedBlock {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        self.inner.slot.buffer.bytes()
+        &self.inner.slot.buffer
     }
 }
 

@@ -38,6 +38,8 @@ pub struct CacheConfig {
     pub layout: BlockLayout,
     /// Blocks in memory, those of running sequences included.
     pub ram_blocks: usize,
+    /// May ask the system for large pages for the blocks' memory.
+    pub advise: fn(&mut [u8]),
     /// By what blocks are weighed until something better is measured.
     pub cost: RecomputeCost,
 }
@@ -128,7 +130,7 @@ impl ContextCache {
             .name("cache-restorer".into())
             .spawn(move || run(&jobs, below.0.as_deref(), below.1.as_deref()))?;
         Ok(Self {
-            pool: BlockPool::new(config.layout, config.ram_blocks),
+            pool: BlockPool::advised(config.layout, config.ram_blocks, config.advise),
             tree: Mutex::new(PrefixTree::new(config.cost)),
             disk,
             shared,

@@ -38,7 +38,7 @@ fn store(folder: &Path) -> SharedTier {
 }
 
 fn cache(ram_blocks: usize, disk: Option<DiskTier>, shared: Option<SharedTier>) -> ContextCache {
-    let config = CacheConfig { layout: LAYOUT, ram_blocks, cost: RecomputeCost::default() };
+    let config = CacheConfig { layout: LAYOUT, ram_blocks, advise: |_| {}, cost: RecomputeCost::default() };
     ContextCache::new(config, disk, shared, Arc::new(ManualClock::new(SystemTime::UNIX_EPOCH))).unwrap()
 }
 

@@ -12,7 +12,7 @@ use foretoken_cache::{
     BlockLayout, CacheConfig, CacheStats, ContextCache, DiskConfig, DiskTier, Fingerprint, RecomputeCost,
     ServerSecret, SystemClock,
 };
-use foretoken_kernels::NUMERICS_VERSION;
+use foretoken_kernels::{NUMERICS_VERSION, advise_huge_pages};
 use foretoken_model::Model;
 use foretoken_model::tokenizer::Tokenizer;
 
@@ -167,7 +167,12 @@ impl Engine {
             DiskTier::open(DiskConfig::new(folder, bytes), Arc::new(RealFileSystem), clock.clone())
         });
         let layout = BlockLayout { bytes: block_bytes };
-        let cache = CacheConfig { layout, ram_blocks: capacity, cost: RecomputeCost::default() };
+        let cache = CacheConfig {
+            layout,
+            ram_blocks: capacity,
+            advise: advise_huge_pages,
+            cost: RecomputeCost::default(),
+        };
         let cache = Arc::new(ContextCache::new(cache, disk, None, clock)?);
         let shared =
             Arc::new(Shared { inbox: Inbox::new(config.queue), stats: Mutex::new(Snapshot::default()) });

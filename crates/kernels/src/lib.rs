@@ -24,7 +24,7 @@ pub use acts::Acts;
 pub use compute::{Compute, UnsupportedIsa};
 pub use isa::{Isa, UnknownIsa};
 pub use matmul::{MatmulJob, matmul};
-pub use memory::Memory;
+pub use memory::{Memory, advise_huge_pages};
 pub use packed::{PackError, PackedMatrix};
 pub use quant::GgmlType;
 
