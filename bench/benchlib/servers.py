@@ -5,8 +5,10 @@ Every measurement starts a fresh server, so no cache outlives a round.
 
 import http.client
 import json
+import os
 import socket
 import subprocess
+import tempfile
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -70,10 +72,12 @@ class Server:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
-        with self.log.open("wb") as log:
+        with self.log.open("wb") as log, tempfile.TemporaryDirectory() as data:
+            # What a server keeps on disk must not outlive its round either.
+            environment = {**os.environ, "XDG_DATA_HOME": data}
             begin = time.perf_counter()
             command = [*map(str, self.command), "--port", str(self.port)]
-            process = subprocess.Popen(command, stdout=log, stderr=log)
+            process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
             try:
                 self.wait_until_healthy(process)
                 healthy = time.perf_counter() - begin
@@ -111,7 +115,6 @@ class Server:
 
     def post(self, messages, tokens, stream):
         body = {
-            "model": "smollm2",
             "messages": messages,
             "max_tokens": tokens,
             "temperature": 0,
