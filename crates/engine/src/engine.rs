@@ -4,6 +4,7 @@
 //! hear from it through their own channels. Nothing else is shared but a snapshot of counters.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -83,6 +84,8 @@ pub enum EngineError {
 /// What handles and the engine's thread share.
 pub(crate) struct Shared {
     pub(crate) inbox: Inbox<Job>,
+    /// Requests taken and not yet answered or abandoned.
+    pub(crate) in_flight: AtomicUsize,
     stats: Mutex<Snapshot>,
 }
 
@@ -174,8 +177,11 @@ impl Engine {
             cost: RecomputeCost::default(),
         };
         let cache = Arc::new(ContextCache::new(cache, disk, None, clock)?);
-        let shared =
-            Arc::new(Shared { inbox: Inbox::new(config.queue), stats: Mutex::new(Snapshot::default()) });
+        let shared = Arc::new(Shared {
+            inbox: Inbox::new(config.queue),
+            in_flight: AtomicUsize::new(0),
+            stats: Mutex::new(Snapshot::default()),
+        });
         let handle = Handle {
             shared: Arc::clone(&shared),
             ctx: config.ctx,
@@ -206,7 +212,10 @@ impl Engine {
         let retry_after_s = self.retry_after_s();
         let scope = handle.secret.scope(&request.tenant, handle.fingerprint);
         let job = Job { request, len_max, events, arrived: Instant::now(), scope };
-        handle.shared.inbox.push(job, retry_after_s)?;
+        handle.shared.in_flight.fetch_add(1, Relaxed);
+        handle.shared.inbox.push(job, retry_after_s).inspect_err(|_| {
+            handle.shared.in_flight.fetch_sub(1, Relaxed);
+        })?;
         Ok(answer)
     }
 
@@ -243,8 +252,7 @@ impl Engine {
 
     /// Whether nothing runs and nothing waits.
     pub fn is_idle(&self) -> bool {
-        let stats = self.stats();
-        stats.running == 0 && stats.waiting == 0
+        self.handle.shared.in_flight.load(Relaxed) == 0
     }
 
     fn check(&self, request: &Request) -> Result<(), SubmitError> {

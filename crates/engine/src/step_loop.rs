@@ -5,6 +5,7 @@
 //! one that was never fed to the model.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use foretoken_cache::{ContextCache, RecomputeCost};
@@ -109,6 +110,7 @@ impl StepLoop {
         let gone = before - running.len() - preempted.len();
         let gone = gone + self.shared.inbox.remove_if(|job| job.events.is_closed());
         self.stats.finished_abort_total += gone as u64;
+        self.shared.in_flight.fetch_sub(gone, Relaxed);
     }
 
     /// Starts what there is room for, the preempted first, then the queue in order.
@@ -172,6 +174,7 @@ impl StepLoop {
 
     /// Tells the callers of ended sequences and gives their blocks back.
     fn retire(&mut self, ended: Vec<Ended>) {
+        self.shared.in_flight.fetch_sub(ended.len(), Relaxed);
         for Ended { index, reason } in ended.into_iter().rev() {
             let seq = self.scheduler.running.remove(index);
             let counter = match reason {
@@ -248,5 +251,6 @@ impl Drop for CloseOnDrop {
     fn drop(&mut self) {
         self.0.inbox.close();
         self.0.inbox.clear();
+        self.0.in_flight.store(0, Relaxed);
     }
 }

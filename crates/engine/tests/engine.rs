@@ -14,6 +14,9 @@ use foretoken_model::gguf::Gguf;
 use foretoken_model::tokenizer::Tokenizer;
 
 const CTX: usize = 512;
+/// For answers that must not end while a test looks at them.
+const LONG_CTX: usize = 32_768;
+const LONG: usize = 30_000;
 
 fn engine(change: impl FnOnce(&mut EngineConfig)) -> Result<Engine, EngineError> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../model/tests/fixtures/families/llama.gguf");
@@ -96,24 +99,26 @@ fn a_sequence_that_had_to_step_back_answers_as_if_it_had_not() {
 
 #[test]
 fn a_caller_that_goes_away_frees_its_sequence() {
-    let engine = engine(|_| {}).unwrap();
-    let answer = engine.submit(request([1, 2, 3], 400, 1)).unwrap();
-    until("it runs", || engine.stats().running == 1);
+    let engine = engine(|config| config.ctx = LONG_CTX).unwrap();
+    let mut answer = engine.submit(request([1, 2, 3], LONG, 1)).unwrap();
+    answer.recv_blocking().expect("it runs");
     drop(answer);
-    until("it is gone", || engine.is_idle());
+    until("it is gone", || engine.stats().finished_abort_total == 1);
+    assert!(engine.is_idle());
     let stats = engine.stats();
     assert_eq!((stats.finished_abort_total, stats.finished_length_total), (1, 0));
-    assert!(stats.generation_tokens_total < 400);
+    assert!(stats.generation_tokens_total < LONG as u64);
     assert_eq!(stats.kv_usage, 0.0);
 }
 
 #[test]
 fn a_full_queue_says_so() {
-    let engine = engine(|config| (config.queue, config.running_max) = (1, 1)).unwrap();
-    let _running = engine.submit(request([1], 500, 1)).unwrap();
-    until("it runs", || engine.stats().running == 1);
-    let _waiting = engine.submit(request([1], 500, 1)).unwrap();
-    let refused = engine.submit(request([1], 500, 1)).unwrap_err();
+    let small = |config: &mut EngineConfig| (config.ctx, config.queue, config.running_max) = (LONG_CTX, 1, 1);
+    let engine = engine(small).unwrap();
+    let mut running = engine.submit(request([1], LONG, 1)).unwrap();
+    running.recv_blocking().expect("it runs");
+    let _waiting = engine.submit(request([1], LONG, 1)).unwrap();
+    let refused = engine.submit(request([1], LONG, 1)).unwrap_err();
     assert!(matches!(refused, SubmitError::QueueFull { retry_after_s: 1.. }), "{refused}");
 }
 
@@ -243,11 +248,14 @@ fn requests_that_arrive_together_compute_a_common_beginning_once() {
 #[test]
 fn a_follower_takes_over_when_its_leader_is_cancelled() {
     let engine = engine(|config| config.step_tokens = 1).unwrap();
-    let leader = engine.submit(request((0..400).map(|t| t % 240), 5, 1)).unwrap();
-    let follower = engine.submit(request((0..400).map(|t| t % 240), 5, 1)).unwrap();
-    until("both run", || engine.stats().running == 2);
-    drop(leader);
-    assert_eq!(collect(follower).0.len(), 5);
+    for round in 0..10 {
+        let ask = || request((0..400).map(|t| (t + round * 17) % 240), 5, 1);
+        let leader = engine.submit(ask()).unwrap();
+        let follower = engine.submit(ask()).unwrap();
+        drop(leader);
+        assert_eq!(collect(follower).0.len(), 5);
+    }
+    assert!(engine.stats().finished_abort_total > 0, "no leader was cancelled in time");
 }
 
 #[test]
