@@ -18,7 +18,7 @@ mod settings;
 mod size;
 
 use std::ffi::OsString;
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
@@ -75,7 +75,8 @@ fn log_to_stderr(command: &Command) -> Result<()> {
     };
     let directives = base.log.as_deref().unwrap_or(default);
     let filter = EnvFilter::try_new(directives).with_context(|| format!("--log {directives}"))?;
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let colours = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours).init();
     Ok(())
 }
 
