@@ -83,7 +83,10 @@ impl StepLoop {
             self.admit();
             if self.scheduler.running.is_empty() {
                 self.publish();
-                if !self.shared.inbox.wait() {
+                if !self.scheduler.preempted.is_empty() {
+                    // Blocks that an abandoned restore or a writer still holds come back by themselves.
+                    std::thread::sleep(RESTORE_WAIT);
+                } else if !self.shared.inbox.wait() {
                     break;
                 }
                 continue;

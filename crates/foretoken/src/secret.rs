@@ -11,6 +11,13 @@ use anyhow::{Context, Result, bail};
 
 const FILE: &str = "secret";
 
+/// A secret that lasts as long as this process.
+pub(crate) fn fresh() -> std::io::Result<[u8; 32]> {
+    let mut secret = [0; 32];
+    fs::File::open("/dev/urandom")?.read_exact(&mut secret)?;
+    Ok(secret)
+}
+
 /// The secret in `dir`, made at the first call. Of two processes that make it at a time, one wins and both
 /// use that one's.
 pub(crate) fn load_or_make(dir: &Path) -> Result<[u8; 32]> {
@@ -33,16 +40,15 @@ pub(crate) fn load_or_make(dir: &Path) -> Result<[u8; 32]> {
 
 /// Written under a name of its own and linked to the real one, so that nobody ever reads half of it.
 fn make(dir: &Path, path: &Path) -> std::io::Result<[u8; 32]> {
-    let mut secret = [0; 32];
-    fs::File::open("/dev/urandom")?.read_exact(&mut secret)?;
+    let secret = fresh()?;
     fs::create_dir_all(dir)?;
     let temporary = dir.join(format!("{FILE}.{}", std::process::id()));
     let mut options = OpenOptions::new();
     options.write(true).create(true).truncate(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let written = options.open(&temporary).and_then(|mut file| file.write_all(&secret));
-    let linked = written.and_then(|()| fs::hard_link(&temporary, path));
+    let mut file = options.open(&temporary)?;
+    let linked = file.write_all(&secret).and_then(|()| fs::hard_link(&temporary, path));
     fs::remove_file(&temporary)?;
     linked.map(|()| secret)
 }

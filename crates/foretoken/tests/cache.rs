@@ -113,3 +113,15 @@ fn prefix_counters_are_exported() {
     server.wait_for("vllm:prefix_cache_hits_total", hit as f64, Duration::from_secs(5));
     assert!(server.metric("vllm:prefix_cache_queries_total") > hit as f64);
 }
+
+#[test]
+fn a_data_folder_that_cannot_be_made_costs_the_disk_cache_only() {
+    let data = folder();
+    let model = common::stdout_of(&["pull", "smollm2"]);
+    let file = data.path().join("file");
+    std::fs::write(&file, b"in the way").expect("written");
+    let below = file.join("data");
+    let server = Server::start(&["--data-dir", below.to_str().expect("UTF-8"), "--model", model.trim()]);
+    assert_eq!(ask(&server, &json!({})).1, 0);
+    assert!(ask(&server, &json!({})).1 > 64);
+}

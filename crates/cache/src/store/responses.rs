@@ -5,8 +5,8 @@ use std::sync::atomic::Ordering::Relaxed;
 use rusqlite::{OptionalExtension, params};
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::Store;
 use super::writer::Write;
-use super::{Store, StoreCounters};
 use crate::keys::{Scope, ScopeId};
 
 /// The name of a request: 32 bytes of BLAKE3 over the tenant's secret, the model's fingerprint, the prompt's
@@ -121,11 +121,6 @@ impl Store {
         self.read(|db| {
             db.query_row(sql, [], |row| Ok((row.get::<_, i64>(0)? as u64, row.get::<_, i64>(1)? as u64)))
         })
-    }
-
-    /// The counters, for tests and metrics.
-    pub fn response_counters(&self) -> &StoreCounters {
-        &self.counters
     }
 }
 

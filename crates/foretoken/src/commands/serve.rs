@@ -84,12 +84,22 @@ fn load_model(args: &ServeArgs) -> Result<(Served, Engine)> {
     let start = Instant::now();
     let loaded = load::load(&args.model)?;
     let data_dir = load::data_dir(&args.model.base)?;
+    let mut disk = (args.cache_disk.0 > 0).then(|| (data_dir.join("blocks"), args.cache_disk.0));
+    let secret = match secret::load_or_make(&data_dir) {
+        Ok(secret) => secret,
+        // A disk that takes no 32 bytes takes no blocks either; that is no reason not to answer.
+        Err(error) => {
+            tracing::warn!("{error:#}; prompts and answers are cached in memory only");
+            disk = None;
+            secret::fresh().context("cannot read random bytes")?
+        }
+    };
     let bounds = EngineConfig {
         running_max: args.max_running,
         queue: args.max_waiting,
         step_tokens: args.step_tokens,
-        disk: (args.cache_disk.0 > 0).then(|| (data_dir.join("blocks"), args.cache_disk.0)),
-        secret: secret::load_or_make(&data_dir)?,
+        disk,
+        secret,
         ..EngineConfig::default()
     };
     let engine = loaded.start_engine(&args.context, bounds)?;
