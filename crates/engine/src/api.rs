@@ -235,6 +235,10 @@ pub struct Summary {
     pub usage: Usage,
     /// Where the time went.
     pub timings: Timings,
+    /// Whether the answer came from the response store and no token of it was computed.
+    pub replayed: bool,
+    /// Milliseconds of prefill that cached prompt tokens saved, by this machine's measured speed.
+    pub saved_ms: f64,
 }
 
 /// Token counts of a request; `cache_hit_tokens <= prompt_tokens`.

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use foretoken_cache::disk::fs::RealFileSystem;
+use foretoken_cache::store::Store;
 use foretoken_cache::{
     BlockLayout, CacheConfig, CacheStats, ContextCache, DiskConfig, DiskTier, Fingerprint, RecomputeCost,
     ServerSecret, SystemClock,
@@ -23,6 +24,18 @@ use crate::scheduler::Limits;
 use crate::sequence::Job;
 use crate::step_loop::StepLoop;
 use crate::table::blocks_for;
+
+/// Which requests may be answered with an earlier answer to the same request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Responses {
+    /// None; nothing is stored.
+    Off,
+    /// Those whose answer would be the same: temperature 0, or a seed.
+    #[default]
+    Deterministic,
+    /// Sampled ones too.
+    Always,
+}
 
 /// Sizes and bounds of an engine.
 #[derive(Clone, Debug)]
@@ -39,6 +52,10 @@ pub struct EngineConfig {
     pub queue: usize,
     /// Where and up to how many bytes blocks are kept on disk; `None` keeps them in memory only.
     pub disk: Option<(PathBuf, u64)>,
+    /// Where finished answers are kept, to be replayed and to draft from; `None` keeps none.
+    pub store: Option<Arc<Store>>,
+    /// Which requests may be answered from there.
+    pub responses: Responses,
     /// What all keys are derived from. Blocks on disk are found again only under the same one.
     pub secret: [u8; 32],
 }
@@ -52,6 +69,8 @@ impl Default for EngineConfig {
             running_max: 32,
             queue: 256,
             disk: None,
+            store: None,
+            responses: Responses::default(),
             secret: [0; 32],
         }
     }

@@ -18,4 +18,4 @@ mod stop;
 mod table;
 
 pub use api::*;
-pub use engine::{Engine, EngineConfig, EngineError};
+pub use engine::{Engine, EngineConfig, EngineError, Responses};

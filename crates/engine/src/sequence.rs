@@ -196,7 +196,7 @@ impl Sequence {
     }
 
     /// Sends the summary. Nothing may be sent after it.
-    pub(crate) fn finish(mut self, cache: &ContextCache, reason: FinishReason) {
+    pub(crate) fn finish(mut self, cache: &ContextCache, cost: RecomputeCost, reason: FinishReason) {
         if self.cache_use.write {
             self.table.share_tail(cache, &self.scope, &self.tokens, self.committed);
         }
@@ -205,7 +205,14 @@ impl Sequence {
             Scan::Release(text) => text + &self.stop.flush(),
             Scan::Stop(text) => text,
         };
-        let summary = Summary { reason, text, usage: self.usage(), timings: self.timings() };
+        let summary = Summary {
+            reason,
+            text,
+            usage: self.usage(),
+            timings: self.timings(),
+            replayed: false,
+            saved_ms: cost.seconds(0, self.cache_hit) * 1e3,
+        };
         // A caller that is gone needs no summary.
         let _ = self.events.try_send(Event::Done(summary));
     }

@@ -189,7 +189,7 @@ impl StepLoop {
             let seconds = seq.started().elapsed().as_secs_f64();
             self.request_s += REQUEST_TIME_WEIGHT * (seconds - self.request_s);
             self.stats.prefix_hits_total += seq.cache_hit() as u64;
-            seq.finish(&self.cache, reason);
+            seq.finish(&self.cache, self.scheduler.cost, reason);
         }
     }
 

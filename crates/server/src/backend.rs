@@ -7,6 +7,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use foretoken_cache::store::Store;
 use foretoken_engine::{Answer, EngineStats, Request, SubmitError};
 use foretoken_model::chat::ChatInput;
 
@@ -64,6 +65,8 @@ pub struct Served {
     pub ctx: usize,
     /// When the server began to serve it, in seconds since 1970.
     pub created: u64,
+    /// The database with the ledger.
+    pub store: Arc<Store>,
     /// The engine.
     pub generator: Arc<dyn Generator>,
     /// Its tokenizer and chat template.

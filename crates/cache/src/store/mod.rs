@@ -113,6 +113,12 @@ pub struct Store {
     path: Option<PathBuf>,
 }
 
+impl std::fmt::Debug for Store {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("Store").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
 impl Store {
     /// Opens or creates the database in `dir`. Never fails: if the disk allows no file, it works in memory and
     /// forgets at the end; [`Store::path`] tells.
@@ -139,6 +145,23 @@ impl Store {
                 (None, reader, writer)
             }
         };
+        Store::start(path, reader, writer, config, counters, clock)
+    }
+
+    /// A database that is gone with the value.
+    pub fn in_memory(config: StoreConfig, clock: Arc<dyn Clock>) -> Store {
+        let (reader, writer) = open_memory();
+        Store::start(None, reader, writer, config, Arc::default(), clock)
+    }
+
+    fn start(
+        path: Option<PathBuf>,
+        reader: Connection,
+        writer: Connection,
+        config: StoreConfig,
+        counters: Arc<StoreCounters>,
+        clock: Arc<dyn Clock>,
+    ) -> Store {
         let writer = Writer::start(writer, config, Arc::clone(&counters), Arc::clone(&clock));
         Store { reader: Mutex::new(reader), writer, counters, clock, path }
     }

@@ -8,6 +8,8 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
+use foretoken_cache::SystemClock;
+use foretoken_cache::store::{Store, StoreConfig};
 use foretoken_engine::{Answer, Engine, EngineConfig, EngineStats, Request, SubmitError};
 use foretoken_model::chat::{ChatInput, ChatTemplate};
 use foretoken_model::tokenizer::Tokenizer;
@@ -94,7 +96,10 @@ fn load_model(args: &ServeArgs) -> Result<(Served, Engine)> {
             secret::fresh().context("cannot read random bytes")?
         }
     };
+    let store = Store::open(&data_dir, StoreConfig::default(), Arc::new(SystemClock::new()));
+    let store = Arc::new(store);
     let bounds = EngineConfig {
+        store: Some(Arc::clone(&store)),
         running_max: args.max_running,
         queue: args.max_waiting,
         step_tokens: args.step_tokens,
@@ -110,6 +115,7 @@ fn load_model(args: &ServeArgs) -> Result<(Served, Engine)> {
         name,
         fingerprint: loaded.gguf.fingerprint().iter().map(|byte| format!("{byte:02x}")).collect(),
         ctx,
+        store,
         created: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
         generator: Arc::new(Answers(engine.clone())),
         codec: Arc::new(Text { tokenizer: loaded.tokenizer, template: loaded.template }),

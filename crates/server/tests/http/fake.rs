@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Request as HttpRequest, StatusCode};
+use foretoken_cache::SystemClock;
+use foretoken_cache::store::{Store, StoreConfig};
 use foretoken_engine::{
     Answer, EngineStats, Event, FinishReason, Request, ScoredToken, SubmitError, Summary, Timings,
     TokenEvent, TokenLogprob, Usage,
@@ -146,6 +148,8 @@ fn summary(request: &Request, count: usize, text: String, reason: FinishReason) 
             predicted_ms: 20.0,
             ..Timings::default()
         },
+        replayed: false,
+        saved_ms: 5.0,
     }
 }
 
@@ -197,6 +201,7 @@ pub(crate) fn served(script: Script) -> (Served, Arc<Engine>) {
         fingerprint: "0123456789abcdef".into(),
         ctx: CTX,
         created: 1_700_000_000,
+        store: Arc::new(Store::in_memory(StoreConfig::default(), Arc::new(SystemClock::new()))),
         generator: Arc::new(Handle(Arc::clone(&engine))),
         codec: Arc::new(Bytes),
     };
