@@ -11,29 +11,35 @@
 //! error for the caller and never a wrong answer.
 #![forbid(unsafe_code)]
 
+pub mod automaton;
 pub mod clock;
 pub mod cost;
 pub mod disk;
 pub mod faults;
 pub mod format;
 pub mod keys;
+pub mod memory;
 pub mod pool;
 pub mod restore;
 pub mod shared;
 pub mod stats;
 pub mod store;
+pub mod successors;
 pub mod tiers;
 pub mod tree;
 
+pub use automaton::{Continuation, Cursor, SuffixAutomaton};
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use cost::RecomputeCost;
 pub use disk::{DiskConfig, DiskStats, DiskTier, Enqueued, VerifyReport};
 pub use faults::{Fault, Faults};
 pub use format::Wanted;
 pub use keys::{BlockKey, Fingerprint, Place, Scope, ScopeId, ServerSecret};
+pub use memory::{Alike, DraftMemory};
 pub use pool::{BlockLayout, BlockPool, Evictable, OpenBlock, PoolCounts, SealedBlock};
 pub use restore::{Below, Rates, Restore, Restored, Tier};
 pub use shared::{SharedConfig, SharedError, SharedStats, SharedTier, Store};
+pub use successors::{Guesses, Successor, SuccessorTable};
 pub use tiers::{CacheConfig, CacheStats, ContextCache, Hit};
 pub use tree::{Closest, Inserted, IntegrityError, Match, PrefixTree, TreeCounts};
 

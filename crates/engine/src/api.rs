@@ -6,6 +6,10 @@
 
 use tokio::sync::mpsc;
 
+pub use crate::speculate::settings::{
+    DraftReport, MAX_DRAFT_LIMIT, Policy, Source, SourceReport, Sources, Speculation, SpeculationChoice, Thresholds,
+};
+
 /// Longest list of alternatives that `logprobs` may ask for.
 pub const TOP_LOGPROBS_MAX: usize = 20;
 
@@ -32,6 +36,10 @@ pub struct Request {
     pub tenant: String,
     /// What the request may do with the caches.
     pub cache: CacheUse,
+    /// What the caller expects the answer to be, as tokens: a draft, never an instruction. Empty is none.
+    pub prediction: Vec<u32>,
+    /// How it wants to be speculated on, where not by default.
+    pub speculation: SpeculationChoice,
 }
 
 /// What a request may do with the caches. The default is everything.
@@ -190,6 +198,8 @@ pub struct TokenEvent {
     pub text: String,
     /// Set when the request asked for it.
     pub logprob: Option<TokenLogprob>,
+    /// Who drafted it; `None` if nobody did.
+    pub source: Option<Source>,
 }
 
 /// Log-probabilities at one position, natural logarithm, under the model's own distribution
@@ -214,9 +224,10 @@ pub struct ScoredToken {
 }
 
 /// How an answer ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum FinishReason {
     /// An end-of-generation token, a stop token or a stop text.
+    #[default]
     Stop,
     /// `max_tokens` or the end of the context.
     Length,
@@ -225,7 +236,7 @@ pub enum FinishReason {
 }
 
 /// The end of an answer.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Summary {
     /// Why it ended.
     pub reason: FinishReason,
@@ -239,6 +250,8 @@ pub struct Summary {
     pub replayed: bool,
     /// Milliseconds of prefill that cached prompt tokens saved, by this machine's measured speed.
     pub saved_ms: f64,
+    /// What speculation did.
+    pub drafts: DraftReport,
 }
 
 /// Token counts of a request; `cache_hit_tokens <= prompt_tokens`.

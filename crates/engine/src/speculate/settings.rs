@@ -1,0 +1,228 @@
+//! What a caller may ask of speculation, and what an answer tells about it. Plain data.
+
+use crate::api::InvalidParam;
+
+/// Most draft tokens in one step of one sequence that may be asked for.
+pub const MAX_DRAFT_LIMIT: usize = 64;
+
+/// Where a draft token came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Source {
+    /// The caller's `prediction`.
+    Prediction,
+    /// The prompt and the answer so far.
+    OwnText,
+    /// The tenant's past prompts and answers.
+    Memory,
+    /// Most likely next tokens, learnt from logits.
+    Successors,
+    /// A second, smaller model.
+    DraftModel,
+}
+
+impl Source {
+    /// All of them, in the order in which they are asked.
+    pub const ALL: [Source; 5] =
+        [Source::Prediction, Source::OwnText, Source::Memory, Source::Successors, Source::DraftModel];
+
+    /// The name on the wire and on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Source::Prediction => "prediction",
+            Source::OwnText => "own_text",
+            Source::Memory => "memory",
+            Source::Successors => "successors",
+            Source::DraftModel => "draft_model",
+        }
+    }
+
+    /// The source of that name.
+    pub fn named(name: &str) -> Option<Source> {
+        Source::ALL.into_iter().find(|source| source.name() == name)
+    }
+
+    pub(crate) fn index(self) -> usize {
+        self as usize
+    }
+}
+
+/// A set of sources.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sources(u8);
+
+impl Sources {
+    /// Every source.
+    pub const ALL: Sources = Sources((1 << Source::ALL.len()) - 1);
+    /// No source.
+    pub const NONE: Sources = Sources(0);
+
+    /// The set with `source` in it.
+    pub fn with(self, source: Source) -> Sources {
+        Sources(self.0 | 1 << source.index())
+    }
+
+    /// Whether `source` is in the set.
+    pub fn contains(self, source: Source) -> bool {
+        self.0 & 1 << source.index() != 0
+    }
+}
+
+impl FromIterator<Source> for Sources {
+    fn from_iter<I: IntoIterator<Item = Source>>(sources: I) -> Sources {
+        sources.into_iter().fold(Sources::NONE, Sources::with)
+    }
+}
+
+/// Which draft tokens are kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum Policy {
+    /// Those that the target samples itself: the same bytes as without speculation.
+    #[default]
+    Exact,
+    /// By rejection sampling (Leviathan et al., arXiv 2211.17192; for trees Miao et al., arXiv 2305.09781): the same
+    /// distribution as without speculation, other bytes. At temperature 0 the same as [`Policy::Exact`].
+    Lossless,
+    /// Those that the target finds plausible: other bytes and another distribution.
+    Agreement(Thresholds),
+}
+
+impl Policy {
+    /// The name on the wire.
+    pub fn name(self) -> &'static str {
+        match self {
+            Policy::Exact => "exact",
+            Policy::Lossless => "lossless",
+            Policy::Agreement(_) => "agreement",
+        }
+    }
+}
+
+/// A draft token of probability `p` is plausible where the target's distribution has entropy `H` (nats) and its most
+/// likely token has `p_max`, if `p >= min(epsilon, delta * e^-H)` (typical acceptance, Cai et al., arXiv 2401.10774)
+/// or `p >= tau * p_max`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Thresholds {
+    /// In `0..=1`; 1 with `delta` 1 switches the first rule off in practice.
+    pub epsilon: f32,
+    /// In `0..=1`.
+    pub delta: f32,
+    /// In `0..=1`; 1 keeps only a most likely token.
+    pub tau: f32,
+}
+
+impl Default for Thresholds {
+    fn default() -> Self {
+        Thresholds { epsilon: 0.3, delta: 0.3, tau: 0.7 }
+    }
+}
+
+impl Thresholds {
+    /// Checks each against its range.
+    ///
+    /// # Errors
+    /// The first that is out of range, by name.
+    pub fn validate(&self) -> Result<(), InvalidParam> {
+        let ranges = [
+            ("speculation.epsilon", self.epsilon),
+            ("speculation.delta", self.delta),
+            ("speculation.tau", self.tau),
+        ];
+        match ranges.into_iter().find(|(_, value)| !(0.0..=1.0).contains(value)) {
+            Some((param, value)) => {
+                Err(InvalidParam { param, message: format!("must be between 0 and 1, got {value}") })
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+/// How a request is speculated on.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Speculation {
+    /// Whether at all.
+    pub enabled: bool,
+    /// Which draft tokens are kept.
+    pub policy: Policy,
+    /// Who may propose.
+    pub sources: Sources,
+    /// Draft tokens in one step, at most; up to [`MAX_DRAFT_LIMIT`].
+    pub max_draft: usize,
+    /// Whether compute that cache hits saved may be spent on going past break-even.
+    pub funded: bool,
+}
+
+impl Default for Speculation {
+    fn default() -> Self {
+        Speculation {
+            enabled: true,
+            policy: Policy::Exact,
+            sources: Sources::ALL,
+            max_draft: 32,
+            funded: true,
+        }
+    }
+}
+
+/// What a request wants otherwise than the engine's default.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct SpeculationChoice {
+    /// See [`Speculation::enabled`].
+    pub enabled: Option<bool>,
+    /// See [`Speculation::policy`].
+    pub policy: Option<Policy>,
+    /// See [`Speculation::sources`].
+    pub sources: Option<Sources>,
+    /// See [`Speculation::max_draft`].
+    pub max_draft: Option<usize>,
+    /// See [`Speculation::funded`].
+    pub funded: Option<bool>,
+}
+
+impl SpeculationChoice {
+    /// The settings in effect.
+    pub fn over(self, default: Speculation) -> Speculation {
+        Speculation {
+            enabled: self.enabled.unwrap_or(default.enabled),
+            policy: self.policy.unwrap_or(default.policy),
+            sources: self.sources.unwrap_or(default.sources),
+            max_draft: self.max_draft.unwrap_or(default.max_draft),
+            funded: self.funded.unwrap_or(default.funded),
+        }
+    }
+}
+
+/// What one source did for an answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct SourceReport {
+    /// Tokens verified.
+    pub proposed: usize,
+    /// Of those, tokens kept.
+    pub accepted: usize,
+    /// Milliseconds spent on proposing.
+    pub ms: f64,
+}
+
+/// What speculation did for an answer.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct DraftReport {
+    /// Steps that produced tokens.
+    pub steps: usize,
+    /// Of those, steps in which something was drafted.
+    pub drafts: usize,
+    /// Draft tokens verified.
+    pub drafted: usize,
+    /// Of those, tokens kept.
+    pub accepted: usize,
+    /// `histogram[n]`: drafted steps that kept `n` tokens.
+    pub histogram: Vec<usize>,
+    /// By [`Source::ALL`].
+    pub sources: [SourceReport; 5],
+    /// Tokens kept that [`Policy::Exact`] would have refused.
+    pub relaxed: usize,
+    /// Log-probability (nats) given up by those, summed.
+    pub given_up: f64,
+    /// Tokens of the prediction that were in the answer, and those that were not; `None` without a prediction.
+    pub prediction: Option<(usize, usize)>,
+    /// Milliseconds of compute spent past break-even, from what cache hits had saved.
+    pub credit_spent_ms: f64,
+}
