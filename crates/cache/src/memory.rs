@@ -40,6 +40,7 @@ pub struct DraftMemory {
     texts: Vec<Text>,
     uses: u64,
     tokens_max: usize,
+    built: u64,
 }
 
 impl DraftMemory {
@@ -51,7 +52,13 @@ impl DraftMemory {
             texts: Vec::new(),
             uses: 0,
             tokens_max,
+            built: 0,
         }
+    }
+
+    /// A number that changes when the memory is [rebuilt](Self::rebuilt): cursors of another one mean nothing here.
+    pub fn built(&self) -> u64 {
+        self.built
     }
 
     /// Tokens held.
@@ -167,9 +174,9 @@ impl DraftMemory {
         kept.into_iter().map(|text| (prompt(text), self.answer(text).to_vec())).collect()
     }
 
-    /// A memory of these texts.
-    pub fn rebuilt(tokens_max: usize, texts: &[(Vec<u32>, Vec<u32>)]) -> Self {
-        let mut memory = Self::new(tokens_max);
+    /// A memory of these texts, to take the place of one that was `built`.
+    pub fn rebuilt(tokens_max: usize, built: u64, texts: &[(Vec<u32>, Vec<u32>)]) -> Self {
+        let mut memory = Self { built: built + 1, ..Self::new(tokens_max) };
         for (prompt, answer) in texts {
             memory.remember(prompt, answer);
         }
@@ -240,7 +247,7 @@ mod tests {
         }
         assert!(memory.is_full());
         assert!(memory.alike(&tokens(0, 60)).is_some(), "the oldest is used once more");
-        let mut smaller = DraftMemory::rebuilt(1000, &memory.most_useful());
+        let mut smaller = DraftMemory::rebuilt(1000, 0, &memory.most_useful());
         assert!(!smaller.is_full() && smaller.tokens() > 600, "{}", smaller.tokens());
         assert!(smaller.alike(&tokens(0, 60)).is_some());
         assert_eq!(smaller.alike(&tokens(1, 60)), None);

@@ -7,7 +7,8 @@
 use tokio::sync::mpsc;
 
 pub use crate::speculate::settings::{
-    DraftReport, MAX_DRAFT_LIMIT, Policy, Source, SourceReport, Sources, Speculation, SpeculationChoice, Thresholds,
+    DraftReport, MAX_DRAFT_LIMIT, Policy, Source, SourceReport, Sources, Speculation, SpeculationChoice,
+    Thresholds,
 };
 
 /// Longest list of alternatives that `logprobs` may ask for.
@@ -251,7 +252,7 @@ pub struct Summary {
     /// Milliseconds of prefill that cached prompt tokens saved, by this machine's measured speed.
     pub saved_ms: f64,
     /// What speculation did.
-    pub drafts: DraftReport,
+    pub drafts: Box<DraftReport>,
 }
 
 /// Token counts of a request; `cache_hit_tokens <= prompt_tokens`.
@@ -330,6 +331,8 @@ pub struct EngineStats {
     pub generation_tokens_total: u64,
     /// Times a sequence gave up its KV to others and was recomputed.
     pub preemptions_total: u64,
+    /// Requests answered from the response store.
+    pub replayed_total: u64,
     /// Steps done.
     pub steps_total: u64,
     /// Requests that ended with [`FinishReason::Stop`].

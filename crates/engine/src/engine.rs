@@ -4,7 +4,7 @@
 //! hear from it through their own channels. Nothing else is shared but a snapshot of counters.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -18,11 +18,17 @@ use foretoken_kernels::{NUMERICS_VERSION, advise_huge_pages};
 use foretoken_model::Model;
 use foretoken_model::tokenizer::Tokenizer;
 
-use crate::api::{Answer, EngineStats, InvalidParam, Request, SubmitError, TOP_LOGPROBS_MAX};
+use crate::api::{
+    Answer, EngineStats, InvalidParam, MAX_DRAFT_LIMIT, Policy, Request, Speculation, SubmitError,
+    TOP_LOGPROBS_MAX,
+};
 use crate::inbox::Inbox;
+use crate::replay::{self, Keep};
 use crate::scheduler::Limits;
 use crate::sequence::Job;
-use crate::step_loop::StepLoop;
+use crate::speculate::drafts::DraftsConfig;
+use crate::speculate::{Mutex as Lock, Tenants, prepare_folder};
+use crate::step_loop::{CloseOnDrop, Parts, StepLoop};
 use crate::table::blocks_for;
 
 /// Which requests may be answered with an earlier answer to the same request.
@@ -54,6 +60,12 @@ pub struct EngineConfig {
     pub disk: Option<(PathBuf, u64)>,
     /// Where finished answers are kept, to be replayed and to draft from; `None` keeps none.
     pub store: Option<Arc<Store>>,
+    /// How requests are speculated on that do not say otherwise.
+    pub speculation: Speculation,
+    /// Tokens of past prompts and answers that are kept to draft from; 64 bytes each at most.
+    pub draft_memory: usize,
+    /// A folder for what speculation learns; `None` keeps it in memory only.
+    pub drafts: Option<PathBuf>,
     /// Which requests may be answered from there.
     pub responses: Responses,
     /// What all keys are derived from. Blocks on disk are found again only under the same one.
@@ -70,6 +82,9 @@ impl Default for EngineConfig {
             queue: 256,
             disk: None,
             store: None,
+            speculation: Speculation::default(),
+            draft_memory: 1_000_000,
+            drafts: None,
             responses: Responses::default(),
             secret: [0; 32],
         }
@@ -105,6 +120,8 @@ pub(crate) struct Shared {
     pub(crate) inbox: Inbox<Job>,
     /// Requests taken and not yet answered or abandoned.
     pub(crate) in_flight: AtomicUsize,
+    /// Requests answered from the store.
+    replayed: AtomicU64,
     stats: Mutex<Snapshot>,
 }
 
@@ -113,11 +130,13 @@ struct Snapshot {
     stats: EngineStats,
     /// Moving average of how long a request takes once it runs, in seconds.
     request_s: f64,
+    /// What computing a token of a prompt costs.
+    cost: RecomputeCost,
 }
 
 impl Shared {
-    pub(crate) fn publish(&self, stats: EngineStats, request_s: f64) {
-        *self.stats.lock().unwrap_or_else(PoisonError::into_inner) = Snapshot { stats, request_s };
+    pub(crate) fn publish(&self, stats: EngineStats, request_s: f64, cost: RecomputeCost) {
+        *self.stats.lock().unwrap_or_else(PoisonError::into_inner) = Snapshot { stats, request_s, cost };
     }
 
     fn snapshot(&self) -> Snapshot {
@@ -140,6 +159,11 @@ struct Handle {
     secret: ServerSecret,
     fingerprint: Fingerprint,
     cache: Arc<ContextCache>,
+    tokenizer: Arc<Tokenizer>,
+    store: Option<Arc<Store>>,
+    responses: Responses,
+    speculation: Speculation,
+    tenants: Arc<Lock<Tenants>>,
 }
 
 /// Everything about a model that decides the bytes of its blocks.
@@ -199,20 +223,41 @@ impl Engine {
         let shared = Arc::new(Shared {
             inbox: Inbox::new(config.queue),
             in_flight: AtomicUsize::new(0),
+            replayed: AtomicU64::new(0),
             stats: Mutex::new(Snapshot::default()),
         });
+        let fingerprint = fingerprint(&model);
+        let folder = config.drafts.and_then(|root| prepare_folder(&root, fingerprint));
+        let tenants = Arc::new(Lock::new(Tenants::new(folder.clone(), config.draft_memory)));
         let handle = Handle {
             shared: Arc::clone(&shared),
             ctx: config.ctx,
             vocab: model.config().vocab,
             running_max: config.running_max,
             secret: ServerSecret::new(config.secret),
-            fingerprint: fingerprint(&model),
+            fingerprint,
             cache: Arc::clone(&cache),
+            tokenizer: Arc::clone(&tokenizer),
+            store: config.store.clone(),
+            responses: config.responses,
+            speculation: config.speculation,
+            tenants: Arc::clone(&tenants),
         };
-        let limits = Limits { step_tokens: config.step_tokens, running_max: config.running_max };
-        let step_loop = StepLoop::new(model, tokenizer, cache, capacity, limits, shared);
-        std::thread::Builder::new().name("engine".into()).spawn(move || step_loop.run())?;
+        let drafts = DraftsConfig { default: config.speculation, folder, tenants };
+        let parts = Parts {
+            limits: Limits { step_tokens: config.step_tokens, running_max: config.running_max },
+            blocks: capacity,
+            store: config.store,
+            model,
+            tokenizer,
+            cache,
+            drafts,
+            shared: Arc::clone(&shared),
+        };
+        std::thread::Builder::new().name("engine".into()).spawn(move || {
+            let _closes_when_it_dies = CloseOnDrop(shared);
+            StepLoop::new(parts).run();
+        })?;
         Ok(Engine { handle: Arc::new(handle) })
     }
 
@@ -223,14 +268,35 @@ impl Engine {
     pub fn submit(&self, request: Request) -> Result<Answer, SubmitError> {
         let handle = &*self.handle;
         self.check(&request)?;
+        let policy = request.speculation.over(handle.speculation).policy;
+        let scope = handle.secret.scope(&request.tenant, handle.fingerprint);
         let room = handle.ctx - request.prompt.len();
         let answer_max = request.max_tokens.map_or(room, |max| max.min(room));
+        let len_max = request.prompt.len() + answer_max;
+        let mut keep = Keep::default();
+        if let Some(store) = &handle.store
+            && let Some(key) = replay::key(&scope, &request, policy, len_max, handle.responses)
+        {
+            if request.cache.read
+                && !self.is_draining()
+                && let Some(response) = store.response(&key, &request.prompt)
+            {
+                handle.shared.replayed.fetch_add(1, Relaxed);
+                return Ok(replay::replay(
+                    &handle.tokenizer,
+                    request,
+                    &response,
+                    handle.shared.snapshot().cost,
+                ));
+            }
+            if request.cache.write {
+                keep = Keep::new(Arc::clone(store), key, &request);
+            }
+        }
         // One event per token, one for the end.
         let (events, answer) = Answer::channel(answer_max + 1);
-        let len_max = request.prompt.len() + answer_max;
         let retry_after_s = self.retry_after_s();
-        let scope = handle.secret.scope(&request.tenant, handle.fingerprint);
-        let job = Job { request, len_max, events, arrived: Instant::now(), scope };
+        let job = Job { request, len_max, events, arrived: Instant::now(), scope, keep };
         handle.shared.in_flight.fetch_add(1, Relaxed);
         handle.shared.inbox.push(job, retry_after_s).inspect_err(|_| {
             handle.shared.in_flight.fetch_sub(1, Relaxed);
@@ -245,8 +311,13 @@ impl Engine {
 
     /// Counters and gauges as of the last step.
     pub fn stats(&self) -> EngineStats {
-        let stats = self.handle.shared.snapshot().stats;
-        EngineStats { waiting: self.handle.shared.inbox.len() + stats.waiting, ..stats }
+        let shared = &self.handle.shared;
+        let stats = shared.snapshot().stats;
+        EngineStats {
+            waiting: shared.inbox.len() + stats.waiting,
+            replayed_total: shared.replayed.load(Relaxed),
+            ..stats
+        }
     }
 
     /// Figures of the context cache.
@@ -257,6 +328,17 @@ impl Engine {
     /// Waits until what is cached now is on disk, or was dropped.
     pub fn flush_cache(&self) {
         self.handle.cache.flush();
+    }
+
+    /// Forgets a tenant's past prompts and answers, or everyone's: answers that could be replayed and all that was
+    /// drafted from. Running requests go on with what they have. Waits for the database.
+    pub fn forget(&self, tenant: Option<&str>) {
+        let handle = &*self.handle;
+        let scope = tenant.map(|tenant| handle.secret.scope(tenant, handle.fingerprint).id());
+        handle.tenants.lock().forget(scope);
+        if let Some(store) = &handle.store {
+            store.forget_responses(scope);
+        }
     }
 
     /// Refuses new requests from now on; those taken are finished.
@@ -289,6 +371,15 @@ impl Engine {
         }
         if request.logprobs.is_some_and(|top| top > TOP_LOGPROBS_MAX) {
             return invalid("top_logprobs", format!("must be at most {TOP_LOGPROBS_MAX}"));
+        }
+        if let Some(id) = request.prediction.iter().find(|&&id| id as usize >= vocab) {
+            return invalid("prediction", format!("token {id} is outside the vocabulary of {vocab}"));
+        }
+        if request.speculation.max_draft.is_some_and(|max| max > MAX_DRAFT_LIMIT) {
+            return invalid("speculation.max_draft", format!("must be at most {MAX_DRAFT_LIMIT}"));
+        }
+        if let Some(Policy::Agreement(thresholds)) = request.speculation.policy {
+            thresholds.validate()?;
         }
         if request.prompt.len() >= ctx {
             return Err(SubmitError::PromptTooLong { prompt: request.prompt.len(), ctx });

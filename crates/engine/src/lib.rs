@@ -9,10 +9,13 @@
 pub mod api;
 mod engine;
 mod inbox;
+mod output;
 mod random;
+mod replay;
 mod sampler;
 mod scheduler;
 mod sequence;
+mod speculate;
 mod step_loop;
 mod stop;
 mod table;

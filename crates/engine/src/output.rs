@@ -7,7 +7,7 @@
 use foretoken_model::tokenizer::{TokenDecoder, Tokenizer};
 use tokio::sync::mpsc;
 
-use crate::api::{Event, FinishReason, Request, ScoredToken, Source, Summary, TokenEvent, TokenLogprob};
+use crate::api::{Event, Request, ScoredToken, Source, Summary, TokenEvent, TokenLogprob};
 use crate::stop::{Scan, StopMatcher};
 
 /// Log-probabilities of a token: its own, and the best ones' `(id, log-probability)`.
@@ -86,11 +86,6 @@ impl Output {
         // step retires the sequence.
         let _ = self.events.try_send(Event::Token(event));
     }
-}
-
-/// What an answer's end looks like before its text is known.
-pub(crate) fn ended(reason: FinishReason) -> Summary {
-    Summary { reason, ..Summary::default() }
 }
 
 fn report(tokenizer: &Tokenizer, token: u32, (logprob, top): &Scores) -> TokenLogprob {

@@ -9,6 +9,12 @@ pub(crate) fn uniform(seed: u64, position: u64) -> f64 {
     (bits >> 11) as f64 * (1.0 / (1u64 << 53) as f64)
 }
 
+/// Another uniform number for the same position: `which` of several that are independent of each other and of
+/// [`uniform`].
+pub(crate) fn uniform_of(seed: u64, position: u64, which: u64) -> f64 {
+    uniform(mix(seed ^ which.wrapping_mul(0xD6E8_FEB8_6659_FD93)), position)
+}
+
 /// A seed for a request that did not bring one: differs between processes and between calls.
 pub(crate) fn fresh_seed() -> u64 {
     use std::hash::{BuildHasher, RandomState};

@@ -27,6 +27,21 @@ pub(crate) struct Sampler {
     kept: Vec<(f32, u32)>,
 }
 
+/// A distribution over the vocabulary.
+pub(crate) struct Plain<'a> {
+    probs: &'a [f32],
+    /// In nats.
+    pub(crate) entropy: f32,
+    /// The largest probability.
+    pub(crate) top: f32,
+}
+
+impl Plain<'_> {
+    pub(crate) fn of(&self, token: u32) -> f32 {
+        self.probs[token as usize]
+    }
+}
+
 impl Sampler {
     /// A sampler for a request whose parameters were validated.
     pub(crate) fn new(params: Sampling) -> Sampler {
@@ -41,10 +56,7 @@ impl Sampler {
         if self.params.temperature == 0.0 {
             return math::argmax(compute, logits) as u32;
         }
-        let inverse = 1.0 / self.params.temperature;
-        logits.iter_mut().for_each(|logit| *logit *= inverse);
-        self.probs.resize(logits.len(), 0.0);
-        math::softmax(compute, logits, &mut self.probs);
+        self.soften(compute, logits);
         let u = uniform(self.seed, tokens.len() as u64);
         match self.cut() {
             None => draw(self.probs.iter().enumerate().map(|(id, &p)| (p, id as u32)), 1.0, u),
@@ -52,9 +64,51 @@ impl Sampler {
         }
     }
 
+    /// Whether the most likely token is always taken.
+    pub(crate) fn is_greedy(&self) -> bool {
+        self.params.temperature == 0.0
+    }
+
+    /// What the uniform numbers are a function of, beside the position.
+    pub(crate) fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    /// The distribution that [`sample`](Self::sample) draws from, one value per token, adding up to 1. The temperature
+    /// must not be 0; `logits` are changed in place.
+    pub(crate) fn distribution(&mut self, compute: &Compute, logits: &mut [f32], tokens: &[u32]) -> Vec<f32> {
+        self.adjust(logits, tokens);
+        self.soften(compute, logits);
+        let Some(total) = self.cut() else { return self.probs.clone() };
+        let mut cut = vec![0.0; self.probs.len()];
+        for &(p, id) in &self.kept {
+            cut[id as usize] = (f64::from(p) / total) as f32;
+        }
+        cut
+    }
+
+    /// The distribution before cut-offs, of logits that [`sample`](Self::sample) has adjusted: at the request's
+    /// temperature, or at 1 if that is 0.
+    pub(crate) fn plain_distribution(&mut self, compute: &Compute, logits: &[f32]) -> Plain<'_> {
+        self.probs.resize(logits.len(), 0.0);
+        math::softmax(compute, logits, &mut self.probs);
+        let mean: f64 = self.probs.iter().zip(logits).map(|(&p, &l)| f64::from(p) * f64::from(l)).sum();
+        let top = self.probs.iter().copied().fold(0.0, f32::max);
+        let entropy = (f64::from(math::log_sum_exp(compute, logits)) - mean) as f32;
+        Plain { probs: &self.probs, entropy, top }
+    }
+
     /// Records that `token` became part of the answer.
     pub(crate) fn accept(&mut self, token: u32) {
         *self.counts.entry(token).or_insert(0) += 1;
+    }
+
+    /// Divides by the temperature and fills `probs`.
+    fn soften(&mut self, compute: &Compute, logits: &mut [f32]) {
+        let inverse = 1.0 / self.params.temperature;
+        logits.iter_mut().for_each(|logit| *logit *= inverse);
+        self.probs.resize(logits.len(), 0.0);
+        math::softmax(compute, logits, &mut self.probs);
     }
 
     /// Adds the bias and the penalties.

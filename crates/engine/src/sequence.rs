@@ -5,16 +5,23 @@
 
 use std::time::Instant;
 
-use foretoken_model::tokenizer::{TokenDecoder, Tokenizer};
+use foretoken_cache::{BLOCK_TOKENS, ContextCache, RecomputeCost, Restore, Scope};
+use foretoken_kernels::kv::KvLayout;
+use foretoken_model::Model;
+use foretoken_model::step::Logits;
+use foretoken_model::tokenizer::Tokenizer;
 use tokio::sync::mpsc;
 
-use crate::api::{
-    CacheUse, Event, FinishReason, Request, ScoredToken, Summary, Timings, TokenEvent, TokenLogprob, Usage,
-};
-use crate::sampler::Sampler;
-use crate::stop::{Scan, StopMatcher};
+use crate::api::{CacheUse, DraftReport, Event, FinishReason, Request, Source, Summary, Timings, Usage};
+use crate::output::{Output, Scores};
+use crate::replay::Keep;
+use crate::sampler::{Sampler, logprobs};
+use crate::speculate::accept::decide;
+use crate::speculate::calibrate::Calibrator;
+use crate::speculate::drafts::Drafts;
+use crate::speculate::planner::Candidate;
+use crate::speculate::speculator::Speculator;
 use crate::table::BlockTable;
-use foretoken_cache::{BLOCK_TOKENS, ContextCache, RecomputeCost, Restore, Scope};
 
 /// A request that waits for a place.
 pub(crate) struct Job {
@@ -24,6 +31,8 @@ pub(crate) struct Job {
     pub(crate) events: mpsc::Sender<Event>,
     pub(crate) arrived: Instant,
     pub(crate) scope: Scope,
+    /// How the finished answer is kept.
+    pub(crate) keep: Keep,
 }
 
 /// A request that steps work on.
@@ -45,29 +54,41 @@ pub(crate) struct Sequence {
     cache_hit: usize,
     /// Whether it has computed anything yet.
     computed: bool,
-    pub(crate) sampler: Sampler,
+    sampler: Sampler,
     /// Alternatives to report per token, if any are.
-    pub(crate) logprobs: Option<usize>,
+    logprobs: Option<usize>,
     prompt_len: usize,
     len_max: usize,
-    stop: StopMatcher,
-    stop_ids: Vec<u32>,
-    ignore_eos: bool,
-    show_control: bool,
-    decoder: TokenDecoder,
-    events: mpsc::Sender<Event>,
+    output: Output,
+    keep: Keep,
+    speculator: Option<Speculator>,
     arrived: Instant,
     started: Instant,
     first_token: Option<Instant>,
+    /// Milliseconds of computing that cached tokens saved.
+    saved_ms: f64,
 }
 
-/// Log-probabilities of a sampled token: its own, and the best ones' `(id, log-probability)`.
-pub(crate) type Scores = (f32, Vec<(u32, f32)>);
+/// What a step computed, and what is needed to make tokens of it.
+pub(crate) struct Computed<'a> {
+    pub(crate) model: &'a Model,
+    pub(crate) tokenizer: &'a Tokenizer,
+    pub(crate) cache: &'a ContextCache,
+    pub(crate) layout: &'a KvLayout,
+    pub(crate) drafts: &'a mut Drafts,
+    pub(crate) logits: &'a mut Logits,
+    /// What computing a token of a prompt costs.
+    pub(crate) cost: RecomputeCost,
+}
 
 impl Sequence {
-    pub(crate) fn new(job: Job, id: u64) -> Sequence {
-        let Job { request, len_max, events, arrived, scope } = job;
+    pub(crate) fn new(job: Job, id: u64, drafts: &mut Drafts) -> Sequence {
+        let Job { mut request, len_max, events, arrived, scope, keep } = job;
+        let sampler = Sampler::new(std::mem::take(&mut request.sampling));
         Sequence {
+            speculator: drafts.speculator(scope.id(), &mut request, sampler.seed()),
+            sampler,
+            output: Output::new(&mut request, events),
             prompt_len: request.prompt.len(),
             tokens: request.prompt,
             committed: 0,
@@ -79,18 +100,13 @@ impl Sequence {
             cache_use: request.cache,
             cache_hit: 0,
             computed: false,
-            sampler: Sampler::new(request.sampling),
             logprobs: request.logprobs,
             len_max,
-            stop: StopMatcher::new(request.stop),
-            stop_ids: request.stop_ids,
-            ignore_eos: request.ignore_eos,
-            show_control: request.show_control,
-            decoder: TokenDecoder::new(request.show_control),
-            events,
+            keep,
             arrived,
             started: Instant::now(),
             first_token: None,
+            saved_ms: 0.0,
         }
     }
 
@@ -106,7 +122,7 @@ impl Sequence {
 
     /// Whether the caller went away.
     pub(crate) fn is_abandoned(&self) -> bool {
-        self.events.is_closed()
+        self.output.is_abandoned()
     }
 
     /// Gives up all KV; the next steps compute again what the cache does not keep.
@@ -115,6 +131,9 @@ impl Sequence {
         self.committed = 0;
         self.restore = None;
         self.follows = None;
+        if let Some(speculator) = &mut self.speculator {
+            speculator.clear();
+        }
     }
 
     /// Begins from what the cache knows of the tokens, the last one excepted: its logits are needed. Starts to
@@ -155,72 +174,158 @@ impl Sequence {
         common / BLOCK_TOKENS * BLOCK_TOKENS
     }
 
-    /// Records that `rows` more tokens have their KV.
-    pub(crate) fn commit(&mut self, cache: &ContextCache, rows: usize) {
-        self.committed += rows;
+    /// Asks the drafters what may come next.
+    pub(crate) fn propose(&mut self, calibrator: &Calibrator) {
+        if let Some(speculator) = &mut self.speculator {
+            speculator.propose(calibrator, &self.tokens, self.prompt_len);
+        }
+    }
+
+    /// The guesses as the planner weighs them, if there are any.
+    pub(crate) fn candidate(&self) -> Option<Candidate<'_>> {
+        // The step gives one token whatever is guessed.
+        let depth = (self.len_max - self.tokens.len()).saturating_sub(1);
+        let speculator = self.speculator.as_ref().filter(|speculator| speculator.has_guesses())?;
+        Some(speculator.candidate(self.committed, depth))
+    }
+
+    /// Settles which guesses the step verifies, as many as blocks can be had for; says how many.
+    pub(crate) fn take(&mut self, cache: &ContextCache, taken: &[u32], spent_ms: f64) -> usize {
+        let Some(speculator) = &mut self.speculator else { return 0 };
+        speculator.take(taken, spent_ms);
+        let next = self.committed + 1;
+        if !self.table.reserve(cache, next + speculator.rows()) {
+            speculator.truncate(self.table.blocks() * BLOCK_TOKENS - next);
+        }
+        speculator.rows()
+    }
+
+    /// The rows of a step: tokens, and their parents if they are not a chain.
+    pub(crate) fn rows(&self, rows: usize, tokens: &mut Vec<u32>, parents: &mut Vec<i32>) {
+        let own = rows.min(self.pending());
+        tokens.extend(&self.tokens[self.committed..self.committed + own]);
+        if rows > own
+            && let Some(speculator) = &self.speculator
+        {
+            speculator.layout(tokens, parents);
+        }
+    }
+
+    /// Takes what a step computed of its `rows`: the KV of tokens, and if they were the last, the next tokens from the
+    /// logits, of which the sequence's begin at `first_row`. Says whether and why the answer ends.
+    pub(crate) fn advance(
+        &mut self,
+        step: &mut Computed<'_>,
+        rows: usize,
+        first_row: usize,
+    ) -> Option<FinishReason> {
+        let own = rows.min(self.pending());
         self.computed = true;
+        if own < self.pending() {
+            self.commit(step.cache, own);
+            return None;
+        }
+        if self.first_token.is_none() {
+            self.saved_ms = step.cost.seconds(0, self.cache_hit) * 1e3;
+            if let Some(speculator) = &self.speculator {
+                speculator.tenant.earn(self.saved_ms);
+            }
+        }
+        let answer_from = self.tokens.len();
+        let mut kept = Vec::new();
+        let ends = loop {
+            let row = kept.last().copied().unwrap_or(0);
+            let (next, ends) = self.next_token(step, row, first_row + row);
+            kept.extend(next);
+            if ends.is_some() || next.is_none() {
+                break ends;
+            }
+        };
+        // The last token was not fed, or its KV is not wanted any more.
+        let fed = self.tokens.len() - answer_from - 1;
+        if let Some(speculator) = &mut self.speculator {
+            speculator.observe(step.drafts.calibrator_mut(), &self.tokens[answer_from..], &kept);
+        }
+        self.table.move_slots(step.layout, self.committed + own, &kept[..fed]);
+        self.commit(step.cache, own + fed);
+        ends
+    }
+
+    /// Appends the token after a row of the tree, whose logits are those of `logits_row`; says which row guessed it, and
+    /// whether the answer ends with it.
+    fn next_token(
+        &mut self,
+        step: &mut Computed<'_>,
+        row: usize,
+        logits_row: usize,
+    ) -> (Option<usize>, Option<FinishReason>) {
+        let compute = step.model.compute();
+        let logits = step.logits.row_mut(logits_row);
+        if let Some(speculator) = &mut self.speculator {
+            step.drafts.learn(compute, speculator, &self.tokens, logits);
+        }
+        // Sampling changes the logits in place, reporting wants them as the model left them.
+        let original = self.logprobs.map(|_| logits.to_vec());
+        let verdict = decide(compute, &mut self.sampler, self.speculator.as_ref(), row, &self.tokens, logits);
+        let scores =
+            original.zip(self.logprobs).map(|(logits, top)| logprobs(compute, &logits, verdict.token, top));
+        let source = match (&mut self.speculator, verdict.row) {
+            (Some(speculator), Some(row)) => {
+                verdict.given_up.inspect(|&given_up| speculator.relaxed(given_up));
+                Some(speculator.source(row))
+            }
+            _ => None,
+        };
+        let ends = self.push(step.tokenizer, verdict.token, scores, source);
+        (verdict.row, ends)
+    }
+
+    /// Records that `rows` more tokens have their KV.
+    fn commit(&mut self, cache: &ContextCache, rows: usize) {
+        self.committed += rows;
         let Sequence { table, scope, tokens, committed, cache_use, .. } = self;
         table.seal_full(cache, scope, tokens, *committed, cache_use.write);
     }
 
-    /// Appends a sampled token, tells the caller, and says whether and why the answer ends with it.
-    pub(crate) fn push(
+    /// Appends a token, tells the caller, and says whether and why the answer ends with it.
+    fn push(
         &mut self,
         tokenizer: &Tokenizer,
         token: u32,
         scores: Option<Scores>,
+        source: Option<Source>,
     ) -> Option<FinishReason> {
         self.first_token.get_or_insert_with(Instant::now);
         self.tokens.push(token);
         self.sampler.accept(token);
-        let ends = self.stop_ids.contains(&token) || (tokenizer.is_eog(token) && !self.ignore_eos);
-        let logprob = scores.map(|scores| report(tokenizer, token, scores));
-        let text = self.decoder.push(tokenizer, token);
-        if ends {
-            if self.show_control {
-                self.send(TokenEvent { id: token, text, logprob });
-            }
-            return Some(FinishReason::Stop);
-        }
-        let (text, stopped) = match self.stop.push(&text) {
-            Scan::Release(text) => (text, false),
-            Scan::Stop(text) => (text, true),
-        };
-        self.send(TokenEvent { id: token, text, logprob });
-        if stopped {
-            // What the decoder still holds came after the stop text.
-            self.decoder = TokenDecoder::new(self.show_control);
+        let stops = self.output.push(tokenizer, token, scores.as_ref(), source);
+        self.keep.token(scores);
+        if stops {
             return Some(FinishReason::Stop);
         }
         (self.tokens.len() >= self.len_max).then_some(FinishReason::Length)
     }
 
-    /// Sends the summary. Nothing may be sent after it.
-    pub(crate) fn finish(mut self, cache: &ContextCache, cost: RecomputeCost, reason: FinishReason) {
+    /// Leaves what was computed to later requests and sends the summary. Nothing may be sent after it.
+    pub(crate) fn finish(mut self, cache: &ContextCache, drafts: &mut Drafts, reason: FinishReason) {
+        let (prompt, answer) = self.tokens.split_at(self.prompt_len);
         if self.cache_use.write {
             self.table.share_tail(cache, &self.scope, &self.tokens, self.committed);
+            if let Some(speculator) = &self.speculator {
+                drafts.remember(speculator, prompt, answer);
+            }
         }
-        let mut text = self.decoder.flush();
-        text = match self.stop.push(&text) {
-            Scan::Release(text) => text + &self.stop.flush(),
-            Scan::Stop(text) => text,
-        };
+        self.keep.answer(self.scope.id(), prompt, answer, &reason);
+        let report = self.speculator.as_ref().map_or_else(DraftReport::default, Speculator::report);
         let summary = Summary {
             reason,
-            text,
             usage: self.usage(),
-            timings: self.timings(),
-            replayed: false,
-            saved_ms: cost.seconds(0, self.cache_hit) * 1e3,
+            timings: self.timings(&report),
+            saved_ms: self.saved_ms,
+            drafts: Box::new(report),
+            ..Summary::default()
         };
-        // A caller that is gone needs no summary.
-        let _ = self.events.try_send(Event::Done(summary));
-    }
-
-    fn send(&self, event: TokenEvent) {
-        // The channel holds every event of the answer, so this fails only for a caller that is gone; the next
-        // step retires the sequence.
-        let _ = self.events.try_send(Event::Token(event));
+        self.output.finish(summary);
     }
 
     /// Tokens of the answer so far.
@@ -241,7 +346,7 @@ impl Sequence {
         }
     }
 
-    fn timings(&self) -> Timings {
+    fn timings(&self, report: &DraftReport) -> Timings {
         let now = Instant::now();
         let ms = |from: Instant, to: Instant| to.duration_since(from).as_secs_f64() * 1e3;
         let first = self.first_token.unwrap_or(now);
@@ -252,16 +357,8 @@ impl Sequence {
             prompt_ms: ms(self.started, first),
             predicted_n: self.answer_len(),
             predicted_ms: ms(first, now),
-            draft_n: 0,
-            draft_n_accepted: 0,
+            draft_n: report.drafted,
+            draft_n_accepted: report.accepted,
         }
-    }
-}
-
-fn report(tokenizer: &Tokenizer, token: u32, (logprob, top): Scores) -> TokenLogprob {
-    let scored = |id, logprob| ScoredToken { id, logprob, bytes: tokenizer.token_bytes(id).to_vec() };
-    TokenLogprob {
-        chosen: scored(token, logprob),
-        top: top.into_iter().map(|(id, logprob)| scored(id, logprob)).collect(),
     }
 }

@@ -4,21 +4,23 @@
 //! steps each running sequence has at least one token whose KV is missing, and its last token is the only
 //! one that was never fed to the model.
 
+use std::cmp::Ordering;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
+use foretoken_cache::store::Store;
 use foretoken_cache::{ContextCache, RecomputeCost};
 use foretoken_kernels::kv::KvLayout;
 use foretoken_model::Model;
-use foretoken_model::step::{Scratch, SeqStep, WantLogits};
+use foretoken_model::step::{Logits, Scratch, SeqStep, WantLogits};
 use foretoken_model::tokenizer::Tokenizer;
 
 use crate::api::{EngineStats, FinishReason};
 use crate::engine::Shared;
-use crate::sampler::logprobs;
 use crate::scheduler::{Limits, Scheduler, Work};
-use crate::sequence::Sequence;
+use crate::sequence::{Computed, Sequence};
+use crate::speculate::drafts::{Drafts, DraftsConfig};
 
 /// Weight of the newest request in the moving average of request times.
 const REQUEST_TIME_WEIGHT: f64 = 0.1;
@@ -37,6 +39,7 @@ pub(crate) struct StepLoop {
     layout: KvLayout,
     scratch: Scratch,
     scheduler: Scheduler,
+    drafts: Drafts,
     shared: Arc<Shared>,
     stats: EngineStats,
     request_s: f64,
@@ -51,18 +54,28 @@ struct Ended {
     reason: FinishReason,
 }
 
+/// What a step loop works with.
+pub(crate) struct Parts {
+    pub(crate) model: Arc<Model>,
+    pub(crate) tokenizer: Arc<Tokenizer>,
+    pub(crate) cache: Arc<ContextCache>,
+    pub(crate) store: Option<Arc<Store>>,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) limits: Limits,
+    pub(crate) drafts: DraftsConfig,
+    /// Blocks that fit in memory.
+    pub(crate) blocks: usize,
+}
+
 impl StepLoop {
-    pub(crate) fn new(
-        model: Arc<Model>,
-        tokenizer: Arc<Tokenizer>,
-        cache: Arc<ContextCache>,
-        blocks: usize,
-        limits: Limits,
-        shared: Arc<Shared>,
-    ) -> StepLoop {
+    /// Prepares on the engine's own thread what takes a while.
+    pub(crate) fn new(parts: Parts) -> StepLoop {
+        let Parts { model, tokenizer, cache, store, shared, limits, drafts, blocks } = parts;
+        let mut scratch = model.scratch();
         StepLoop {
+            drafts: Drafts::new(drafts, &model, &mut scratch, store.as_deref()),
             layout: model.kv_layout(),
-            scratch: model.scratch(),
+            scratch,
             model,
             tokenizer,
             cache,
@@ -77,7 +90,6 @@ impl StepLoop {
 
     /// Steps until the inbox is closed and every request is answered.
     pub(crate) fn run(mut self) {
-        let closes_when_it_dies = CloseOnDrop(Arc::clone(&self.shared));
         loop {
             self.drop_abandoned();
             self.admit();
@@ -86,22 +98,26 @@ impl StepLoop {
                 if !self.scheduler.preempted.is_empty() {
                     // Blocks that an abandoned restore or a writer still holds come back by themselves.
                     std::thread::sleep(RESTORE_WAIT);
-                } else if !self.shared.inbox.wait() {
+                    continue;
+                }
+                self.drafts.save(false);
+                if !self.shared.inbox.wait() {
                     break;
                 }
                 continue;
             }
             self.scheduler.wake(&self.cache);
-            let work = self.scheduler.plan(&self.cache);
+            let mut work = self.scheduler.plan(&self.cache);
             if work.is_empty() {
                 self.wait_for_blocks();
                 continue;
             }
-            let ended = self.step(&work);
+            let expected_ms = self.drafts.plan(&self.cache, &mut self.scheduler.running, &mut work);
+            let ended = self.step(&work, expected_ms);
             self.retire(ended);
             self.publish();
         }
-        drop(closes_when_it_dies);
+        self.drafts.save(true);
     }
 
     /// Frees what belongs to callers that went away.
@@ -127,12 +143,13 @@ impl StepLoop {
             self.stats.prompt_tokens_total += job.request.prompt.len() as u64;
             self.stats.prefix_queries_total += job.request.prompt.len() as u64;
             self.next_id += 1;
-            self.scheduler.start(&self.cache, Sequence::new(job, self.next_id));
+            let seq = Sequence::new(job, self.next_id, &mut self.drafts);
+            self.scheduler.start(&self.cache, seq);
         }
     }
 
-    /// Computes the planned tokens and gives each sequence that reached its end the next one.
-    fn step(&mut self, work: &[Work]) -> Vec<Ended> {
+    /// Computes the planned rows and gives each sequence that reached its end the next tokens.
+    fn step(&mut self, work: &[Work], expected_ms: f64) -> Vec<Ended> {
         let mut seqs: Vec<(usize, usize, &mut Sequence)> = Vec::with_capacity(work.len());
         let mut planned = work.iter().peekable();
         for (index, seq) in self.scheduler.running.iter_mut().enumerate() {
@@ -141,27 +158,38 @@ impl StepLoop {
             }
         }
         let start = Instant::now();
-        forward(&self.model, &self.layout, &mut self.scratch, &mut seqs);
+        let logits = forward(&self.model, &self.layout, &mut self.scratch, &mut seqs);
+        let took = start.elapsed();
         let rows: usize = work.iter().map(|work| work.rows).sum();
         if rows >= PREFILL_ROWS_MIN {
-            let token_s = start.elapsed().as_secs_f64() / rows as f64;
+            let token_s = took.as_secs_f64() / rows as f64;
             let cost = &mut self.scheduler.cost;
             *cost = RecomputeCost { token_s: cost.token_s + COST_WEIGHT * (token_s - cost.token_s), ..*cost };
         }
+        self.drafts.observe_step(rows, expected_ms, took.as_secs_f64() * 1e3);
         self.stats.steps_total += 1;
-        let mut logits_row = 0;
+        let mut computed = Computed {
+            model: &self.model,
+            tokenizer: &self.tokenizer,
+            cache: &self.cache,
+            layout: &self.layout,
+            drafts: &mut self.drafts,
+            logits,
+            cost: self.scheduler.cost,
+        };
+        let mut first_row = 0;
         let mut ended = Vec::new();
         for (index, rows, seq) in seqs {
-            seq.commit(&self.cache, rows);
-            if seq.pending() > 0 {
-                continue;
-            }
-            let logits = self.scratch.logits_mut().row_mut(logits_row);
-            logits_row += 1;
-            self.stats.generation_tokens_total += 1;
-            if let Some(reason) = next_token(&self.model, &self.tokenizer, seq, logits) {
-                ended.push(Ended { index, reason });
-            }
+            let wanted = logits_of(seq, rows);
+            let before = seq.answer_len();
+            let reason = seq.advance(&mut computed, rows, first_row);
+            self.stats.generation_tokens_total += (seq.answer_len() - before) as u64;
+            ended.extend(reason.map(|reason| Ended { index, reason }));
+            first_row += match wanted {
+                WantLogits::None => 0,
+                WantLogits::Last => 1,
+                WantLogits::All => rows,
+            };
         }
         ended
     }
@@ -189,7 +217,7 @@ impl StepLoop {
             let seconds = seq.started().elapsed().as_secs_f64();
             self.request_s += REQUEST_TIME_WEIGHT * (seconds - self.request_s);
             self.stats.prefix_hits_total += seq.cache_hit() as u64;
-            seq.finish(&self.cache, self.scheduler.cost, reason);
+            seq.finish(&self.cache, &mut self.drafts, reason);
         }
     }
 
@@ -199,56 +227,50 @@ impl StepLoop {
         self.stats.preemptions_total = self.scheduler.preemptions;
         let held: usize = self.scheduler.running.iter().map(|seq| seq.table.blocks()).sum();
         self.stats.kv_usage = (held as f64 / self.blocks as f64).min(1.0);
-        self.shared.publish(self.stats, self.request_s);
+        self.shared.publish(self.stats, self.request_s, self.scheduler.cost);
+    }
+}
+
+/// Which rows of a sequence's work lead to tokens.
+fn logits_of(seq: &Sequence, rows: usize) -> WantLogits {
+    match rows.cmp(&seq.pending()) {
+        Ordering::Less => WantLogits::None,
+        Ordering::Equal => WantLogits::Last,
+        // The last token and guesses of what follows.
+        Ordering::Greater => WantLogits::All,
     }
 }
 
 /// One ragged forward pass over the planned rows.
-fn forward(
+fn forward<'s>(
     model: &Model,
     layout: &KvLayout,
-    scratch: &mut Scratch,
+    scratch: &'s mut Scratch,
     seqs: &mut [(usize, usize, &mut Sequence)],
-) {
-    let mut views: Vec<_> = seqs
+) -> &'s mut Logits {
+    let mut rows_of: Vec<_> = seqs
         .iter_mut()
         .map(|(_, rows, seq)| {
-            let Sequence { tokens, committed, table, .. } = &mut **seq;
-            let new = &tokens[*committed..*committed + *rows];
-            let at_end = *committed + *rows == tokens.len();
-            (new, *committed, at_end, table.view(layout))
+            let (mut tokens, mut parents) = (Vec::new(), Vec::new());
+            seq.rows(*rows, &mut tokens, &mut parents);
+            (tokens, parents, logits_of(seq, *rows), seq.committed, seq.table.view(layout))
         })
         .collect();
-    let mut steps: Vec<_> = views
+    let mut steps: Vec<_> = rows_of
         .iter_mut()
-        .map(|(tokens, committed, at_end, kv)| SeqStep {
+        .map(|(tokens, parents, logits, committed, kv)| SeqStep {
             tokens,
-            parents: None,
+            parents: (!parents.is_empty()).then_some(parents.as_slice()),
             committed: *committed,
             kv,
-            logits: if *at_end { WantLogits::Last } else { WantLogits::None },
+            logits: *logits,
         })
         .collect();
-    model.forward(scratch, &mut steps);
-}
-
-/// Samples, reports, appends.
-fn next_token(
-    model: &Model,
-    tokenizer: &Tokenizer,
-    seq: &mut Sequence,
-    logits: &mut [f32],
-) -> Option<FinishReason> {
-    let compute = model.compute();
-    // Sampling changes the logits in place, reporting wants them as the model left them.
-    let original = seq.logprobs.map(|_| logits.to_vec());
-    let token = seq.sampler.sample(compute, logits, &seq.tokens);
-    let scores = original.zip(seq.logprobs).map(|(logits, top)| logprobs(compute, &logits, token, top));
-    seq.push(tokenizer, token, scores)
+    model.forward(scratch, &mut steps)
 }
 
 /// However the loop ends, nobody waits for an answer that cannot come.
-struct CloseOnDrop(Arc<Shared>);
+pub(crate) struct CloseOnDrop(pub(crate) Arc<Shared>);
 
 impl Drop for CloseOnDrop {
     fn drop(&mut self) {

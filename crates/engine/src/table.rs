@@ -89,6 +89,19 @@ impl BlockTable {
         }
     }
 
+    /// Moves the KV of drafted tokens that were kept to where they belong: row `kept[i]` of the guesses after `next`
+    /// tokens becomes token `next + i`.
+    pub(crate) fn move_slots(&mut self, layout: &KvLayout, next: usize, kept: &[usize]) {
+        // Rows are numbered from the root, which is the token before.
+        if kept.iter().enumerate().all(|(at, &row)| row == at + 1) {
+            return;
+        }
+        let mut view = self.view(layout);
+        for (at, &row) in kept.iter().enumerate() {
+            view.copy_slot(next + row - 1, next + at);
+        }
+    }
+
     /// The table as the kernels see it.
     pub(crate) fn view(&mut self, layout: &KvLayout) -> KvView<'_> {
         let sealed = self.sealed.iter().map(|block| &**block).collect();

@@ -123,6 +123,34 @@ pub fn argmax(c: &Compute, x: &[f32]) -> usize {
     x.iter().position(|&v| v == max).unwrap_or(0)
 }
 
+struct NearMax<'a> {
+    x: &'a [f32],
+    within: f32,
+    out: &'a mut Vec<(f32, u32)>,
+}
+
+impl Kernel for NearMax<'_> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<S: Simd16>(self, s: S) {
+        let floor = max_of(s, self.x) - self.within;
+        for (at, part) in self.x.chunks(4 * LANES).enumerate() {
+            // Few parts hold such a value, and one maximum tells.
+            if max_of(s, part) < floor {
+                continue;
+            }
+            let ids = at as u32 * 4 * LANES as u32..;
+            self.out.extend(part.iter().copied().zip(ids).filter(|&(x, _)| x >= floor));
+        }
+    }
+}
+
+/// Appends the values that are at most `within` below the largest one to `out`, each with its index, in order.
+pub fn near_max(c: &Compute, x: &[f32], within: f32, out: &mut Vec<(f32, u32)>) {
+    dispatch(c, NearMax { x, within, out });
+}
+
 struct SumExp<'a>(&'a [f32]);
 
 impl Kernel for SumExp<'_> {

@@ -51,6 +51,20 @@ fn exp_has_exact_ends() {
 }
 
 #[test]
+fn near_max_finds_all_that_are_near_and_nothing_else() {
+    let row: Vec<f32> = (0..1003).map(|i| ((i * 7919) % 1000) as f32 * 0.01).collect();
+    let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    for c in computes() {
+        for within in [0.0, 0.5, 20.0] {
+            let mut found = Vec::new();
+            math::near_max(&c, &row, within, &mut found);
+            let expected = row.iter().copied().zip(0u32..).filter(|&(x, _)| x >= max - within);
+            assert!(found.iter().copied().eq(expected), "within {within} on {}", c.isa());
+        }
+    }
+}
+
+#[test]
 fn argmax_takes_the_first_of_equals_and_never_nan() {
     for c in computes() {
         assert_eq!(math::argmax(&c, &[1.0, 3.0, 3.0, 2.0]), 1);

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use rusqlite::{OptionalExtension, params};
+use rusqlite::OptionalExtension;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::Store;
@@ -90,14 +90,12 @@ impl Store {
         self.send(Write::Response { key, scope, body, checksum, now_ms: self.now_ms() });
     }
 
-    /// Calls `each` with the answers of a scope (or of all), oldest first, as long as it returns true.
-    /// Damaged rows are passed over.
-    pub fn each_response(&self, scope: Option<ScopeId>, mut each: impl FnMut(ScopeId, Response) -> bool) {
-        let sql =
-            "SELECT scope, body, checksum FROM responses WHERE ?1 IS NULL OR scope = ?1 ORDER BY created_ms";
+    /// Calls `each` with the answers, the latest first, as long as it returns true. Damaged rows are passed over.
+    pub fn each_response_newest(&self, mut each: impl FnMut(ScopeId, Response) -> bool) {
+        let sql = "SELECT scope, body, checksum FROM responses ORDER BY used_ms DESC";
         self.read(|db| {
             let mut statement = db.prepare_cached(sql)?;
-            let mut rows = statement.query(params![scope.map(|scope| *scope.as_bytes())])?;
+            let mut rows = statement.query([])?;
             while let Some(row) = rows.next()? {
                 let (id, body, checksum): ([u8; 32], Vec<u8>, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
                 let Some(response) = checked(&body, checksum) else { continue };

@@ -1,0 +1,197 @@
+//! What the target makes of a row of the draft tree: which token comes next, and whether that is one of the guesses.
+//!
+//! Every policy begins with the target's own logits at the row. The invariant: under `exact` the token is what the
+//! sampler gives without any guesses, whatever they are.
+
+use foretoken_kernels::Compute;
+
+use super::settings::{Policy, Thresholds};
+use super::speculator::Speculator;
+use crate::random::uniform_of;
+use crate::sampler::Sampler;
+
+/// The first of the independent uniform numbers of a position that decide about guesses; draws have one before.
+const TRIALS: u64 = 16;
+/// The one for what is left when all guesses are refused.
+const RESIDUAL: u64 = 2;
+
+/// What comes next after a row.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Verdict {
+    pub(crate) token: u32,
+    /// The row of the guess that it is, if it is one.
+    pub(crate) row: Option<usize>,
+    /// The target's own choice was another one, and this many nats likelier.
+    pub(crate) given_up: Option<f64>,
+}
+
+/// Decides about the guesses after `row`. `tokens` are prompt and answer so far; `logits` are changed in place.
+pub(crate) fn decide(
+    compute: &Compute,
+    sampler: &mut Sampler,
+    speculator: Option<&Speculator>,
+    row: usize,
+    tokens: &[u32],
+    logits: &mut [f32],
+) -> Verdict {
+    let policy = speculator.map_or(Policy::Exact, |speculator| speculator.settings.policy);
+    let guesses = speculator.map_or_else(Vec::new, |speculator| speculator.after(row));
+    if let (Policy::Lossless, Some(speculator)) = (policy, speculator)
+        && !guesses.is_empty()
+        && !sampler.is_greedy()
+    {
+        let mut target = sampler.distribution(compute, logits, tokens);
+        let guesses: Vec<Guess<'_>> = guesses
+            .iter()
+            .map(|(row, node)| Guess { row: *row, token: node.token, drawn: speculator.drawn_from(node) })
+            .collect();
+        let position = tokens.len() as u64;
+        let (token, row) = reject(&mut target, &guesses, |which| uniform_of(sampler.seed(), position, which));
+        return Verdict { token, row, given_up: None };
+    }
+    let token = sampler.sample(compute, logits, tokens);
+    let same = guesses.iter().find(|(_, node)| node.token == token).map(|(row, _)| *row);
+    if let (None, Policy::Agreement(thresholds), false) = (same, policy, guesses.is_empty()) {
+        let plain = sampler.plain_distribution(compute, logits);
+        let best = guesses
+            .iter()
+            .map(|(row, node)| (*row, node.token))
+            .max_by(|a, b| plain.of(a.1).total_cmp(&plain.of(b.1)));
+        if let Some((row, guess)) = best
+            && is_plausible(&thresholds, plain.of(guess), plain.entropy, plain.top)
+        {
+            let given_up = f64::from(plain.of(token)).ln() - f64::from(plain.of(guess)).ln();
+            return Verdict { token: guess, row: Some(row), given_up: Some(given_up) };
+        }
+    }
+    Verdict { token, row: same, given_up: None }
+}
+
+/// `p >= min(epsilon, delta e^-H)` or `p >= tau p_max`.
+fn is_plausible(thresholds: &Thresholds, p: f32, entropy: f32, top: f32) -> bool {
+    let Thresholds { epsilon, delta, tau } = *thresholds;
+    p > 0.0 && (p >= epsilon.min(delta * (-entropy).exp()) || p >= tau * top)
+}
+
+struct Guess<'a> {
+    row: usize,
+    token: u32,
+    /// The distribution it was drawn from; `None` if it was chosen, as if drawn from a distribution of one token.
+    drawn: Option<&'a [(u32, f32)]>,
+}
+
+/// Rejection sampling over several guesses, one after the other: keep a guess `x` drawn from `q` with probability
+/// `min(1, p(x) / q(x))`, else go on with what is left of the target, `max(0, p - q)` made to add up to 1.
+fn reject(target: &mut [f32], guesses: &[Guess<'_>], uniform: impl Fn(u64) -> f64) -> (u32, Option<usize>) {
+    let mut left = 1.0;
+    for (trial, guess) in guesses.iter().enumerate() {
+        let one = [(guess.token, 1.0)];
+        let q = guess.drawn.unwrap_or(&one);
+        let of_guess = q.iter().find(|(token, _)| *token == guess.token).map_or(1.0, |(_, q)| f64::from(*q));
+        let p = f64::from(target[guess.token as usize]) / left;
+        if uniform(TRIALS + trial as u64) * of_guess < p {
+            return (guess.token, Some(guess.row));
+        }
+        let mut rest = 0.0;
+        for &(token, q) in q {
+            let p = &mut target[token as usize];
+            let now = (f64::from(*p) - f64::from(q) * left).max(0.0);
+            rest += f64::from(*p) - now;
+            *p = now as f32;
+        }
+        let after = left - rest;
+        if after <= 1e-6 {
+            // Rounding alone brings it here: the target is what was proposed, so the guess stands.
+            return (guess.token, Some(guess.row));
+        }
+        left = after;
+    }
+    let goal = uniform(RESIDUAL) * left;
+    let mut sum = 0.0;
+    let mut last = 0;
+    for (token, &p) in target.iter().enumerate().filter(|(_, p)| **p > 0.0) {
+        sum += f64::from(p);
+        last = token as u32;
+        if sum > goal {
+            break;
+        }
+    }
+    (last, None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TARGET: [f32; 5] = [0.4, 0.3, 0.15, 0.1, 0.05];
+
+    fn chi_square(counts: &[usize; 5], draws: usize) -> f64 {
+        let term = |(&p, &n): (&f32, &usize)| {
+            (n as f64 - f64::from(p) * draws as f64).powi(2) / (f64::from(p) * draws as f64)
+        };
+        TARGET.iter().zip(counts).map(term).sum()
+    }
+
+    fn draw(q: &[(u32, f32)], u: f64) -> u32 {
+        let mut sum = 0.0;
+        q.iter()
+            .find(|(_, p)| {
+                sum += f64::from(*p);
+                sum > u
+            })
+            .map_or(q[q.len() - 1].0, |(token, _)| *token)
+    }
+
+    #[test]
+    fn tokens_follow_the_target_whatever_they_are_drawn_from() {
+        let proposals: [&[(u32, f32)]; 4] = [
+            &[(0, 0.4), (1, 0.3), (2, 0.15), (3, 0.1), (4, 0.05)],
+            &[(4, 0.7), (3, 0.2), (0, 0.1)],
+            &[(2, 1.0)],
+            &[(0, 0.9), (1, 0.1)],
+        ];
+        for q in proposals {
+            let (mut counts, mut kept) = ([0; 5], 0);
+            for draws in 0..40_000 {
+                let token = draw(q, uniform_of(5, draws, 1));
+                let guess = Guess { row: 1, token, drawn: Some(q) };
+                let (token, row) = reject(&mut TARGET.clone(), &[guess], |which| uniform_of(9, draws, which));
+                counts[token as usize] += 1;
+                kept += usize::from(row.is_some());
+            }
+            // 4 degrees of freedom: 18.5 is the 99.9 % quantile.
+            assert!(chi_square(&counts, 40_000) < 18.5, "{q:?}: {counts:?}");
+            let overlap: f32 = q.iter().map(|&(token, q)| q.min(TARGET[token as usize])).sum();
+            assert!((kept as f32 / 40_000.0 - overlap).abs() < 0.02, "{q:?}: kept {kept}, overlap {overlap}");
+        }
+    }
+
+    #[test]
+    fn several_guesses_chosen_and_drawn_leave_the_target_as_it_is() {
+        let q = [(1, 0.5), (3, 0.3), (4, 0.2)];
+        let mut counts = [0; 5];
+        for draws in 0..40_000 {
+            let chosen = |row, token| Guess { row, token, drawn: None };
+            let drawn = Guess { row: 3, token: draw(&q, uniform_of(5, draws, 1)), drawn: Some(&q) };
+            let guesses = [chosen(1, 2), chosen(2, 0), drawn];
+            let (token, _) = reject(&mut TARGET.clone(), &guesses, |which| uniform_of(9, draws, which));
+            counts[token as usize] += 1;
+        }
+        assert!(chi_square(&counts, 40_000) < 18.5, "{counts:?}");
+    }
+
+    #[test]
+    fn thresholds_mean_what_they_say() {
+        let by_tau = Thresholds { epsilon: 1.0, delta: 1.0, tau: 0.5 };
+        // Low entropy: e^-H is near 1, so the first rule asks for nearly everything.
+        assert!(is_plausible(&by_tau, 0.31, 0.01, 0.6));
+        assert!(!is_plausible(&by_tau, 0.29, 0.01, 0.6));
+        let by_entropy = Thresholds { epsilon: 0.3, delta: 0.5, tau: 1.0 };
+        assert!(is_plausible(&by_entropy, 0.07, 2.0, 0.2), "a flat distribution allows much");
+        assert!(!is_plausible(&by_entropy, 0.07, 0.5, 0.8), "a peaked one does not");
+        assert!(
+            !is_plausible(&Thresholds { epsilon: 0.0, delta: 0.0, tau: 0.0 }, 0.0, 1.0, 0.5),
+            "nor the impossible"
+        );
+    }
+}

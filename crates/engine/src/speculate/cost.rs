@@ -1,0 +1,300 @@
+//! What a step costs on this machine: milliseconds for so many rows after so much context.
+//!
+//! Measured when a model first runs on a machine, kept in a file under a fingerprint of both, and refined by every
+//! step that is taken. Only ratios matter to the planner, so a scale that drifts (a shared machine, a hot one) is
+//! kept apart from the shape. Between measured points the lower convex hull counts: a step that happens to be cheap
+//! for 8 rows makes 7 rows worth the way to 8.
+
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use foretoken_cache::{BlockLayout, BlockPool, Fingerprint, OpenBlock};
+use foretoken_kernels::kv::KvView;
+use foretoken_model::Model;
+use foretoken_model::step::{Scratch, SeqStep, WantLogits};
+
+use crate::table::blocks_for;
+
+/// Rows at which steps are measured, in the order of what is most needed.
+const GRID: [usize; 12] = [1, 2, 4, 8, 16, 32, 3, 6, 12, 24, 64, 48];
+const ROWS_MAX: usize = 64;
+/// Rows and context with which the cost of context is measured.
+const CONTEXT_ROWS: [usize; 3] = [1, 8, 24];
+const CONTEXT: usize = 2048;
+const REPEATS: usize = 4;
+/// No more measuring after this; the rest is drawn on from what is there.
+const MEASURE_MAX: Duration = Duration::from_millis(1500);
+/// Weight of a step in the scale and in the shape.
+const SCALE_WEIGHT: f64 = 0.05;
+const SHAPE_WEIGHT: f64 = 0.02;
+/// Steps between two looks at the hull.
+const HULL_EVERY: u32 = 64;
+const HEADER: &str = "foretoken step costs v1";
+
+/// See the [module](self).
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct CostCurve {
+    /// `(rows, ms)` with rows rising.
+    points: Vec<(usize, f64)>,
+    /// Milliseconds per token of context: once per sequence, and once more per row.
+    context_ms: f64,
+    row_context_ms: f64,
+    /// `hull[n]`: milliseconds for `n` rows, up to [`ROWS_MAX`].
+    hull: Vec<f64>,
+    scale: f64,
+    observed: u32,
+}
+
+impl CostCurve {
+    fn new(mut points: Vec<(usize, f64)>, context_ms: f64, row_context_ms: f64) -> CostCurve {
+        points.sort_unstable_by_key(|(rows, _)| *rows);
+        let mut curve =
+            CostCurve { points, context_ms, row_context_ms, hull: Vec::new(), scale: 1.0, observed: 0 };
+        curve.draw_hull();
+        curve
+    }
+
+    /// A curve in which every further row costs `row` of what the first one does: for tests.
+    #[cfg(test)]
+    pub(crate) fn linear(first_ms: f64, row: f64) -> CostCurve {
+        let at = |rows: usize| (rows, first_ms * (1.0 + row * (rows - 1) as f64));
+        CostCurve::new(vec![at(1), at(ROWS_MAX)], 0.0, 0.0)
+    }
+
+    /// A curve through these points: for tests.
+    #[cfg(test)]
+    pub(crate) fn new_for_test(points: &[(usize, f64)]) -> CostCurve {
+        CostCurve::new(points.to_vec(), 0.0, 0.0)
+    }
+
+    /// Milliseconds for the rows of a step alone.
+    pub(crate) fn rows_ms(&self, rows: usize) -> f64 {
+        match self.hull.get(rows) {
+            Some(ms) => *ms,
+            None => {
+                self.hull[ROWS_MAX]
+                    + (rows - ROWS_MAX) as f64 * (self.hull[ROWS_MAX] - self.hull[ROWS_MAX - 1])
+            }
+        }
+    }
+
+    /// Milliseconds for the context of a sequence with so many rows.
+    pub(crate) fn context_ms(&self, context: usize, rows: usize) -> f64 {
+        context as f64 * (self.context_ms + self.row_context_ms * rows as f64)
+    }
+
+    /// Milliseconds for one more row of a sequence.
+    pub(crate) fn row_ms(&self, rows: usize, context: usize) -> f64 {
+        self.rows_ms(rows + 1) - self.rows_ms(rows) + self.row_context_ms * context as f64
+    }
+
+    /// Takes a step into account that was foreseen to take `expected_ms` and took `ms`.
+    pub(crate) fn observe(&mut self, rows: usize, expected_ms: f64, ms: f64) {
+        let ratio = ms / expected_ms;
+        if !ratio.is_finite() || rows == 0 || rows > ROWS_MAX {
+            return;
+        }
+        let ratio = ratio.clamp(0.25, 4.0);
+        self.scale += SCALE_WEIGHT * (ratio - self.scale);
+        let off = (ratio / self.scale).clamp(0.5, 2.0);
+        let after = self.points.partition_point(|&(have, _)| have < rows).min(self.points.len() - 1);
+        let before = if self.points[after].0 == rows { after } else { after.saturating_sub(1) };
+        for (_, ms) in &mut self.points[before..=after] {
+            *ms *= 1.0 + SHAPE_WEIGHT * (off - 1.0);
+        }
+        self.observed += 1;
+        if self.observed.is_multiple_of(HULL_EVERY) {
+            self.draw_hull();
+        }
+    }
+
+    fn draw_hull(&mut self) {
+        let mut hull: Vec<(f64, f64)> = Vec::new();
+        for &(rows, ms) in &self.points {
+            let point = (rows as f64, ms);
+            while let [.., a, b] = hull[..] {
+                let bends_up = (b.1 - a.1) * (point.0 - b.0) <= (point.1 - b.1) * (b.0 - a.0);
+                if bends_up {
+                    break;
+                }
+                hull.pop();
+            }
+            hull.push(point);
+        }
+        let at = |rows: usize| {
+            let x = rows as f64;
+            let after = hull.partition_point(|p| p.0 < x).clamp(1, hull.len() - 1);
+            let (a, b) = (hull[after - 1], hull[after]);
+            a.1 + (x - a.0) * ((b.1 - a.1) / (b.0 - a.0)).max(0.0)
+        };
+        self.hull = (0..=ROWS_MAX).map(|rows| at(rows.max(1))).collect();
+        self.hull[0] = 0.0;
+    }
+
+    /// The curve in `folder` for this model on this machine, or a newly measured one that is kept there.
+    pub(crate) fn load_or_measure(model: &Model, scratch: &mut Scratch, folder: Option<&Path>) -> CostCurve {
+        let name = fingerprint(model);
+        let path = folder.map(|folder| folder.join(format!("costs-{}", &name.to_string()[..16])));
+        let kept = path.as_ref().and_then(|path| fs::read_to_string(path).ok());
+        if let Some(curve) = kept.and_then(|text| CostCurve::parse(&text, name)) {
+            return curve;
+        }
+        let start = Instant::now();
+        let curve = measure(model, scratch);
+        tracing::info!(ms = start.elapsed().as_millis() as u64, "measured what steps cost on this machine");
+        if let Some(path) = path {
+            // Without the file the next start measures again.
+            if let Err(error) = fs::write(&path, curve.to_text(name)) {
+                tracing::debug!("cannot write {}: {error}", path.display());
+            }
+        }
+        curve
+    }
+
+    fn to_text(&self, name: Fingerprint) -> String {
+        let mut text = format!("{HEADER}\n{name}\ncontext {} {}\n", self.context_ms, self.row_context_ms);
+        self.points.iter().for_each(|(rows, ms)| text += &format!("{rows} {ms}\n"));
+        text + "end\n"
+    }
+
+    fn parse(text: &str, name: Fingerprint) -> Option<CostCurve> {
+        let body = text.strip_prefix(&format!("{HEADER}\n{name}\ncontext "))?.strip_suffix("end\n")?;
+        let mut lines = body.lines().map(|line| line.split_once(' '));
+        let number = |text: &str| text.parse::<f64>().ok().filter(|x| x.is_finite() && *x >= 0.0);
+        let (context, row) = lines.next()??;
+        let (context, row) = (number(context)?, number(row)?);
+        let point = |line: Option<(&str, &str)>| {
+            let (rows, ms) = line?;
+            Some((
+                rows.parse().ok().filter(|rows| (1..=ROWS_MAX).contains(rows))?,
+                number(ms).filter(|ms| *ms > 0.0)?,
+            ))
+        };
+        let points: Vec<_> = lines.map(point).collect::<Option<_>>()?;
+        (points.len() >= 2 && points.is_sorted_by(|a, b| a.0 < b.0))
+            .then(|| CostCurve::new(points, context, row))
+    }
+}
+
+/// Everything that decides how long steps take.
+fn fingerprint(model: &Model) -> Fingerprint {
+    let cpus = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let cpu = cpus.lines().find(|line| line.starts_with("model name")).unwrap_or_default();
+    let compute = model.compute();
+    Fingerprint::of(&[
+        ("file", &model.gguf().fingerprint()),
+        ("cpu", cpu.as_bytes()),
+        ("isa", compute.isa().name().as_bytes()),
+        ("threads", &compute.pool().threads().to_le_bytes()),
+        ("version", env!("CARGO_PKG_VERSION").as_bytes()),
+    ])
+}
+
+fn measure(model: &Model, scratch: &mut Scratch) -> CostCurve {
+    let context_max = CONTEXT.min(model.config().ctx_train.saturating_sub(ROWS_MAX + 1));
+    let layout = BlockLayout { bytes: model.kv_layout().block_bytes() };
+    let count = blocks_for(context_max + ROWS_MAX + 1);
+    let pool = BlockPool::new(layout, count);
+    let mut blocks: Vec<OpenBlock> = std::iter::from_fn(|| pool.open()).take(count).collect();
+    let start = Instant::now();
+    let mut best_of = |rows: usize, context: usize| {
+        let times = (0..REPEATS).map(|_| step_ms(model, scratch, &mut blocks, rows, context));
+        times.fold(f64::INFINITY, f64::min)
+    };
+    let mut points = Vec::new();
+    for rows in GRID {
+        if points.len() >= 2 && start.elapsed() > MEASURE_MAX {
+            break;
+        }
+        points.push((rows, best_of(rows, 0)));
+    }
+    let far: Vec<(usize, f64)> = CONTEXT_ROWS
+        .into_iter()
+        .filter(|_| context_max > 0)
+        .map_while(|rows| (start.elapsed() <= 2 * MEASURE_MAX).then(|| (rows, best_of(rows, context_max))))
+        .collect();
+    let near = CostCurve::new(points.clone(), 0.0, 0.0);
+    let more = |(rows, ms): (usize, f64)| ((ms - near.rows_ms(rows)) / context_max as f64).max(0.0);
+    let (context_ms, row_context_ms) = match (far.first(), far.last()) {
+        (Some(&first), Some(&last)) if last.0 > first.0 => {
+            let row = ((more(last) - more(first)) / (last.0 - first.0) as f64).max(0.0);
+            ((more(first) - row).max(0.0), row)
+        }
+        (Some(&first), _) => (more(first), 0.0),
+        _ => (0.0, 0.0),
+    };
+    CostCurve::new(points, context_ms, row_context_ms)
+}
+
+fn step_ms(
+    model: &Model,
+    scratch: &mut Scratch,
+    blocks: &mut [OpenBlock],
+    rows: usize,
+    context: usize,
+) -> f64 {
+    let tokens = vec![0; rows];
+    let open = blocks.iter_mut().map(|block| &mut **block).collect();
+    let mut kv = KvView::new(&model.kv_layout(), Vec::new(), open);
+    let step =
+        SeqStep { tokens: &tokens, parents: None, committed: context, kv: &mut kv, logits: WantLogits::All };
+    let start = Instant::now();
+    model.forward(scratch, &mut [step]);
+    start.elapsed().as_secs_f64() * 1e3
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name() -> Fingerprint {
+        Fingerprint::of(&[("a", b"b")])
+    }
+
+    #[test]
+    fn the_hull_goes_under_bumps_and_on_beyond_the_last_point() {
+        let curve = CostCurve::new(vec![(1, 1.0), (4, 1.9), (8, 2.0), (64, 16.0)], 0.0, 0.0);
+        assert!((curve.rows_ms(4) - (1.0 + 3.0 / 7.0)).abs() < 1e-9, "{}", curve.rows_ms(4));
+        assert_eq!(curve.rows_ms(8), 2.0);
+        assert!((curve.rows_ms(68) - 17.0).abs() < 1e-9);
+        let steps: Vec<f64> = (1..100).map(|rows| curve.row_ms(rows, 0)).collect();
+        assert!(steps.is_sorted_by(|a, b| *a <= b + 1e-12), "marginal costs rise: {steps:?}");
+    }
+
+    #[test]
+    fn a_machine_that_slows_down_as_a_whole_keeps_its_shape() {
+        let mut curve = CostCurve::linear(1.0, 0.2);
+        let before = curve.rows_ms(8) / curve.rows_ms(1);
+        for _ in 0..2000 {
+            curve.observe(1, curve.rows_ms(1), 3.0 * curve.rows_ms(1));
+        }
+        let after = curve.rows_ms(8) / curve.rows_ms(1);
+        assert!((after / before - 1.0).abs() < 0.25, "{before} {after}");
+    }
+
+    #[test]
+    fn rows_that_turn_out_dear_become_dear() {
+        let mut curve = CostCurve::new(vec![(1, 1.0), (4, 1.1), (8, 1.2), (64, 10.0)], 0.0, 0.0);
+        for step in 0..4000 {
+            let (rows, factor) = if step % 2 == 0 { (1, 1.0) } else { (8, 2.0) };
+            let expected = curve.rows_ms(rows);
+            curve.observe(rows, expected, if rows == 1 { expected } else { 1.2 * factor });
+        }
+        assert!(curve.rows_ms(8) > 1.6 * curve.rows_ms(1), "{} {}", curve.rows_ms(8), curve.rows_ms(1));
+    }
+
+    #[test]
+    fn a_curve_survives_its_file_and_nothing_else_does() {
+        let curve = CostCurve::new(vec![(1, 1.5), (4, 2.25), (64, 20.0)], 1e-4, 3e-5);
+        let text = curve.to_text(name());
+        assert_eq!(CostCurve::parse(&text, name()), Some(curve));
+        assert_eq!(CostCurve::parse(&text, Fingerprint::of(&[])), None, "another machine's");
+        for cut in 0..text.len() {
+            assert_eq!(CostCurve::parse(&text[..cut], name()), None, "torn at {cut}");
+        }
+        for bad in ["NaN", "-1", "inf", "x"] {
+            assert_eq!(CostCurve::parse(&text.replace("2.25", bad), name()), None, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! Speculation over all sequences of an engine: who drafts for a request, what a step verifies, what is learnt.
+//!
+//! Lives on the engine's thread. The invariant: whatever it chooses, a step without its guesses would have been the
+//! same but for them; it takes blocks only where nobody has to give any up.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use foretoken_cache::store::Store;
+use foretoken_cache::{ContextCache, ScopeId};
+use foretoken_kernels::{Compute, math};
+use foretoken_model::Model;
+use foretoken_model::step::Scratch;
+
+use super::calibrate::Calibrator;
+use super::cost::CostCurve;
+use super::drafter::Drafter;
+use super::parking::Mutex;
+use super::planner::{Base, choose};
+use super::settings::{Source, Speculation};
+use super::speculator::Speculator;
+use super::successors::Successors;
+use super::tenants::Tenants;
+use super::texts::{Memory, OwnText, Prediction};
+use crate::scheduler::Work;
+use crate::sequence::Sequence;
+
+/// Successors are learnt from tokens at most this many nats below the likeliest.
+const LEARN_WITHIN: f32 = 2.5;
+
+/// What an engine needs to speculate.
+pub(crate) struct DraftsConfig {
+    pub(crate) default: Speculation,
+    /// Where costs are kept.
+    pub(crate) folder: Option<PathBuf>,
+    pub(crate) tenants: Arc<Mutex<Tenants>>,
+}
+
+/// See the [module](self).
+pub(crate) struct Drafts {
+    default: Speculation,
+    calibrator: Calibrator,
+    costs: CostCurve,
+    tenants: Arc<Mutex<Tenants>>,
+    near: Vec<(f32, u32)>,
+}
+
+impl Drafts {
+    /// Measures what steps cost if that is not known yet, and reads what was drafted from before.
+    pub(crate) fn new(
+        config: DraftsConfig,
+        model: &Model,
+        scratch: &mut Scratch,
+        store: Option<&Store>,
+    ) -> Drafts {
+        let DraftsConfig { default, folder, tenants } = config;
+        if let Some(store) = store {
+            tenants.lock().load(store);
+        }
+        Drafts {
+            default,
+            calibrator: Calibrator::default(),
+            costs: CostCurve::load_or_measure(model, scratch, folder.as_deref()),
+            tenants,
+            near: Vec::new(),
+        }
+    }
+
+    /// The drafters of a new sequence, if it wants any.
+    pub(crate) fn speculator(
+        &mut self,
+        scope: ScopeId,
+        request: &mut crate::api::Request,
+        seed: u64,
+    ) -> Option<Speculator> {
+        let settings = request.speculation.over(self.default);
+        if !settings.enabled || settings.max_draft == 0 {
+            return None;
+        }
+        let tenant = self.tenants.lock().of(scope);
+        let mut drafters: Vec<Box<dyn Drafter>> = Vec::new();
+        let wants = |source| settings.sources.contains(source);
+        let prediction = std::mem::take(&mut request.prediction);
+        if wants(Source::Prediction) && !prediction.is_empty() {
+            drafters.push(Box::new(Prediction::new(prediction)));
+        }
+        if wants(Source::OwnText) {
+            drafters.push(Box::new(OwnText::new()));
+        }
+        // Who may not read what is cached may not draft from it either.
+        if request.cache.read && wants(Source::Memory) {
+            drafters.push(Box::new(Memory::new(Arc::clone(&tenant.memory))));
+        }
+        if request.cache.read && wants(Source::Successors) {
+            drafters.push(Box::new(Successors::new(Arc::clone(&tenant.successors))));
+        }
+        Some(Speculator::new(settings, drafters, tenant, seed))
+    }
+
+    /// Chooses what the planned step verifies on top, and makes room for it where there is some to be had. Returns the
+    /// milliseconds that the step is expected to take.
+    pub(crate) fn plan(&mut self, cache: &ContextCache, running: &mut [Sequence], work: &mut [Work]) -> f64 {
+        let mut base = Base { rows: 0, tokens: 0, context_ms: 0.0 };
+        for Work { index, rows } in work.iter() {
+            let seq = &mut running[*index];
+            base.rows += rows;
+            base.tokens += usize::from(seq.pending() == *rows);
+            base.context_ms += self.costs.context_ms(seq.committed, *rows);
+            if seq.pending() == 1 {
+                seq.propose(&self.calibrator);
+            }
+        }
+        let mut indices = Vec::new();
+        let mut candidates = Vec::new();
+        for (at, Work { index, .. }) in work.iter().enumerate() {
+            if let Some(candidate) = running[*index].candidate() {
+                indices.push(at);
+                candidates.push(candidate);
+            }
+        }
+        if candidates.is_empty() {
+            return self.costs.rows_ms(base.rows) + base.context_ms;
+        }
+        let expected_ms = choose(&self.costs, base, &mut candidates);
+        let taken: Vec<_> = candidates.into_iter().map(|of| (of.taken, of.spent_ms)).collect();
+        for (at, (taken, spent_ms)) in indices.into_iter().zip(taken) {
+            work[at].rows += running[work[at].index].take(cache, &taken, spent_ms);
+        }
+        expected_ms
+    }
+
+    /// Takes in how long a step took.
+    pub(crate) fn observe_step(&mut self, rows: usize, expected_ms: f64, ms: f64) {
+        self.costs.observe(rows, expected_ms, ms);
+    }
+
+    pub(crate) fn calibrator_mut(&mut self) -> &mut Calibrator {
+        &mut self.calibrator
+    }
+
+    /// Learns what may follow the last of `tokens` from the logits there, which are as the model left them.
+    pub(crate) fn learn(
+        &mut self,
+        compute: &Compute,
+        speculator: &mut Speculator,
+        tokens: &[u32],
+        logits: &[f32],
+    ) {
+        if !speculator.settings.sources.contains(Source::Successors) {
+            return;
+        }
+        let start = std::time::Instant::now();
+        self.near.clear();
+        math::near_max(compute, logits, LEARN_WITHIN, &mut self.near);
+        let top = self.near.iter().map(|(logit, _)| *logit).fold(f32::NEG_INFINITY, f32::max);
+        let mut total = 0.0;
+        for (logit, _) in &mut self.near {
+            *logit = (*logit - top).exp();
+            total += *logit;
+        }
+        self.near.sort_unstable_by(|a, b| b.0.total_cmp(&a.0));
+        let mut next = [(0, 0.0); foretoken_cache::successors::SUCCESSORS];
+        let used = next.len().min(self.near.len());
+        for (next, &(p, id)) in next.iter_mut().zip(&self.near) {
+            *next = (id, p / total);
+        }
+        if let [.., last] = *tokens {
+            let before = tokens.len().checked_sub(2).map(|at| tokens[at]);
+            speculator.tenant.successors.lock().learn(before, last, &next[..used]);
+        }
+        speculator.spent_on(Source::Successors, start.elapsed().as_secs_f64() * 1e3);
+    }
+
+    /// Keeps a finished exchange to draft from.
+    pub(crate) fn remember(&mut self, speculator: &Speculator, prompt: &[u32], answer: &[u32]) {
+        self.tenants.lock().remember(&speculator.tenant, prompt, answer);
+    }
+
+    /// Keeps what was learnt; with `all`, to the last bit.
+    pub(crate) fn save(&self, all: bool) {
+        self.tenants.lock().save(all);
+    }
+}

@@ -1,0 +1,185 @@
+//! Speculation on one sequence: its drafters, the tree of the step at hand, and the account of what came of it.
+//!
+//! The invariant: between two steps the tree is empty or hangs on the sequence's last token.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::calibrate::Calibrator;
+use super::drafter::{Context, Drafter, Draws, Proposals};
+use super::planner::{Candidate, in_rows};
+use super::settings::{DraftReport, Policy, Source, Speculation};
+use super::tenants::Tenant;
+use super::tree::{DraftTree, Node, ROOT};
+
+/// Guesses that one drafter may propose for a step.
+const PROPOSALS_MAX: usize = 40;
+
+/// See the [module](self).
+pub(crate) struct Speculator {
+    pub(crate) settings: Speculation,
+    drafters: Vec<Box<dyn Drafter>>,
+    pub(crate) tenant: Arc<Tenant>,
+    /// For draws, where the policy wants them.
+    draws: Option<Draws>,
+    tree: DraftTree,
+    /// The guesses that the step verifies; guess `i` is row `i + 1`, after the root.
+    rows: Vec<u32>,
+    report: DraftReport,
+}
+
+impl Speculator {
+    pub(crate) fn new(
+        settings: Speculation,
+        drafters: Vec<Box<dyn Drafter>>,
+        tenant: Arc<Tenant>,
+        seed: u64,
+    ) -> Speculator {
+        Speculator {
+            draws: (settings.policy == Policy::Lossless).then_some(Draws { seed }),
+            settings,
+            drafters,
+            tenant,
+            tree: DraftTree::default(),
+            rows: Vec::new(),
+            report: DraftReport::default(),
+        }
+    }
+
+    /// Asks the drafters what may follow `tokens`, of which the first `prompt` are the prompt.
+    pub(crate) fn propose(&mut self, calibrator: &Calibrator, tokens: &[u32], prompt: usize) {
+        self.clear();
+        let context = Context { tokens, prompt, drawn: self.draws };
+        for drafter in &mut self.drafters {
+            let source = drafter.source();
+            let start = Instant::now();
+            let room = PROPOSALS_MAX.min(2 * self.settings.max_draft);
+            drafter.propose(context, &mut Proposals { tree: &mut self.tree, calibrator, source, room });
+            self.report.sources[source.index()].ms += start.elapsed().as_secs_f64() * 1e3;
+        }
+    }
+
+    /// Whether anything was proposed.
+    pub(crate) fn has_guesses(&self) -> bool {
+        !self.tree.is_empty()
+    }
+
+    /// The tree as the planner weighs it. `depth` is how long a path may be.
+    pub(crate) fn candidate(&self, context: usize, depth: usize) -> Candidate<'_> {
+        Candidate {
+            tree: &self.tree,
+            context,
+            room: self.settings.max_draft,
+            depth,
+            credit_ms: if self.settings.funded { self.tenant.credit_ms() } else { 0.0 },
+            taken: Vec::new(),
+            spent_ms: 0.0,
+        }
+    }
+
+    /// Settles what the step verifies.
+    pub(crate) fn take(&mut self, taken: &[u32], spent_ms: f64) {
+        self.rows = in_rows(&self.tree, taken);
+        if spent_ms > 0.0 {
+            self.report.credit_spent_ms += spent_ms;
+            self.tenant.spend(spent_ms);
+        }
+    }
+
+    /// Keeps the first `rows` guesses only.
+    pub(crate) fn truncate(&mut self, rows: usize) {
+        self.rows.truncate(rows);
+    }
+
+    /// Forgets the tree.
+    pub(crate) fn clear(&mut self) {
+        self.tree.clear();
+        self.rows.clear();
+    }
+
+    /// Guesses that the step verifies.
+    pub(crate) fn rows(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Tokens of the guesses, and for the root and each of them the row of its parent.
+    pub(crate) fn layout(&self, tokens: &mut Vec<u32>, parents: &mut Vec<i32>) {
+        parents.push(-1);
+        for &node in &self.rows {
+            let Node { token, parent, .. } = self.tree.nodes()[node as usize];
+            tokens.push(token);
+            // The root is row 0, and a parent comes before its children.
+            let row = self.rows.iter().position(|&row| row == parent).map_or(0, |row| row + 1);
+            parents.push(row as i32);
+        }
+    }
+
+    /// The verified guesses after a row, those that were drawn last and in the order of their drawing.
+    pub(crate) fn after(&self, row: usize) -> Vec<(usize, &Node)> {
+        let parent = row.checked_sub(1).map_or(ROOT, |guess| self.rows[guess]);
+        let rows = self.rows.iter().enumerate().map(|(guess, &node)| (guess + 1, node));
+        let mut children: Vec<_> = rows
+            .map(|(row, node)| (row, node, &self.tree.nodes()[node as usize]))
+            .filter(|(_, _, node)| node.parent == parent)
+            .collect();
+        children.sort_by_key(|&(_, id, node)| (node.drawn.is_some(), id));
+        children.into_iter().map(|(row, _, node)| (row, node)).collect()
+    }
+
+    /// The distribution that a guess was drawn from.
+    pub(crate) fn drawn_from(&self, node: &Node) -> Option<&[(u32, f32)]> {
+        node.drawn.map(|index| self.tree.drawn_from(index))
+    }
+
+    /// The source of the guess in a row.
+    pub(crate) fn source(&self, row: usize) -> Source {
+        self.tree.nodes()[self.rows[row - 1] as usize].source
+    }
+
+    /// Records that a guess was kept which the target would not have sampled, and what that cost.
+    pub(crate) fn relaxed(&mut self, given_up: f64) {
+        self.report.relaxed += 1;
+        self.report.given_up += given_up;
+    }
+
+    /// Hears what the step added to the answer, and the rows that were kept.
+    pub(crate) fn observe(&mut self, calibrator: &mut Calibrator, added: &[u32], kept: &[usize]) {
+        self.tree.observe(calibrator, added);
+        let report = &mut self.report;
+        report.steps += 1;
+        if !self.rows.is_empty() {
+            report.drafts += 1;
+            report.drafted += self.rows.len();
+            report.accepted += kept.len();
+            report.histogram.resize(report.histogram.len().max(kept.len() + 1), 0);
+            report.histogram[kept.len()] += 1;
+        }
+        for &node in &self.rows {
+            report.sources[self.tree.nodes()[node as usize].source.index()].proposed += 1;
+        }
+        let mut accepted = [0; Source::ALL.len()];
+        for &row in kept {
+            accepted[self.tree.nodes()[self.rows[row - 1] as usize].source.index()] += 1;
+        }
+        for drafter in &mut self.drafters {
+            let source = drafter.source();
+            let start = Instant::now();
+            drafter.observe(added, accepted[source.index()]);
+            let of_source = &mut self.report.sources[source.index()];
+            of_source.accepted += accepted[source.index()];
+            of_source.ms += start.elapsed().as_secs_f64() * 1e3;
+        }
+        self.clear();
+    }
+
+    /// Adds to the time that a source took.
+    pub(crate) fn spent_on(&mut self, source: Source, ms: f64) {
+        self.report.sources[source.index()].ms += ms;
+    }
+
+    /// The account so far.
+    pub(crate) fn report(&self) -> DraftReport {
+        let prediction = self.drafters.iter().find_map(|drafter| drafter.followed());
+        DraftReport { prediction, ..self.report.clone() }
+    }
+}

@@ -1,0 +1,129 @@
+//! Shallow, bushy guesses where no longer text matches: which tokens mostly follow the last one or two.
+
+use std::collections::BinaryHeap;
+use std::sync::Arc;
+
+use foretoken_cache::{Guesses, SuccessorTable};
+
+use super::drafter::{Context, Drafter, Draws, Proposals};
+use super::parking::Mutex;
+use super::settings::Source;
+use super::tree::ROOT;
+use crate::random::uniform_of;
+
+/// Guesses per step, and how deep they go.
+const GUESSES_MAX: usize = 12;
+const DEPTH_MAX: usize = 4;
+/// Less likely successors are not proposed.
+const PROBABILITY_MIN: f32 = 0.06;
+/// Which of the independent uniform numbers of a position is the draw's.
+const DRAW: u64 = 1;
+
+/// See the [module](self).
+pub(crate) struct Successors(Arc<Mutex<SuccessorTable>>);
+
+impl Successors {
+    pub(crate) fn new(table: Arc<Mutex<SuccessorTable>>) -> Successors {
+        Successors(table)
+    }
+}
+
+/// A place in the tree whose successors are to be looked up, the likeliest first.
+#[derive(PartialEq)]
+struct Place {
+    path: f32,
+    node: u32,
+    before: Option<u32>,
+    last: u32,
+}
+
+impl Eq for Place {}
+
+impl PartialOrd for Place {
+    fn partial_cmp(&self, other: &Place) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Place {
+    fn cmp(&self, other: &Place) -> std::cmp::Ordering {
+        self.path.total_cmp(&other.path).then(other.node.cmp(&self.node))
+    }
+}
+
+impl Drafter for Successors {
+    fn source(&self) -> Source {
+        Source::Successors
+    }
+
+    fn propose(&mut self, context: Context<'_>, out: &mut Proposals<'_>) {
+        let [.., last] = *context.tokens else { return };
+        let before = context.tokens.len().checked_sub(2).map(|at| context.tokens[at]);
+        out.room = out.room.min(GUESSES_MAX);
+        let table = self.0.lock();
+        if let Some(draws) = context.drawn {
+            draw_chain(&table, (before, last), context.tokens.len() as u64, draws, out);
+            return;
+        }
+        let mut places = BinaryHeap::from([Place { path: 1.0, node: ROOT, before, last }]);
+        while let Some(Place { node, before, last, .. }) = places.pop() {
+            let guesses = table.guesses(before, last);
+            for (rank, guess) in guesses.next.iter().flatten().enumerate() {
+                if guess.probability < PROBABILITY_MIN {
+                    break;
+                }
+                let bucket = class(&guesses, guess.probability, rank);
+                let Some(child) = out.add(node, guess.token, bucket, guess.probability) else { return };
+                if out.tree.depth(child) < DEPTH_MAX {
+                    let path = out.tree.path(child);
+                    places.push(Place { path, node: child, before: Some(last), last: guess.token });
+                }
+            }
+        }
+    }
+
+    fn observe(&mut self, _: &[u32], _: usize) {}
+}
+
+/// One guess per depth, drawn from what is known of the successors.
+fn draw_chain(
+    table: &SuccessorTable,
+    (mut before, mut last): (Option<u32>, u32),
+    position: u64,
+    draws: Draws,
+    out: &mut Proposals<'_>,
+) {
+    let mut node = ROOT;
+    for depth in 0..DEPTH_MAX as u64 {
+        let guesses = table.guesses(before, last);
+        // What another drafter has chosen is not drawn again.
+        let free = guesses.next.iter().flatten().filter(|guess| out.tree.child(node, guess.token).is_none());
+        let mut distribution: Vec<(u32, f32)> = free.map(|guess| (guess.token, guess.probability)).collect();
+        let total: f32 = distribution.iter().map(|(_, p)| p).sum();
+        if total <= 0.0 {
+            return;
+        }
+        distribution.iter_mut().for_each(|(_, p)| *p /= total);
+        let token = draw(&distribution, uniform_of(draws.seed, position + depth, DRAW));
+        // The class must not tell which token was drawn, only what it was drawn from.
+        let likely = distribution[0].1;
+        let class = (class(&guesses, likely, 0), total * likely);
+        let Some(child) = out.add_drawn(node, token, class, &distribution) else { return };
+        (node, before, last) = (child, Some(last), token);
+    }
+}
+
+fn draw(distribution: &[(u32, f32)], u: f64) -> u32 {
+    let mut sum = 0.0;
+    let passed = distribution.iter().find(|(_, p)| {
+        sum += f64::from(*p);
+        sum > u
+    });
+    passed.or(distribution.last()).map_or(0, |(token, _)| *token)
+}
+
+/// Buckets: how likely, whether two tokens of context are known, whether it is the first guess.
+fn class(guesses: &Guesses, probability: f32, rank: usize) -> u8 {
+    let likely = (probability * 8.0).clamp(0.0, 7.0) as u8;
+    likely + if guesses.by_two { 0 } else { 8 } + if rank == 0 { 0 } else { 16 }
+}

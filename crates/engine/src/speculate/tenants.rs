@@ -1,0 +1,207 @@
+//! What the sequences of one tenant share: draft memory, successor table, credit. Never more than one tenant's.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use foretoken_cache::store::Store;
+use foretoken_cache::{DraftMemory, Fingerprint, ScopeId, SuccessorTable};
+
+use super::parking::Mutex;
+
+/// Tenants whose drafts are in memory; of more, those that asked longest ago are put away.
+const TENANTS_MAX: usize = 64;
+/// Contexts in a tenant's successor table: 1.5 MiB.
+const CONTEXTS: usize = 1 << 16;
+/// What is learnt between two writes of a table.
+const LEARNT_PER_SAVE: u64 = 4096;
+/// Saved compute that may be waiting to be spent, in milliseconds.
+const CREDIT_MS_MAX: f64 = 60_000.0;
+
+/// See the [module](self).
+pub(crate) struct Tenant {
+    scope: ScopeId,
+    pub(crate) memory: Arc<Mutex<DraftMemory>>,
+    pub(crate) successors: Arc<Mutex<SuccessorTable>>,
+    credit_ms: Mutex<f64>,
+    saved_at: Mutex<u64>,
+}
+
+impl Tenant {
+    fn new(scope: ScopeId, memory: DraftMemory, successors: SuccessorTable) -> Tenant {
+        Tenant {
+            scope,
+            memory: Arc::new(Mutex::new(memory)),
+            successors: Arc::new(Mutex::new(successors)),
+            credit_ms: Mutex::new(0.0),
+            saved_at: Mutex::new(0),
+        }
+    }
+
+    /// Milliseconds of compute that hits saved and nobody spent.
+    pub(crate) fn credit_ms(&self) -> f64 {
+        *self.credit_ms.lock()
+    }
+
+    pub(crate) fn earn(&self, ms: f64) {
+        let mut credit = self.credit_ms.lock();
+        *credit = (*credit + ms).min(CREDIT_MS_MAX);
+    }
+
+    pub(crate) fn spend(&self, ms: f64) {
+        let mut credit = self.credit_ms.lock();
+        *credit = (*credit - ms).max(0.0);
+    }
+
+    /// Adds an exchange. A memory that is full is rebuilt from its most useful texts on a thread of its own.
+    pub(crate) fn remember(&self, prompt: &[u32], answer: &[u32], tokens_max: usize) {
+        let mut memory = self.memory.lock();
+        memory.remember(prompt, answer);
+        if !memory.is_full() {
+            return;
+        }
+        let (texts, built) = (memory.most_useful(), memory.built());
+        drop(memory);
+        let target = Arc::clone(&self.memory);
+        let rebuild = move || {
+            let smaller = DraftMemory::rebuilt(tokens_max, built, &texts);
+            let mut memory = target.lock();
+            if memory.built() == built {
+                *memory = smaller;
+            }
+        };
+        // Without a thread the next answer tries again.
+        if let Err(error) = std::thread::Builder::new().name("draft-memory".into()).spawn(rebuild) {
+            tracing::debug!("cannot start a thread to shorten the draft memory: {error}");
+        }
+    }
+
+    fn save(&self, folder: &Path, least: u64) {
+        let table = self.successors.lock();
+        let mut saved_at = self.saved_at.lock();
+        if table.learnt() < *saved_at + least {
+            return;
+        }
+        *saved_at = table.learnt();
+        if let Err(error) = table.save(&file(folder, self.scope), self.scope) {
+            tracing::debug!("cannot keep a successor table: {error}");
+        }
+    }
+}
+
+fn file(folder: &Path, scope: ScopeId) -> PathBuf {
+    folder.join(format!("successors-{scope}"))
+}
+
+/// All tenants that were heard of lately.
+pub(crate) struct Tenants {
+    by_scope: HashMap<ScopeId, (u64, Arc<Tenant>)>,
+    uses: u64,
+    /// Tokens that all memories together may hold.
+    memory_tokens: usize,
+    folder: Option<PathBuf>,
+}
+
+impl Tenants {
+    /// Nobody yet.
+    pub(crate) fn new(folder: Option<PathBuf>, memory_tokens: usize) -> Tenants {
+        Tenants { by_scope: HashMap::new(), uses: 0, memory_tokens, folder }
+    }
+
+    /// Reads past answers from the store, the latest first, as many as fit.
+    pub(crate) fn load(&mut self, store: &Store) {
+        let mut room = self.memory_tokens;
+        let mut latest_first = Vec::new();
+        store.each_response_newest(|scope, response| {
+            let len = response.prompt.len() + response.tokens.len();
+            let fits = len <= room;
+            room = room.saturating_sub(len);
+            if fits {
+                latest_first.push((scope, response));
+            }
+            fits
+        });
+        for (scope, response) in latest_first.into_iter().rev() {
+            self.of(scope).memory.lock().remember(&response.prompt, &response.tokens);
+        }
+    }
+
+    /// The tenant of a scope.
+    pub(crate) fn of(&mut self, scope: ScopeId) -> Arc<Tenant> {
+        self.uses += 1;
+        if let Some((used, tenant)) = self.by_scope.get_mut(&scope) {
+            *used = self.uses;
+            return Arc::clone(tenant);
+        }
+        self.make_room();
+        let kept =
+            self.folder.as_ref().and_then(|dir| SuccessorTable::load(&file(dir, scope), scope, CONTEXTS));
+        let successors = kept.unwrap_or_else(|| SuccessorTable::new(CONTEXTS));
+        let tenant = Arc::new(Tenant::new(scope, DraftMemory::new(self.memory_tokens), successors));
+        self.by_scope.insert(scope, (self.uses, Arc::clone(&tenant)));
+        tenant
+    }
+
+    /// Adds an exchange to a tenant's memory; if all memories together are too large, whoever asked longest ago loses
+    /// theirs.
+    pub(crate) fn remember(&mut self, tenant: &Tenant, prompt: &[u32], answer: &[u32]) {
+        if self.memory_tokens == 0 {
+            return;
+        }
+        tenant.remember(prompt, answer, self.memory_tokens);
+        let held: usize = self.by_scope.values().map(|(_, tenant)| tenant.memory.lock().tokens()).sum();
+        if held > self.memory_tokens + self.memory_tokens / 2 && self.by_scope.len() > 1 {
+            self.put_away_oldest();
+        }
+    }
+
+    /// Forgets what was drafted from for a scope, or for all, on disk too.
+    pub(crate) fn forget(&mut self, scope: Option<ScopeId>) {
+        self.by_scope.retain(|&id, _| scope.is_some_and(|scope| scope != id));
+        let Some(folder) = &self.folder else { return };
+        let Ok(entries) = std::fs::read_dir(folder) else { return };
+        for entry in entries.flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let of_scope = name.strip_prefix("successors-");
+            if of_scope.is_some_and(|id| scope.is_none_or(|scope| scope.to_string() == id)) {
+                // What cannot be removed is another scope's or no file of ours.
+                let _ = std::fs::remove_file(entry.path());
+            }
+        }
+    }
+
+    /// Writes the tables that learnt much since they were written; with `all`, those that learnt anything.
+    pub(crate) fn save(&self, all: bool) {
+        if let Some(folder) = &self.folder {
+            let least = if all { 1 } else { LEARNT_PER_SAVE };
+            self.by_scope.values().for_each(|(_, tenant)| tenant.save(folder, least));
+        }
+    }
+
+    fn make_room(&mut self) {
+        if self.by_scope.len() >= TENANTS_MAX {
+            self.put_away_oldest();
+        }
+    }
+
+    fn put_away_oldest(&mut self) {
+        let oldest = self.by_scope.iter().min_by_key(|(_, (used, _))| *used).map(|(scope, _)| *scope);
+        if let Some((_, tenant)) = oldest.and_then(|scope| self.by_scope.remove(&scope))
+            && let Some(folder) = &self.folder
+        {
+            tenant.save(folder, 1);
+        }
+    }
+}
+
+/// The folder in `root` for models with this fingerprint, made if need be.
+pub(crate) fn prepare_folder(root: &Path, fingerprint: Fingerprint) -> Option<PathBuf> {
+    let folder = root.join(&fingerprint.to_string()[..16]);
+    match std::fs::create_dir_all(&folder) {
+        Ok(()) => Some(folder),
+        Err(error) => {
+            tracing::warn!("{}: {error}; what drafters learn is kept in memory only", folder.display());
+            None
+        }
+    }
+}
