@@ -7,8 +7,8 @@
 use tokio::sync::mpsc;
 
 pub use crate::speculate::settings::{
-    DraftReport, MAX_DRAFT_LIMIT, Policy, Source, SourceReport, Sources, Speculation, SpeculationChoice,
-    Thresholds,
+    DRAFT_POSITIONS, DraftReport, DraftTotals, MAX_DRAFT_LIMIT, Policy, Source, SourceReport, SourceTotals,
+    Sources, Speculation, SpeculationChoice, Thresholds,
 };
 
 /// Longest list of alternatives that `logprobs` may ask for.
@@ -333,6 +333,8 @@ pub struct EngineStats {
     pub preemptions_total: u64,
     /// Requests answered from the response store.
     pub replayed_total: u64,
+    /// What speculation did for finished answers.
+    pub drafts: DraftTotals,
     /// Steps done.
     pub steps_total: u64,
     /// Requests that ended with [`FinishReason::Stop`].

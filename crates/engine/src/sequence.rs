@@ -316,12 +316,12 @@ impl Sequence {
             }
         }
         self.keep.answer(self.scope.id(), prompt, answer, &reason);
-        let report = self.speculator.as_ref().map_or_else(DraftReport::default, Speculator::report);
+        let (report, saved_ms) = self.drafted();
         let summary = Summary {
             reason,
             usage: self.usage(),
             timings: self.timings(&report),
-            saved_ms: self.saved_ms,
+            saved_ms,
             drafts: Box::new(report),
             ..Summary::default()
         };
@@ -336,6 +336,12 @@ impl Sequence {
     /// Prompt tokens that came from a cache.
     pub(crate) fn cache_hit(&self) -> usize {
         self.cache_hit
+    }
+
+    /// What speculation did so far, and the milliseconds that cached tokens saved.
+    pub(crate) fn drafted(&self) -> (DraftReport, f64) {
+        let report = self.speculator.as_ref().map_or_else(DraftReport::default, Speculator::report);
+        (report, self.saved_ms)
     }
 
     fn usage(&self) -> Usage {

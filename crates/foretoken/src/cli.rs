@@ -226,6 +226,36 @@ pub(crate) struct ContextArgs {
     pub(crate) cache_ram: ByteSize,
 }
 
+/// What is guessed ahead and what is kept.
+#[derive(Args, Clone)]
+pub(crate) struct SpeculationArgs {
+    /// Guess ahead and verify the guesses; the answer is the same, sooner.
+    #[arg(long, value_name = "on|off", default_value = "on", value_parser = ["on", "off"], help_heading = "Speculation")]
+    pub(crate) speculation: String,
+
+    /// Who may guess: prediction, own_text, memory, successors, draft_model [default: all].
+    #[arg(long, value_name = "LIST", value_delimiter = ',', help_heading = "Speculation")]
+    pub(crate) drafters: Vec<String>,
+
+    /// Which guesses are kept: exact (those that the model samples itself: the same bytes as without), lossless (by
+    /// rejection sampling: the same distribution), agreement (those that the model finds plausible: faster, other text).
+    #[arg(long, value_name = "POLICY", default_value = "exact",
+          value_parser = ["exact", "lossless", "agreement"], help_heading = "Speculation")]
+    pub(crate) policy: String,
+
+    /// Guesses per step of an answer, at most.
+    #[arg(long, value_name = "N", default_value_t = 32, help_heading = "Speculation")]
+    pub(crate) max_draft: usize,
+
+    /// Let compute that cache hits saved be spent on guessing past break-even.
+    #[arg(long, value_name = "on|off", default_value = "on", value_parser = ["on", "off"], help_heading = "Speculation")]
+    pub(crate) fund_speculation: String,
+
+    /// Tokens of past prompts and answers to guess from; each takes up to 64 bytes of memory.
+    #[arg(long, value_name = "N", default_value_t = 1_000_000, help_heading = "Speculation")]
+    pub(crate) draft_memory: usize,
+}
+
 #[derive(Args)]
 pub(crate) struct GenerateArgs {
     /// The prompt; without it and without --file it is read from standard input.
@@ -266,6 +296,13 @@ pub(crate) struct GenerateArgs {
     #[command(flatten)]
     pub(crate) sampling: SamplingArgs,
 
+    /// Colour each token by where it came from.
+    #[arg(long)]
+    pub(crate) show_draft: bool,
+
+    #[command(flatten)]
+    pub(crate) speculation: SpeculationArgs,
+
     #[command(flatten)]
     pub(crate) model: ModelArgs,
 }
@@ -281,6 +318,13 @@ pub(crate) struct ChatArgs {
 
     #[command(flatten)]
     pub(crate) sampling: SamplingArgs,
+
+    /// Colour each token by where it came from.
+    #[arg(long)]
+    pub(crate) show_draft: bool,
+
+    #[command(flatten)]
+    pub(crate) speculation: SpeculationArgs,
 
     #[command(flatten)]
     pub(crate) model: ModelArgs,
@@ -398,6 +442,22 @@ pub(crate) struct ServeArgs {
     /// restart; 0 keeps it in memory only.
     #[arg(long, value_name = "SIZE", default_value = "4GiB")]
     pub(crate) cache_disk: ByteSize,
+
+    /// Which requests may be answered with an earlier answer to the same request: off, deterministic
+    /// (temperature 0 or a seed), or always.
+    #[arg(long, value_name = "WHICH", default_value = "deterministic", value_parser = ["off", "deterministic", "always"])]
+    pub(crate) responses: String,
+
+    /// Space for finished answers; beyond it the least recently used go.
+    #[arg(long, value_name = "SIZE", default_value = "256MiB")]
+    pub(crate) responses_max: ByteSize,
+
+    /// Days after which an unused answer goes.
+    #[arg(long, value_name = "DAYS", default_value_t = 30)]
+    pub(crate) responses_days: u64,
+
+    #[command(flatten)]
+    pub(crate) speculation: SpeculationArgs,
 
     /// Name of the model in the API; may be given several times, the first is listed [default: the
     /// last part of --model, without .gguf].

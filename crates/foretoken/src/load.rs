@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow, bail};
 use foretoken_cache::BLOCK_TOKENS;
-use foretoken_engine::{Engine, EngineConfig};
+use foretoken_engine::{Engine, EngineConfig, MAX_DRAFT_LIMIT, Policy, Source, Speculation, Thresholds};
 use foretoken_kernels::affinity::physical_cores;
 use foretoken_kernels::kv::KvLayout;
 use foretoken_kernels::{Compute, Isa};
@@ -17,7 +17,7 @@ use foretoken_model::gguf::Gguf;
 use foretoken_model::reference::{Downloads, ModelRef};
 use foretoken_model::tokenizer::Tokenizer;
 
-use crate::cli::{BaseArgs, ContextArgs, ModelArgs};
+use crate::cli::{BaseArgs, ContextArgs, ModelArgs, SpeculationArgs};
 use crate::progress::Bar;
 
 /// A model in memory with everything that turns text into its tokens.
@@ -93,6 +93,33 @@ pub(crate) fn load_file(path: &Path, compute: Arc<Compute>) -> Result<Loaded> {
     Ok(Loaded { gguf, model, tokenizer, template })
 }
 
+/// How the command line wants requests to be speculated on.
+pub(crate) fn speculation(args: &SpeculationArgs) -> Result<Speculation> {
+    let default = Speculation::default();
+    let source = |name: &String| {
+        let names = Source::ALL.map(Source::name).join(", ");
+        Source::named(name)
+            .with_context(|| format!("--drafters: there is no drafter `{name}`; there are {names}"))
+    };
+    if args.max_draft > MAX_DRAFT_LIMIT {
+        bail!("--max-draft must be at most {MAX_DRAFT_LIMIT}");
+    }
+    Ok(Speculation {
+        enabled: args.speculation == "on",
+        policy: match args.policy.as_str() {
+            "lossless" => Policy::Lossless,
+            "agreement" => Policy::Agreement(Thresholds::default()),
+            _ => Policy::Exact,
+        },
+        sources: match args.drafters.is_empty() {
+            true => default.sources,
+            false => args.drafters.iter().map(source).collect::<Result<_>>()?,
+        },
+        max_draft: args.max_draft,
+        funded: args.fund_speculation == "on",
+    })
+}
+
 impl Loaded {
     /// The context length in effect.
     pub(crate) fn ctx(&self, args: &ContextArgs) -> usize {
@@ -104,10 +131,22 @@ impl Loaded {
         args.ctx.unwrap_or(trained.min(held))
     }
 
-    /// Starts an engine with the context that the command line asks for.
-    pub(crate) fn start_engine(&self, args: &ContextArgs, bounds: EngineConfig) -> Result<Engine> {
-        let kv_bytes = usize::try_from(args.cache_ram.0).unwrap_or(usize::MAX);
-        let config = EngineConfig { ctx: self.ctx(args), kv_bytes, ..bounds };
+    /// Starts an engine with the context and the speculation that the command line asks for.
+    pub(crate) fn start_engine(
+        &self,
+        base: &BaseArgs,
+        args: &ContextArgs,
+        speculation: &SpeculationArgs,
+        bounds: EngineConfig,
+    ) -> Result<Engine> {
+        let config = EngineConfig {
+            ctx: self.ctx(args),
+            kv_bytes: usize::try_from(args.cache_ram.0).unwrap_or(usize::MAX),
+            speculation: self::speculation(speculation)?,
+            draft_memory: speculation.draft_memory,
+            drafts: Some(data_dir(base)?.join("drafts")),
+            ..bounds
+        };
         Ok(Engine::start(Arc::clone(&self.model), Arc::clone(&self.tokenizer), config)?)
     }
 }

@@ -91,6 +91,7 @@ pub(crate) async fn respond<W: Writer>(
     let mut body = run.envelope.around(run.envelope.shape.object, choices.into());
     body["usage"] = run.usage();
     body["timings"] = run.totals.timings();
+    run.totals.add_reports(&mut body);
     Ok(Json(body).into_response())
 }
 

@@ -92,6 +92,7 @@ impl<W: Writer> Streamer<W> {
         }
         if last {
             chunk["timings"] = self.run.totals.timings();
+            self.run.totals.add_reports(&mut chunk);
         }
         self.ready.push_back(chunk.to_string());
     }

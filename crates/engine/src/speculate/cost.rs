@@ -17,14 +17,15 @@ use foretoken_model::step::{Scratch, SeqStep, WantLogits};
 use crate::table::blocks_for;
 
 /// Rows at which steps are measured, in the order of what is most needed.
-const GRID: [usize; 12] = [1, 2, 4, 8, 16, 32, 3, 6, 12, 24, 64, 48];
+const GRID: [usize; 12] = [1, 2, 4, 8, 16, 32, 3, 6, 12, 24, 48, 64];
 const ROWS_MAX: usize = 64;
 /// Rows and context with which the cost of context is measured.
 const CONTEXT_ROWS: [usize; 3] = [1, 8, 24];
 const CONTEXT: usize = 2048;
-const REPEATS: usize = 4;
-/// No more measuring after this; the rest is drawn on from what is there.
-const MEASURE_MAX: Duration = Duration::from_millis(1500);
+const ROUNDS_MAX: usize = 8;
+/// How long to warm up, and when to measure no more; what is not measured then is drawn on from what is.
+const WARM_UP: Duration = Duration::from_millis(60);
+const MEASURE_MAX: Duration = Duration::from_millis(600);
 /// Weight of a step in the scale and in the shape.
 const SCALE_WEIGHT: f64 = 0.05;
 const SHAPE_WEIGHT: f64 = 0.02;
@@ -198,24 +199,27 @@ fn measure(model: &Model, scratch: &mut Scratch) -> CostCurve {
     let pool = BlockPool::new(layout, count);
     let mut blocks: Vec<OpenBlock> = std::iter::from_fn(|| pool.open()).take(count).collect();
     let start = Instant::now();
-    let mut best_of = |rows: usize, context: usize| {
-        let times = (0..REPEATS).map(|_| step_ms(model, scratch, &mut blocks, rows, context));
-        times.fold(f64::INFINITY, f64::min)
-    };
-    let mut points = Vec::new();
-    for rows in GRID {
-        if points.len() >= 2 && start.elapsed() > MEASURE_MAX {
-            break;
+    let mut best = |places: &[(usize, usize)], until: Duration| {
+        let mut best = vec![f64::INFINITY; places.len()];
+        // Rounds over all places, so that a busy moment of the machine does not fall on one of them.
+        for round in 0..ROUNDS_MAX {
+            for (best, &(rows, context)) in best.iter_mut().zip(places) {
+                let late = start.elapsed() > until;
+                if late && (round > 0 || rows > 2) {
+                    break;
+                }
+                *best = best.min(step_ms(model, scratch, &mut blocks, rows, context));
+            }
         }
-        points.push((rows, best_of(rows, 0)));
-    }
-    let far: Vec<(usize, f64)> = CONTEXT_ROWS
-        .into_iter()
-        .filter(|_| context_max > 0)
-        .map_while(|rows| (start.elapsed() <= 2 * MEASURE_MAX).then(|| (rows, best_of(rows, context_max))))
-        .collect();
+        let known = places.iter().zip(best).filter(|(_, best)| best.is_finite());
+        known.map(|(&(rows, _), best)| (rows, best)).collect::<Vec<_>>()
+    };
+    // The first steps are slow: memory is touched for the first time, the clock rises.
+    best(&[(1, 0), (8, 0)], WARM_UP);
+    let points = best(&GRID.map(|rows| (rows, 0)), MEASURE_MAX);
+    let far = best(&CONTEXT_ROWS.map(|rows| (rows, context_max)), 2 * MEASURE_MAX);
     let near = CostCurve::new(points.clone(), 0.0, 0.0);
-    let more = |(rows, ms): (usize, f64)| ((ms - near.rows_ms(rows)) / context_max as f64).max(0.0);
+    let more = |(rows, ms): (usize, f64)| ((ms - near.rows_ms(rows)) / context_max.max(1) as f64).max(0.0);
     let (context_ms, row_context_ms) = match (far.first(), far.last()) {
         (Some(&first), Some(&last)) if last.0 > first.0 => {
             let row = ((more(last) - more(first)) / (last.0 - first.0) as f64).max(0.0);

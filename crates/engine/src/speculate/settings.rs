@@ -226,3 +226,54 @@ pub struct DraftReport {
     /// Milliseconds of compute spent past break-even, from what cache hits had saved.
     pub credit_spent_ms: f64,
 }
+
+/// Positions in a draft that are told apart in [`DraftTotals`]; later ones count as the last.
+pub const DRAFT_POSITIONS: usize = 16;
+
+/// What speculation did for all finished answers.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct DraftTotals {
+    /// Steps in which something was drafted.
+    pub drafts: u64,
+    /// By [`Source::ALL`].
+    pub sources: [SourceTotals; 5],
+    /// Drafted steps that kept the token at this position.
+    pub accepted_at: [u64; DRAFT_POSITIONS],
+    /// Tokens kept that [`Policy::Exact`] would have refused.
+    pub relaxed: u64,
+    /// Milliseconds of compute that hits saved, and those spent past break-even.
+    pub credit_earned_ms: f64,
+    /// See above.
+    pub credit_spent_ms: f64,
+}
+
+/// What one source did for all finished answers.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct SourceTotals {
+    /// Tokens verified.
+    pub proposed: u64,
+    /// Of those, tokens kept.
+    pub accepted: u64,
+    /// Seconds spent on proposing.
+    pub seconds: f64,
+}
+
+impl DraftTotals {
+    /// Adds a finished answer.
+    pub(crate) fn add(&mut self, report: &DraftReport, earned_ms: f64) {
+        self.drafts += report.drafts as u64;
+        for (sum, one) in self.sources.iter_mut().zip(&report.sources) {
+            sum.proposed += one.proposed as u64;
+            sum.accepted += one.accepted as u64;
+            sum.seconds += one.ms / 1e3;
+        }
+        for (kept, &steps) in report.histogram.iter().enumerate() {
+            for position in 0..kept {
+                self.accepted_at[position.min(DRAFT_POSITIONS - 1)] += steps as u64;
+            }
+        }
+        self.relaxed += report.relaxed as u64;
+        self.credit_earned_ms += earned_ms;
+        self.credit_spent_ms += report.credit_spent_ms;
+    }
+}

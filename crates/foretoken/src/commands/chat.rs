@@ -42,7 +42,8 @@ type LineEditor = Editor<Lines, DefaultHistory>;
 pub(crate) fn run(args: &ChatArgs) -> Result<()> {
     let history = load::data_dir(&args.model.base)?.join("chat_history");
     let loaded = load::load(&args.model)?;
-    let engine = loaded.start_engine(&args.context, EngineConfig::default())?;
+    let engine =
+        loaded.start_engine(&args.model.base, &args.context, &args.speculation, EngineConfig::default())?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut chat = Chat { args, loaded, engine, runtime, talk: Conversation::new(args.system.clone()) };
     let mut editor = editor(&history)?;

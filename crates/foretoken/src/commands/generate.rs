@@ -24,7 +24,8 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<()> {
         ignore_eos: args.ignore_eos,
         ..Request::default()
     };
-    let engine = loaded.start_engine(&args.context, EngineConfig::default())?;
+    let engine =
+        loaded.start_engine(&args.model.base, &args.context, &args.speculation, EngineConfig::default())?;
     let answer = engine.submit(request)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut text = String::new();

@@ -10,7 +10,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result};
 use foretoken_cache::SystemClock;
 use foretoken_cache::store::{Store, StoreConfig};
-use foretoken_engine::{Answer, Engine, EngineConfig, EngineStats, Request, SubmitError};
+use foretoken_engine::{Answer, Engine, EngineConfig, EngineStats, Request, Responses, SubmitError};
 use foretoken_model::chat::{ChatInput, ChatTemplate};
 use foretoken_model::tokenizer::Tokenizer;
 use foretoken_server::{ApiKey, ChatPrompt, Codec, Generator, Served, Server, ServerConfig, Shutdown};
@@ -96,10 +96,20 @@ fn load_model(args: &ServeArgs) -> Result<(Served, Engine)> {
             secret::fresh().context("cannot read random bytes")?
         }
     };
-    let store = Store::open(&data_dir, StoreConfig::default(), Arc::new(SystemClock::new()));
+    let limits = StoreConfig {
+        responses_bytes_max: args.responses_max.0,
+        responses_age_ms_max: args.responses_days.saturating_mul(86_400_000),
+        ..StoreConfig::default()
+    };
+    let store = Store::open(&data_dir, limits, Arc::new(SystemClock::new()));
     let store = Arc::new(store);
     let bounds = EngineConfig {
         store: Some(Arc::clone(&store)),
+        responses: match args.responses.as_str() {
+            "off" => Responses::Off,
+            "always" => Responses::Always,
+            _ => Responses::Deterministic,
+        },
         running_max: args.max_running,
         queue: args.max_waiting,
         step_tokens: args.step_tokens,
@@ -107,7 +117,7 @@ fn load_model(args: &ServeArgs) -> Result<(Served, Engine)> {
         secret,
         ..EngineConfig::default()
     };
-    let engine = loaded.start_engine(&args.context, bounds)?;
+    let engine = loaded.start_engine(&args.model.base, &args.context, &args.speculation, bounds)?;
     let (name, ctx) = (loaded.model.config().name.clone(), engine.ctx());
     let seconds = start.elapsed().as_secs_f64();
     tracing::info!(model = name, ctx, "ready after {seconds:.2} s");

@@ -9,4 +9,5 @@ pub(crate) mod fields;
 pub(crate) mod logprobs;
 pub(crate) mod messages;
 pub(crate) mod sampling;
+pub(crate) mod speculation;
 pub(crate) mod usage;

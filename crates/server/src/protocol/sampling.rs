@@ -31,6 +31,8 @@ pub(crate) struct Shared {
     pub(crate) n: usize,
     /// `Some` if the answer is to be streamed.
     pub(crate) stream: Option<StreamOptions>,
+    /// The text that the answer is expected to be.
+    pub(crate) prediction: Option<String>,
 }
 
 /// OpenAI's `stream_options`.
@@ -59,10 +61,16 @@ impl Shared {
             ignore_eos: fields.bool("ignore_eos")?.unwrap_or(false),
             logprobs: None,
             show_control: !fields.bool("skip_special_tokens")?.unwrap_or(true),
+            speculation: super::speculation::read(fields)?,
             ..Request::default()
         };
         let n = fields.integer("n", 1..=config.max_n as i64)?.unwrap_or(1) as usize;
-        Ok(Shared { request, n, stream: stream(fields)? })
+        Ok(Shared {
+            request,
+            n,
+            stream: stream(fields)?,
+            prediction: super::speculation::prediction(fields)?,
+        })
     }
 
     /// One engine request per choice of `prompt`. With a seed, every choice gets its own, so that they

@@ -5,13 +5,16 @@
 use foretoken_engine::{Summary, Timings};
 use serde_json::{Value, json};
 
+use super::speculation::DraftSums;
+
 /// Sums over the choices of a request.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Totals {
     prompt_tokens: usize,
     cache_hit_tokens: usize,
     completion_tokens: usize,
     timings: Timings,
+    drafts: DraftSums,
 }
 
 impl Totals {
@@ -24,6 +27,7 @@ impl Totals {
             self.cache_hit_tokens += usage.cache_hit_tokens.min(usage.prompt_tokens);
         }
         self.completion_tokens += usage.completion_tokens;
+        self.drafts.add(summary);
         let (sum, one) = (&mut self.timings, &summary.timings);
         sum.cache_n += one.cache_n;
         sum.prompt_n += one.prompt_n;
@@ -36,6 +40,8 @@ impl Totals {
 
     /// OpenAI's `usage` with DeepSeek's fields.
     pub(crate) fn usage(&self, reasoning_tokens: usize) -> Value {
+        let mut details = json!({"reasoning_tokens": reasoning_tokens});
+        self.drafts.add_prediction(&mut details);
         json!({
             "prompt_tokens": self.prompt_tokens,
             "completion_tokens": self.completion_tokens,
@@ -43,8 +49,13 @@ impl Totals {
             "prompt_cache_hit_tokens": self.cache_hit_tokens,
             "prompt_cache_miss_tokens": self.prompt_tokens - self.cache_hit_tokens,
             "prompt_tokens_details": {"cached_tokens": self.cache_hit_tokens},
-            "completion_tokens_details": {"reasoning_tokens": reasoning_tokens},
+            "completion_tokens_details": details,
         })
+    }
+
+    /// What drafts came to, beside the timings.
+    pub(crate) fn add_reports(&self, body: &mut Value) {
+        self.drafts.add_reports(body);
     }
 
     /// llama.cpp's `timings`; the draft fields only where something was drafted, as there.

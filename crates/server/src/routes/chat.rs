@@ -7,7 +7,7 @@ use axum::extract::State;
 use axum::response::Response;
 use foretoken_model::chat::ChatInput;
 
-use super::{blocking, check_prompt};
+use super::{blocking, check_prompt, predict};
 use crate::backend::{ChatPrompt, Codec};
 use crate::body::JsonBody;
 use crate::caller::Caller;
@@ -37,6 +37,7 @@ pub(super) async fn complete(
     caller.mark(fields, &mut request.shared.request)?;
     let input = std::mem::take(&mut request.input);
     let prompt = render(&backend.served.codec, input).await?;
+    predict(&backend.served.codec, &mut request.shared).await?;
     check_prompt(&shared, backend, SHAPE.prompt_param, &prompt.tokens)?;
     let job = Job {
         requests: request.shared.requests_for(&prompt.tokens).collect(),

@@ -6,7 +6,7 @@ use axum::Extension;
 use axum::extract::State;
 use axum::response::Response;
 
-use super::{blocking, check_prompt};
+use super::{blocking, check_prompt, predict};
 use crate::backend::Codec;
 use crate::body::JsonBody;
 use crate::caller::Caller;
@@ -35,6 +35,7 @@ pub(super) async fn complete(
     let codec = Arc::clone(&backend.served.codec);
     let mut request = CompletionRequest::read(fields, &shared.config, codec.vocab_size())?;
     caller.mark(fields, &mut request.shared.request)?;
+    predict(&codec, &mut request.shared).await?;
     let CompletionRequest { shared: common, prompts, echo } = request;
     let prompts = blocking(move || -> Vec<_> {
         prompts.into_iter().map(|prompt| read_prompt(&*codec, prompt, echo)).collect()

@@ -22,7 +22,9 @@ use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
 use crate::auth::require_key;
+use crate::backend::Codec;
 use crate::error::ApiError;
+use crate::protocol::sampling;
 use crate::state::{Backend, Shared};
 use crate::track::track;
 
@@ -92,6 +94,14 @@ fn panicked(_: Box<dyn Any + Send>) -> Response {
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, ApiError> {
     let failed = |_| ApiError::internal("the server failed on this request; see its log");
     tokio::task::spawn_blocking(work).await.map_err(failed)
+}
+
+/// Turns a predicted text into the tokens that drafters follow.
+async fn predict(codec: &Arc<dyn Codec>, request: &mut sampling::Shared) -> Result<(), ApiError> {
+    let Some(text) = request.prediction.take() else { return Ok(()) };
+    let codec = Arc::clone(codec);
+    request.request.prediction = blocking(move || codec.encode(&text, false, false)).await?;
+    Ok(())
 }
 
 /// Refuses a prompt that is empty or longer than configured. The engine checks the context.

@@ -129,7 +129,7 @@ fn token(text: &str, request: &Request) -> TokenEvent {
         chosen: scored(text, -0.5),
         top: [scored("best", -0.25), scored("worst", f32::NEG_INFINITY)].into_iter().take(top).collect(),
     });
-    TokenEvent { id: 7, text: text.into(), logprob }
+    TokenEvent { id: 7, text: text.into(), logprob, source: None }
 }
 
 fn summary(request: &Request, count: usize, text: String, reason: FinishReason) -> Summary {
@@ -148,8 +148,8 @@ fn summary(request: &Request, count: usize, text: String, reason: FinishReason) 
             predicted_ms: 20.0,
             ..Timings::default()
         },
-        replayed: false,
         saved_ms: 5.0,
+        ..Summary::default()
     }
 }
 
