@@ -2,7 +2,7 @@
 
 mod common;
 
-use foretoken_engine::{CacheUse, Engine, EngineError, Event, FinishReason, Request, Sampling, SubmitError};
+use foretoken_engine::{CacheUse, Engine, EngineConfig, Event, FinishReason, Request, Sampling, SubmitError};
 
 use common::{CTX, LONG, LONG_CTX, block_bytes, collect, engine, request, until};
 
