@@ -2,7 +2,9 @@
 
 mod common;
 
-use foretoken_engine::{CacheUse, Engine, EngineConfig, Event, FinishReason, Request, Sampling, SubmitError};
+use foretoken_engine::{
+    CacheUse, Engine, EngineConfig, Event, FinishReason, Request, Sampling, SpeculationChoice, SubmitError,
+};
 
 use common::{CTX, LONG, LONG_CTX, block_bytes, collect, engine, request, until};
 
@@ -126,7 +128,8 @@ fn log_probabilities_come_with_each_token() {
 #[test]
 fn running_answers_go_on_while_a_long_prompt_is_read() {
     let engine = engine(|config| config.step_tokens = 16).unwrap();
-    let mut running = engine.submit(request([1], 300, 1)).unwrap();
+    let unguessed = SpeculationChoice { enabled: Some(false), ..SpeculationChoice::default() };
+    let mut running = engine.submit(Request { speculation: unguessed, ..request([1], 300, 1) }).unwrap();
     running.recv_blocking();
     let long = engine.submit(request((0..400).map(|t| t % 250), 1, 2)).unwrap();
     let (_, _, summary) = collect(long);

@@ -234,7 +234,7 @@ fn with_store(dir: &std::path::Path, responses: Responses) -> (Engine, Arc<Store
         config.responses = responses;
         config.drafts = Some(dir.join("drafts"));
     });
-    (engine.unwrap(), store)
+    (engine.expect("a tiny engine starts"), store)
 }
 
 #[test]

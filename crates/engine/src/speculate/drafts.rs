@@ -31,6 +31,8 @@ const LEARN_WITHIN: f32 = 2.5;
 /// What an engine needs to speculate.
 pub(crate) struct DraftsConfig {
     pub(crate) default: Speculation,
+    /// Rows that a step may have.
+    pub(crate) step_tokens: usize,
     /// Where costs are kept.
     pub(crate) folder: Option<PathBuf>,
     pub(crate) tenants: Arc<Mutex<Tenants>>,
@@ -39,6 +41,8 @@ pub(crate) struct DraftsConfig {
 /// See the [module](self).
 pub(crate) struct Drafts {
     default: Speculation,
+    /// Rows that a step may have.
+    step_tokens: usize,
     calibrator: Calibrator,
     costs: CostCurve,
     tenants: Arc<Mutex<Tenants>>,
@@ -53,12 +57,13 @@ impl Drafts {
         scratch: &mut Scratch,
         store: Option<&Store>,
     ) -> Drafts {
-        let DraftsConfig { default, folder, tenants } = config;
+        let DraftsConfig { default, step_tokens, folder, tenants } = config;
         if let Some(store) = store {
             tenants.lock().load(store);
         }
         Drafts {
             default,
+            step_tokens,
             calibrator: Calibrator::default(),
             costs: CostCurve::load_or_measure(model, scratch, folder.as_deref()),
             tenants,
@@ -100,7 +105,7 @@ impl Drafts {
     /// Chooses what the planned step verifies on top, and makes room for it where there is some to be had. Returns the
     /// milliseconds that the step is expected to take.
     pub(crate) fn plan(&mut self, cache: &ContextCache, running: &mut [Sequence], work: &mut [Work]) -> f64 {
-        let mut base = Base { rows: 0, tokens: 0, context_ms: 0.0 };
+        let mut base = Base { rows: 0, rows_max: self.step_tokens, tokens: 0, context_ms: 0.0 };
         for Work { index, rows } in work.iter() {
             let seq = &mut running[*index];
             base.rows += rows;

@@ -39,6 +39,8 @@ pub(crate) struct Candidate<'a> {
 pub(crate) struct Base {
     /// Rows of all sequences, prompts included.
     pub(crate) rows: usize,
+    /// Rows that a step may have.
+    pub(crate) rows_max: usize,
     /// Tokens that come out of it for sure.
     pub(crate) tokens: usize,
     /// Milliseconds for context.
@@ -81,7 +83,9 @@ pub(crate) fn choose(costs: &CostCurve, base: Base, candidates: &mut [Candidate<
     let (mut rows, mut tokens) = (base.rows, base.tokens as f64);
     let mut ms = costs.rows_ms(rows) + base.context_ms;
     let mut own: Vec<f64> = vec![1.0; candidates.len()];
-    while let Some(Guess { path, candidate, node }) = heap.pop() {
+    while rows < base.rows_max
+        && let Some(Guess { path, candidate, node }) = heap.pop()
+    {
         let of = &mut candidates[candidate];
         let gain = f64::from(path);
         let cost = costs.row_ms(rows, of.context) * MARGIN;
@@ -154,7 +158,7 @@ mod tests {
     fn taken(costs: &CostCurve, trees: &[DraftTree], credit_ms: f64) -> Vec<usize> {
         let mut candidates: Vec<_> = trees.iter().map(candidate).collect();
         candidates.iter_mut().for_each(|of| of.credit_ms = credit_ms);
-        let base = Base { rows: trees.len(), tokens: trees.len(), context_ms: 0.0 };
+        let base = Base { rows: trees.len(), rows_max: 512, tokens: trees.len(), context_ms: 0.0 };
         choose(costs, base, &mut candidates);
         candidates.iter().map(|of| of.taken.len()).collect()
     }
@@ -191,7 +195,7 @@ mod tests {
         assert!(rich.iter().all(|&n| n > 0), "{rich:?}");
         let mut candidates: Vec<_> = crowd.iter().map(candidate).collect();
         candidates[0].credit_ms = 0.3;
-        choose(&costs, Base { rows: 8, tokens: 8, context_ms: 0.0 }, &mut candidates);
+        choose(&costs, Base { rows: 8, rows_max: 512, tokens: 8, context_ms: 0.0 }, &mut candidates);
         assert!(candidates[0].spent_ms > 0.0 && candidates[0].spent_ms <= 0.3);
         assert!(!candidates[0].taken.is_empty() && candidates[1].taken.is_empty());
     }
@@ -201,11 +205,23 @@ mod tests {
         let costs = CostCurve::linear(1.0, 0.01);
         let tree = chain(20, 1.0);
         let mut one = [Candidate { room: 5, ..candidate(&tree) }];
-        choose(&costs, Base { rows: 1, tokens: 1, context_ms: 0.0 }, &mut one);
+        choose(&costs, Base { rows: 1, rows_max: 512, tokens: 1, context_ms: 0.0 }, &mut one);
         assert_eq!(one[0].taken.len(), 5);
         let mut one = [Candidate { depth: 3, ..candidate(&tree) }];
-        choose(&costs, Base { rows: 1, tokens: 1, context_ms: 0.0 }, &mut one);
+        choose(&costs, Base { rows: 1, rows_max: 512, tokens: 1, context_ms: 0.0 }, &mut one);
         assert_eq!(one[0].taken.len(), 3);
+    }
+
+    #[test]
+    fn a_step_has_no_more_rows_than_it_may_have() {
+        let tree = chain(20, 1.0);
+        let mut one = [candidate(&tree)];
+        choose(
+            &CostCurve::linear(1.0, 0.01),
+            Base { rows: 1, rows_max: 8, tokens: 1, context_ms: 0.0 },
+            &mut one,
+        );
+        assert_eq!(one[0].taken.len(), 7);
     }
 
     #[test]
