@@ -243,7 +243,8 @@ impl Engine {
             speculation: config.speculation,
             tenants: Arc::clone(&tenants),
         };
-        let drafts = DraftsConfig { default: config.speculation, folder, tenants };
+        let drafts =
+            DraftsConfig { default: config.speculation, step_tokens: config.step_tokens, folder, tenants };
         let parts = Parts {
             limits: Limits { step_tokens: config.step_tokens, running_max: config.running_max },
             blocks: capacity,
