@@ -27,9 +27,12 @@ use crate::replay::{self, Keep};
 use crate::scheduler::Limits;
 use crate::sequence::Job;
 use crate::speculate::drafts::DraftsConfig;
-use crate::speculate::{Mutex as Lock, Tenants, prepare_folder};
+use crate::speculate::{Mutex as Lock, SmallModel, Tenants, prepare_folder};
 use crate::step_loop::{CloseOnDrop, Parts, StepLoop};
 use crate::table::blocks_for;
+
+/// The part of the disk budget that a drafting model's blocks get on top.
+const DRAFT_DISK_SHARE: u64 = 8;
 
 /// Which requests may be answered with an earlier answer to the same request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -44,7 +47,7 @@ pub enum Responses {
 }
 
 /// Sizes and bounds of an engine.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct EngineConfig {
     /// Tokens of prompt and answer together, at most.
     pub ctx: usize,
@@ -68,6 +71,8 @@ pub struct EngineConfig {
     pub drafts: Option<PathBuf>,
     /// Which requests may be answered from there.
     pub responses: Responses,
+    /// A smaller model with the same vocabulary that drafts, and the bytes for its KV blocks.
+    pub draft_model: Option<(Arc<Model>, usize)>,
     /// What all keys are derived from. Blocks on disk are found again only under the same one.
     pub secret: [u8; 32],
 }
@@ -85,6 +90,7 @@ impl Default for EngineConfig {
             speculation: Speculation::default(),
             draft_memory: 1_000_000,
             drafts: None,
+            draft_model: None,
             responses: Responses::default(),
             secret: [0; 32],
         }
@@ -164,6 +170,28 @@ struct Handle {
     responses: Responses,
     speculation: Speculation,
     tenants: Arc<Lock<Tenants>>,
+    small: Option<Arc<SmallModel>>,
+}
+
+/// A drafting model with caches of its own.
+fn small_model(
+    model: Arc<Model>,
+    kv_bytes: usize,
+    disk: Option<(PathBuf, u64)>,
+    secret: [u8; 32],
+    ctx: usize,
+) -> Result<SmallModel, EngineError> {
+    let layout = BlockLayout { bytes: model.kv_layout().block_bytes() };
+    let ram_blocks = (kv_bytes / layout.bytes).max(blocks_for(ctx));
+    let clock = Arc::new(SystemClock::new());
+    let disk = disk.map(|(folder, bytes)| {
+        DiskTier::open(DiskConfig::new(folder, bytes), Arc::new(RealFileSystem), clock.clone())
+    });
+    let cost = RecomputeCost::default();
+    let cache = CacheConfig { layout, ram_blocks, advise: advise_huge_pages, cost };
+    let cache = ContextCache::new(cache, disk, None, clock)?;
+    let fingerprint = fingerprint(&model);
+    Ok(SmallModel::new(model, cache, ServerSecret::new(secret), fingerprint))
 }
 
 /// Everything about a model that decides the bytes of its blocks.
@@ -209,7 +237,7 @@ impl Engine {
             return Err(EngineError::KvBudget { ctx: config.ctx, needed, budget });
         }
         let clock = Arc::new(SystemClock::new());
-        let disk = config.disk.map(|(folder, bytes)| {
+        let disk = config.disk.clone().map(|(folder, bytes)| {
             DiskTier::open(DiskConfig::new(folder, bytes), Arc::new(RealFileSystem), clock.clone())
         });
         let layout = BlockLayout { bytes: block_bytes };
@@ -220,6 +248,14 @@ impl Engine {
             cost: RecomputeCost::default(),
         };
         let cache = Arc::new(ContextCache::new(cache, disk, None, clock)?);
+        let small = config.draft_model.map(|(model, kv_bytes)| {
+            let disk = config
+                .disk
+                .as_ref()
+                .map(|(folder, bytes)| (folder.with_extension("draft"), bytes / DRAFT_DISK_SHARE));
+            small_model(model, kv_bytes, disk, config.secret, config.ctx)
+        });
+        let small = small.transpose()?.map(Arc::new);
         let shared = Arc::new(Shared {
             inbox: Inbox::new(config.queue),
             in_flight: AtomicUsize::new(0),
@@ -242,9 +278,15 @@ impl Engine {
             responses: config.responses,
             speculation: config.speculation,
             tenants: Arc::clone(&tenants),
+            small: small.clone(),
         };
-        let drafts =
-            DraftsConfig { default: config.speculation, step_tokens: config.step_tokens, folder, tenants };
+        let drafts = DraftsConfig {
+            default: config.speculation,
+            step_tokens: config.step_tokens,
+            folder,
+            tenants,
+            small,
+        };
         let parts = Parts {
             limits: Limits { step_tokens: config.step_tokens, running_max: config.running_max },
             blocks: capacity,
@@ -329,6 +371,9 @@ impl Engine {
     /// Waits until what is cached now is on disk, or was dropped.
     pub fn flush_cache(&self) {
         self.handle.cache.flush();
+        if let Some(small) = &self.handle.small {
+            small.flush();
+        }
     }
 
     /// Forgets a tenant's past prompts and answers, or everyone's: answers that could be replayed and all that was

@@ -84,9 +84,10 @@ pub(crate) struct Computed<'a> {
 impl Sequence {
     pub(crate) fn new(job: Job, id: u64, drafts: &mut Drafts) -> Sequence {
         let Job { mut request, len_max, events, arrived, scope, keep } = job;
+        let temperature = request.sampling.temperature;
         let sampler = Sampler::new(std::mem::take(&mut request.sampling));
         Sequence {
-            speculator: drafts.speculator(scope.id(), &mut request, sampler.seed()),
+            speculator: drafts.speculator(scope.id(), &mut request, (sampler.seed(), temperature)),
             sampler,
             output: Output::new(&mut request, events),
             prompt_len: request.prompt.len(),
@@ -175,9 +176,9 @@ impl Sequence {
     }
 
     /// Asks the drafters what may come next.
-    pub(crate) fn propose(&mut self, calibrator: &Calibrator) {
+    pub(crate) fn propose(&mut self, calibrator: &Calibrator, step_ms: f64) {
         if let Some(speculator) = &mut self.speculator {
-            speculator.propose(calibrator, &self.tokens, self.prompt_len);
+            speculator.propose(calibrator, step_ms, &self.tokens, self.prompt_len);
         }
     }
 

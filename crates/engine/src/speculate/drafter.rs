@@ -17,12 +17,16 @@ pub(crate) struct Context<'a> {
     pub(crate) prompt: usize,
     /// Guesses must be draws from a distribution that is named, where the drafter has one.
     pub(crate) drawn: Option<Draws>,
+    /// Milliseconds that the target needs for a step with one token, for drafters that take time themselves.
+    pub(crate) step_ms: f64,
 }
 
 /// The randomness of draws for one sequence.
 #[derive(Clone, Copy)]
 pub(crate) struct Draws {
     pub(crate) seed: u64,
+    /// The target's, above 0.
+    pub(crate) temperature: f32,
 }
 
 /// Where a drafter puts its guesses.

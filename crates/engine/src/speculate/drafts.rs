@@ -18,6 +18,7 @@ use super::drafter::Drafter;
 use super::parking::Mutex;
 use super::planner::{Base, choose};
 use super::settings::{Source, Speculation};
+use super::small::{DraftModel, SmallModel};
 use super::speculator::Speculator;
 use super::successors::Successors;
 use super::tenants::Tenants;
@@ -36,6 +37,8 @@ pub(crate) struct DraftsConfig {
     /// Where costs are kept.
     pub(crate) folder: Option<PathBuf>,
     pub(crate) tenants: Arc<Mutex<Tenants>>,
+    /// A second model that drafts.
+    pub(crate) small: Option<Arc<SmallModel>>,
 }
 
 /// See the [module](self).
@@ -46,6 +49,7 @@ pub(crate) struct Drafts {
     calibrator: Calibrator,
     costs: CostCurve,
     tenants: Arc<Mutex<Tenants>>,
+    small: Option<Arc<SmallModel>>,
     near: Vec<(f32, u32)>,
 }
 
@@ -57,7 +61,7 @@ impl Drafts {
         scratch: &mut Scratch,
         store: Option<&Store>,
     ) -> Drafts {
-        let DraftsConfig { default, step_tokens, folder, tenants } = config;
+        let DraftsConfig { default, step_tokens, folder, tenants, small } = config;
         if let Some(store) = store {
             tenants.lock().load(store);
         }
@@ -67,6 +71,7 @@ impl Drafts {
             calibrator: Calibrator::default(),
             costs: CostCurve::load_or_measure(model, scratch, folder.as_deref()),
             tenants,
+            small,
             near: Vec::new(),
         }
     }
@@ -76,7 +81,7 @@ impl Drafts {
         &mut self,
         scope: ScopeId,
         request: &mut crate::api::Request,
-        seed: u64,
+        randomness: (u64, f32),
     ) -> Option<Speculator> {
         let settings = request.speculation.over(self.default);
         if !settings.enabled || settings.max_draft == 0 {
@@ -99,7 +104,10 @@ impl Drafts {
         if request.cache.read && wants(Source::Successors) {
             drafters.push(Box::new(Successors::new(Arc::clone(&tenant.successors))));
         }
-        Some(Speculator::new(settings, drafters, tenant, seed))
+        if let Some(small) = self.small.as_ref().filter(|_| wants(Source::DraftModel)) {
+            drafters.push(Box::new(DraftModel::new(Arc::clone(small), &request.tenant, request.cache)));
+        }
+        Some(Speculator::new(settings, drafters, tenant, randomness))
     }
 
     /// Chooses what the planned step verifies on top, and makes room for it where there is some to be had. Returns the
@@ -112,7 +120,8 @@ impl Drafts {
             base.tokens += usize::from(seq.pending() == *rows);
             base.context_ms += self.costs.context_ms(seq.committed, *rows);
             if seq.pending() == 1 {
-                seq.propose(&self.calibrator);
+                let step_ms = self.costs.rows_ms(1) + self.costs.context_ms(seq.committed, 1);
+                seq.propose(&self.calibrator, step_ms);
             }
         }
         let mut indices = Vec::new();

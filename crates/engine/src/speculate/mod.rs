@@ -14,6 +14,7 @@ mod follow;
 mod parking;
 pub(crate) mod planner;
 pub(crate) mod settings;
+mod small;
 pub(crate) mod speculator;
 mod successors;
 mod tenants;
@@ -21,4 +22,5 @@ mod texts;
 mod tree;
 
 pub(crate) use parking::Mutex;
+pub(crate) use small::SmallModel;
 pub(crate) use tenants::{Tenants, prepare_folder};

@@ -33,10 +33,11 @@ impl Speculator {
         settings: Speculation,
         drafters: Vec<Box<dyn Drafter>>,
         tenant: Arc<Tenant>,
-        seed: u64,
+        (seed, temperature): (u64, f32),
     ) -> Speculator {
+        let draws = settings.policy == Policy::Lossless && temperature > 0.0;
         Speculator {
-            draws: (settings.policy == Policy::Lossless).then_some(Draws { seed }),
+            draws: draws.then_some(Draws { seed, temperature }),
             settings,
             drafters,
             tenant,
@@ -47,9 +48,9 @@ impl Speculator {
     }
 
     /// Asks the drafters what may follow `tokens`, of which the first `prompt` are the prompt.
-    pub(crate) fn propose(&mut self, calibrator: &Calibrator, tokens: &[u32], prompt: usize) {
+    pub(crate) fn propose(&mut self, calibrator: &Calibrator, step_ms: f64, tokens: &[u32], prompt: usize) {
         self.clear();
-        let context = Context { tokens, prompt, drawn: self.draws };
+        let context = Context { tokens, prompt, drawn: self.draws, step_ms };
         for drafter in &mut self.drafters {
             let source = drafter.source();
             let start = Instant::now();

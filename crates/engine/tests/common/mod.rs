@@ -17,14 +17,19 @@ pub(crate) const LONG_CTX: usize = 32_768;
 pub(crate) const LONG: usize = 30_000;
 
 pub(crate) fn engine(change: impl FnOnce(&mut EngineConfig)) -> Result<Engine, EngineError> {
+    let (model, tokenizer) = tiny();
+    let mut config = EngineConfig { ctx: CTX, kv_bytes: 64 << 20, ..EngineConfig::default() };
+    change(&mut config);
+    Engine::start(model, tokenizer, config)
+}
+
+/// The fixture, loaded.
+pub(crate) fn tiny() -> (Arc<Model>, Arc<Tokenizer>) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../model/tests/fixtures/families/llama.gguf");
     let gguf = Arc::new(Gguf::open(path).expect("the fixture"));
     let tokenizer = Arc::new(Tokenizer::from_gguf(&gguf).expect("its vocabulary"));
     let compute = Arc::new(Compute::new(Isa::detect(), 1).expect("this machine's instructions"));
-    let model = Arc::new(Model::load(gguf, compute).expect("its weights"));
-    let mut config = EngineConfig { ctx: CTX, kv_bytes: 64 << 20, ..EngineConfig::default() };
-    change(&mut config);
-    Engine::start(model, tokenizer, config)
+    (Arc::new(Model::load(gguf, compute).expect("its weights")), tokenizer)
 }
 
 /// Bytes of a KV block of the fixture, measured by what the smallest sufficient budget is.

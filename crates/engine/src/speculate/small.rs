@@ -1,0 +1,262 @@
+//! A second, smaller model with the same vocabulary that drafts for the first.
+//!
+//! It reads what the target reads and writes ahead, one token at a time, while what it writes is likely enough to be
+//! worth its time. Its KV lives in blocks of its own, cached under the same secret, tenants and tokens as the
+//! target's, so that a prompt that hits there hits here too.
+//!
+//! The invariant: slots below `committed` hold the KV of the sequence's tokens, those after it of what was guessed.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use foretoken_cache::{ContextCache, Fingerprint, RecomputeCost, Scope, ServerSecret};
+use foretoken_kernels::math;
+use foretoken_model::Model;
+use foretoken_model::step::{Scratch, SeqStep, WantLogits};
+
+use super::drafter::{Context, Drafter, Draws, Proposals};
+use super::parking::Mutex;
+use super::settings::Source;
+use super::tree::ROOT;
+use crate::api::CacheUse;
+use crate::random::uniform_of;
+use crate::table::BlockTable;
+
+/// Tokens that it reads at a time.
+const CHUNK: usize = 512;
+/// Guesses per step, at most.
+const AHEAD_MAX: usize = 16;
+/// Steps without a guess before it is tried again whether it pays.
+const RETRY: u32 = 32;
+/// Weight of the newest step in its own cost, and of the newest first guess in its promise.
+const WEIGHT: f64 = 0.1;
+/// A second way to go on is proposed from this probability on.
+const SECOND_MIN: f32 = 0.15;
+/// How much of a distribution is drawn from: tokens at most so many nats below the likeliest.
+const DRAW_WITHIN: f32 = 6.0;
+/// Which of the independent uniform numbers of a position is the draw's; the successor table has another.
+const DRAW: u64 = 3;
+/// How long blocks may take to come from disk.
+const RESTORE_MAX: Duration = Duration::from_millis(200);
+
+/// The model and what its sequences share.
+pub(crate) struct SmallModel {
+    model: Arc<Model>,
+    cache: ContextCache,
+    secret: ServerSecret,
+    fingerprint: Fingerprint,
+    scratch: Mutex<Scratch>,
+    /// Milliseconds that it needs for a token.
+    step_ms: Mutex<f64>,
+}
+
+impl SmallModel {
+    pub(crate) fn new(
+        model: Arc<Model>,
+        cache: ContextCache,
+        secret: ServerSecret,
+        fingerprint: Fingerprint,
+    ) -> SmallModel {
+        SmallModel {
+            scratch: Mutex::new(model.scratch()),
+            model,
+            cache,
+            secret,
+            fingerprint,
+            step_ms: Mutex::new(0.0),
+        }
+    }
+
+    /// Waits until what is cached now is on disk, or was dropped.
+    pub(crate) fn flush(&self) {
+        self.cache.flush();
+    }
+}
+
+/// See the [module](self).
+pub(crate) struct DraftModel {
+    small: Arc<SmallModel>,
+    scope: Scope,
+    cache_use: CacheUse,
+    table: BlockTable,
+    committed: usize,
+    attached: bool,
+    /// Guesses whose KV follows the committed one.
+    ahead: Vec<u32>,
+    /// How likely the first guess of a step mostly is.
+    promise: f64,
+    idle: u32,
+}
+
+impl DraftModel {
+    pub(crate) fn new(small: Arc<SmallModel>, tenant: &str, cache_use: CacheUse) -> DraftModel {
+        DraftModel {
+            scope: small.secret.scope(tenant, small.fingerprint),
+            small,
+            cache_use,
+            table: BlockTable::default(),
+            committed: 0,
+            attached: false,
+            ahead: Vec::new(),
+            promise: 1.0,
+            idle: 0,
+        }
+    }
+
+    /// Begins from what is cached of the tokens.
+    fn attach(&mut self, tokens: &[u32]) {
+        if !self.cache_use.read {
+            return;
+        }
+        let cache = &self.small.cache;
+        let known = &tokens[..tokens.len() - 1];
+        let mut found = cache.lookup(&self.scope, known);
+        if let Some(mut restore) = cache.begin_restore(found.below, &cache.rates(RecomputeCost::default())) {
+            let start = Instant::now();
+            while start.elapsed() < RESTORE_MAX && !cache.wait_restore(&mut restore, RESTORE_MAX).done {}
+            found = cache.lookup(&self.scope, known);
+        }
+        (self.table, self.committed) = BlockTable::from_match(cache, found.ram);
+    }
+
+    /// Computes `tokens` after the committed ones and gives the last one's logits to `read`. `None` if there is no
+    /// memory for them.
+    fn feed<T>(&mut self, at: usize, tokens: &[u32], read: impl FnOnce(&[f32]) -> T) -> Option<T> {
+        if !self.table.reserve(&self.small.cache, at + tokens.len()) {
+            return None;
+        }
+        let mut scratch = self.small.scratch.lock();
+        let mut kv = self.table.view(&self.small.model.kv_layout());
+        let step = SeqStep { tokens, parents: None, committed: at, kv: &mut kv, logits: WantLogits::Last };
+        Some(read(self.small.model.forward(&mut scratch, &mut [step]).row(0)))
+    }
+
+    /// Takes over what of the guesses came true, and reads what is new up to the last token, whose logits it returns.
+    fn catch_up(&mut self, tokens: &[u32]) -> Option<Vec<f32>> {
+        if !std::mem::replace(&mut self.attached, true) {
+            self.attach(tokens);
+        }
+        let new = &tokens[self.committed..tokens.len() - 1];
+        self.committed += new.iter().zip(&self.ahead).take_while(|(a, b)| a == b).count();
+        self.ahead.clear();
+        let mut logits = None;
+        while self.committed < tokens.len() {
+            let rows = (tokens.len() - self.committed).min(CHUNK);
+            let chunk = &tokens[self.committed..self.committed + rows];
+            logits = Some(self.feed(self.committed, chunk, <[f32]>::to_vec)?);
+            self.committed += rows;
+            let (cache, share) = (&self.small.cache, self.cache_use.write);
+            self.table.seal_full(cache, &self.scope, tokens, self.committed, share);
+        }
+        logits
+    }
+
+    /// Whether another guess may pay that follows one which is kept with probability `path`.
+    fn pays(&self, path: f64, step_ms: f64) -> bool {
+        path * step_ms > *self.small.step_ms.lock()
+    }
+
+    fn likely(&self, logits: &[f32], draws: Option<Draws>) -> Vec<(u32, f32)> {
+        let compute = self.small.model.compute();
+        let mut near = Vec::new();
+        math::near_max(
+            compute,
+            logits,
+            DRAW_WITHIN * draws.map_or(1.0, |draws| draws.temperature),
+            &mut near,
+        );
+        let normaliser = math::log_sum_exp(compute, logits);
+        near.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+        let Some(Draws { temperature, .. }) = draws else {
+            return near.into_iter().take(2).map(|(logit, id)| (id, (logit - normaliser).exp())).collect();
+        };
+        let top = near.first().map_or(0.0, |(logit, _)| *logit);
+        let mut drawn: Vec<(u32, f32)> =
+            near.into_iter().map(|(logit, id)| (id, ((logit - top) / temperature).exp())).collect();
+        let total: f32 = drawn.iter().map(|(_, p)| p).sum();
+        drawn.iter_mut().for_each(|(_, p)| *p /= total);
+        drawn
+    }
+}
+
+impl Drafter for DraftModel {
+    fn source(&self) -> Source {
+        Source::DraftModel
+    }
+
+    fn propose(&mut self, context: Context<'_>, out: &mut Proposals<'_>) {
+        let Context { tokens, drawn, step_ms, .. } = context;
+        if !self.pays(self.promise, step_ms) && self.idle < RETRY {
+            self.idle += 1;
+            return;
+        }
+        self.idle = 0;
+        let Some(mut logits) = self.catch_up(tokens) else { return };
+        let mut parent = ROOT;
+        let mut ahead = Vec::new();
+        loop {
+            let likely = self.likely(&logits, drawn);
+            let Some(guess) = guess(&likely, parent, (tokens.len() + ahead.len()) as u64, drawn, out) else {
+                break;
+            };
+            let path = f64::from(out.tree.path(guess));
+            if parent == ROOT {
+                self.promise += WEIGHT * (path - self.promise);
+            }
+            let token = out.tree.nodes()[guess as usize].token;
+            if ahead.len() + 1 >= AHEAD_MAX || !self.pays(path, step_ms) {
+                break;
+            }
+            let start = Instant::now();
+            let at = self.committed + ahead.len();
+            let Some(next) = self.feed(at, &[token], <[f32]>::to_vec) else { break };
+            let ms = start.elapsed().as_secs_f64() * 1e3;
+            let mut mean = self.small.step_ms.lock();
+            *mean += if *mean == 0.0 { ms } else { WEIGHT * (ms - *mean) };
+            ahead.push(token);
+            (parent, logits) = (guess, next);
+        }
+        self.ahead = ahead;
+    }
+
+    fn observe(&mut self, _: &[u32], _: usize) {}
+}
+
+/// Adds what may follow `parent`; the node to go on from.
+fn guess(
+    likely: &[(u32, f32)],
+    parent: u32,
+    position: u64,
+    draws: Option<Draws>,
+    out: &mut Proposals<'_>,
+) -> Option<u32> {
+    let &[(first, p), ref others @ ..] = likely else { return None };
+    let Some(Draws { seed, .. }) = draws else {
+        let node = out.add(parent, first, class(p), p);
+        if let Some(&(second, p)) = others.first().filter(|(_, p)| *p >= SECOND_MIN) {
+            out.add(parent, second, class(p), p);
+        }
+        return node;
+    };
+    // What another drafter has chosen is not drawn again.
+    let mut free: Vec<(u32, f32)> =
+        likely.iter().copied().filter(|(token, _)| out.tree.child(parent, *token).is_none()).collect();
+    let total: f32 = free.iter().map(|(_, p)| p).sum();
+    if total <= 0.0 {
+        return None;
+    }
+    free.iter_mut().for_each(|(_, p)| *p /= total);
+    let u = uniform_of(seed, position, DRAW) as f32;
+    let mut sum = 0.0;
+    let drawn = free.iter().find(|(_, p)| {
+        sum += p;
+        sum > u
+    });
+    let &(token, _) = drawn.or(free.last())?;
+    // The class must not tell which token was drawn, only what it was drawn from.
+    out.add_drawn(parent, token, (class(free[0].1) + 16, 0.6), &free)
+}
+
+fn class(p: f32) -> u8 {
+    (p * 16.0).clamp(0.0, 15.0) as u8
+}
