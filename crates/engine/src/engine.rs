@@ -12,7 +12,7 @@ use foretoken_cache::disk::fs::RealFileSystem;
 use foretoken_cache::store::Store;
 use foretoken_cache::{
     BlockLayout, CacheConfig, CacheStats, ContextCache, DiskConfig, DiskTier, Fingerprint, RecomputeCost,
-    ServerSecret, SystemClock,
+    ServerSecret, SharedConfig, SharedError, SharedTier, SystemClock,
 };
 use foretoken_kernels::{NUMERICS_VERSION, advise_huge_pages};
 use foretoken_model::Model;
@@ -52,6 +52,8 @@ pub struct EngineConfig {
     pub queue: usize,
     /// Where and up to how many bytes blocks are kept on disk; `None` keeps them in memory only.
     pub disk: Option<(PathBuf, u64)>,
+    /// The store that machines share, if there is one.
+    pub shared: Option<SharedConfig>,
     /// Where finished answers are kept, to be replayed and to draft from; `None` keeps none.
     pub store: Option<Arc<Store>>,
     /// Which requests may be answered from there.
@@ -69,6 +71,7 @@ impl Default for EngineConfig {
             running_max: 32,
             queue: 256,
             disk: None,
+            shared: None,
             store: None,
             responses: Responses::default(),
             secret: [0; 32],
@@ -95,6 +98,9 @@ pub enum EngineError {
     /// A bound of zero, which would stop everything.
     #[error("{0} must be at least 1")]
     Zero(&'static str),
+    /// The shared store's client could not be set up.
+    #[error(transparent)]
+    Shared(#[from] SharedError),
     /// The thread could not be started.
     #[error("cannot start the engine's thread: {0}")]
     Thread(#[from] std::io::Error),
@@ -188,6 +194,7 @@ impl Engine {
         let disk = config.disk.map(|(folder, bytes)| {
             DiskTier::open(DiskConfig::new(folder, bytes), Arc::new(RealFileSystem), clock.clone())
         });
+        let shared_tier = config.shared.map(|shared| SharedTier::open(shared, clock.clone())).transpose()?;
         let layout = BlockLayout { bytes: block_bytes };
         let cache = CacheConfig {
             layout,
@@ -195,7 +202,7 @@ impl Engine {
             advise: advise_huge_pages,
             cost: RecomputeCost::default(),
         };
-        let cache = Arc::new(ContextCache::new(cache, disk, None, clock)?);
+        let cache = Arc::new(ContextCache::new(cache, disk, shared_tier, clock)?);
         let shared = Arc::new(Shared {
             inbox: Inbox::new(config.queue),
             in_flight: AtomicUsize::new(0),

@@ -15,6 +15,7 @@ mod progress;
 mod secret;
 mod sequence;
 mod settings;
+mod shared_cache;
 mod size;
 
 use std::ffi::OsString;
