@@ -12,7 +12,7 @@ use foretoken_cache::disk::fs::RealFileSystem;
 use foretoken_cache::store::Store;
 use foretoken_cache::{
     BlockLayout, CacheConfig, CacheStats, ContextCache, DiskConfig, DiskTier, Fingerprint, RecomputeCost,
-    ServerSecret, SharedConfig, SharedError, SharedTier, SystemClock,
+    Scope, ServerSecret, SharedConfig, SharedError, SharedPrefix, SharedTier, SystemClock,
 };
 use foretoken_kernels::{NUMERICS_VERSION, advise_huge_pages};
 use foretoken_model::Model;
@@ -58,6 +58,8 @@ pub struct EngineConfig {
     pub store: Option<Arc<Store>>,
     /// Which requests may be answered from there.
     pub responses: Responses,
+    /// Beginnings of prompts that all tenants share, as tokens; whole blocks of them count.
+    pub shared_prompts: Vec<Vec<u32>>,
     /// What all keys are derived from. Blocks on disk are found again only under the same one.
     pub secret: [u8; 32],
 }
@@ -74,6 +76,7 @@ impl Default for EngineConfig {
             shared: None,
             store: None,
             responses: Responses::default(),
+            shared_prompts: Vec::new(),
             secret: [0; 32],
         }
     }
@@ -145,6 +148,8 @@ struct Handle {
     running_max: usize,
     secret: ServerSecret,
     fingerprint: Fingerprint,
+    /// The longest first.
+    shared_prefixes: Vec<SharedPrefix>,
     cache: Arc<ContextCache>,
 }
 
@@ -208,13 +213,19 @@ impl Engine {
             in_flight: AtomicUsize::new(0),
             stats: Mutex::new(Snapshot::default()),
         });
+        let (secret, fingerprint) = (ServerSecret::new(config.secret), fingerprint(&model));
+        let prefixes = config.shared_prompts.iter();
+        let mut shared_prefixes: Vec<_> =
+            prefixes.filter_map(|tokens| secret.shared_prefix(tokens, fingerprint)).collect();
+        shared_prefixes.sort_by_key(|prefix| std::cmp::Reverse(prefix.tokens().len()));
         let handle = Handle {
             shared: Arc::clone(&shared),
             ctx: config.ctx,
             vocab: model.config().vocab,
             running_max: config.running_max,
-            secret: ServerSecret::new(config.secret),
-            fingerprint: fingerprint(&model),
+            secret,
+            fingerprint,
+            shared_prefixes,
             cache: Arc::clone(&cache),
         };
         let limits = Limits { step_tokens: config.step_tokens, running_max: config.running_max };
@@ -236,7 +247,7 @@ impl Engine {
         let (events, answer) = Answer::channel(answer_max + 1);
         let len_max = request.prompt.len() + answer_max;
         let retry_after_s = self.retry_after_s();
-        let scope = handle.secret.scope(&request.tenant, handle.fingerprint);
+        let scope = self.scope(&request);
         let job = Job { request, len_max, events, arrived: Instant::now(), scope };
         handle.shared.in_flight.fetch_add(1, Relaxed);
         handle.shared.inbox.push(job, retry_after_s).inspect_err(|_| {
@@ -279,6 +290,14 @@ impl Engine {
     /// Whether nothing runs and nothing waits.
     pub fn is_idle(&self) -> bool {
         self.handle.shared.in_flight.load(Relaxed) == 0
+    }
+
+    /// Under which names the blocks of a request are kept.
+    fn scope(&self, request: &Request) -> Scope {
+        let own = self.handle.secret.scope(&request.tenant, self.handle.fingerprint);
+        let mut prefixes = self.handle.shared_prefixes.iter();
+        let shared = prefixes.find(|prefix| request.prompt.starts_with(prefix.tokens()));
+        shared.map_or_else(|| own.clone(), |prefix| own.after(prefix))
     }
 
     fn check(&self, request: &Request) -> Result<(), SubmitError> {

@@ -147,12 +147,12 @@ impl Sequence {
 
     /// Tokens of `self`, in whole blocks, that `other` has or will have in its table under the same scope.
     pub(crate) fn shared_with(&self, other: &Sequence) -> usize {
-        if !self.cache_use.read || !other.cache_use.write || self.scope.id() != other.scope.id() {
+        if !self.cache_use.read || !other.cache_use.write {
             return 0;
         }
         let mine = &self.tokens[..self.tokens.len() - 1];
         let common = mine.iter().zip(&other.tokens).take_while(|(a, b)| a == b).count();
-        common / BLOCK_TOKENS * BLOCK_TOKENS
+        (common / BLOCK_TOKENS).min(self.scope.blocks_in_common(&other.scope)) * BLOCK_TOKENS
     }
 
     /// Records that `rows` more tokens have their KV.

@@ -267,6 +267,26 @@ fn tenants_share_nothing() {
 }
 
 #[test]
+fn tenants_share_a_declared_beginning_and_nothing_after_it() {
+    let prompt: Vec<u32> = (0..200).map(|t| (t * 3) % 250).collect();
+    let engine = engine(|config| config.shared_prompts = vec![prompt[..150].to_vec()]).unwrap();
+    let plain = self::engine(|_| {}).unwrap();
+    let ask = |tenant: &str| Request { tenant: tenant.into(), ..request(prompt.clone(), 80, 1) };
+    let answer = |tenant| {
+        let (ids, _, summary) = collect(engine.submit(ask(tenant)).unwrap());
+        assert_eq!(ids, collect(plain.submit(ask(tenant)).unwrap()).0);
+        summary.usage.cache_hit_tokens
+    };
+    assert_eq!((answer("a"), answer("b"), answer("a"), answer("b")), (0, 128, 199, 199));
+    // Together it is computed once as well.
+    let other: Vec<u32> = prompt[..150].iter().copied().chain([9; 60]).collect();
+    let ask = |tenant: &str| Request { tenant: tenant.into(), ..request(other.clone(), 5, 1) };
+    let both = ["c", "d"].map(|tenant| engine.submit(ask(tenant)).unwrap());
+    let hits = both.map(|answer| collect(answer).2.usage.cache_hit_tokens);
+    assert_eq!(hits, [128, 128]);
+}
+
+#[test]
 fn blocks_on_disk_survive_a_restart() {
     let dir = tempfile::tempdir().unwrap();
     let start = || engine(|config| config.disk = Some((dir.path().into(), 1 << 30))).unwrap();

@@ -401,6 +401,11 @@ pub(crate) struct SharedArgs {
     /// machines that share a store [default: a file of the data folder, made at the first start].
     #[arg(long, value_name = "FILE", help_heading = "Shared cache")]
     pub(crate) cache_secret_file: Option<PathBuf>,
+
+    /// A system prompt (text, or messages as a JSON array) whose blocks all tenants share; may be given several
+    /// times. Everything after it stays each tenant's own.
+    #[arg(long, value_name = "FILE", help_heading = "Shared cache")]
+    pub(crate) shared_prompt: Vec<PathBuf>,
 }
 
 #[derive(Args, Clone)]

@@ -16,6 +16,7 @@ mod secret;
 mod sequence;
 mod settings;
 mod shared_cache;
+mod shared_prompt;
 mod size;
 
 use std::ffi::OsString;

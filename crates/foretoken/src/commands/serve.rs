@@ -16,7 +16,7 @@ use foretoken_model::tokenizer::Tokenizer;
 use foretoken_server::{ApiKey, ChatPrompt, Codec, Generator, Served, Server, ServerConfig, Shutdown};
 
 use crate::cli::ServeArgs;
-use crate::{load, output, secret, shared_cache};
+use crate::{load, output, secret, shared_cache, shared_prompt};
 
 /// Runs the command until a signal ends it.
 pub(crate) fn run(args: &ServeArgs) -> Result<()> {
@@ -101,6 +101,10 @@ fn load_model(args: &ServeArgs, mut shared: Option<SharedConfig>) -> Result<(Ser
     };
     let store = Store::open(&data_dir, StoreConfig::default(), Arc::new(SystemClock::new()));
     let store = Arc::new(store);
+    let prompts = args.shared.shared_prompt.iter();
+    let shared_prompts = prompts
+        .map(|path| shared_prompt::read(path, &loaded.template, &loaded.tokenizer))
+        .collect::<Result<_>>()?;
     let bounds = EngineConfig {
         store: Some(Arc::clone(&store)),
         running_max: args.max_running,
@@ -108,6 +112,7 @@ fn load_model(args: &ServeArgs, mut shared: Option<SharedConfig>) -> Result<(Ser
         step_tokens: args.step_tokens,
         disk,
         shared,
+        shared_prompts,
         secret,
         ..EngineConfig::default()
     };
