@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use foretoken_cache::disk::fs::RealFileSystem;
+use foretoken_cache::disk::fs::{FileSystem, RealFileSystem};
 use foretoken_cache::store::Store;
 use foretoken_cache::{
     BlockLayout, CacheConfig, CacheStats, ContextCache, DiskConfig, DiskTier, Fingerprint, RecomputeCost,
@@ -52,6 +52,8 @@ pub struct EngineConfig {
     pub queue: usize,
     /// Where and up to how many bytes blocks are kept on disk; `None` keeps them in memory only.
     pub disk: Option<(PathBuf, u64)>,
+    /// What `disk` lies on; tests pass one that fails.
+    pub file_system: Arc<dyn FileSystem>,
     /// The store that machines share, if there is one.
     pub shared: Option<SharedConfig>,
     /// Where finished answers are kept, to be replayed and to draft from; `None` keeps none.
@@ -73,6 +75,7 @@ impl Default for EngineConfig {
             running_max: 32,
             queue: 256,
             disk: None,
+            file_system: Arc::new(RealFileSystem),
             shared: None,
             store: None,
             responses: Responses::default(),
@@ -197,7 +200,7 @@ impl Engine {
         }
         let clock = Arc::new(SystemClock::new());
         let disk = config.disk.map(|(folder, bytes)| {
-            DiskTier::open(DiskConfig::new(folder, bytes), Arc::new(RealFileSystem), clock.clone())
+            DiskTier::open(DiskConfig::new(folder, bytes), config.file_system, clock.clone())
         });
         let shared_tier = config.shared.map(|shared| SharedTier::open(shared, clock.clone())).transpose()?;
         let layout = BlockLayout { bytes: block_bytes };

@@ -1,67 +1,20 @@
 //! The engine as its callers see it, on a tiny model.
 
-use std::path::Path;
-use std::sync::Arc;
+mod common;
+
 use std::time::{Duration, Instant};
 
+use common::{CTX, Fixture, collect, request};
 use foretoken_engine::{
-    Answer, CacheUse, Engine, EngineConfig, EngineError, Event, FinishReason, Request, Sampling, SubmitError,
-    Summary,
+    CacheUse, Engine, EngineConfig, EngineError, Event, FinishReason, Request, Sampling, SubmitError,
 };
-use foretoken_kernels::{Compute, Isa};
-use foretoken_model::Model;
-use foretoken_model::gguf::Gguf;
-use foretoken_model::tokenizer::Tokenizer;
 
-const CTX: usize = 512;
 /// For answers that must not end while a test looks at them.
 const LONG_CTX: usize = 32_768;
 const LONG: usize = 30_000;
 
 fn engine(change: impl FnOnce(&mut EngineConfig)) -> Result<Engine, EngineError> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../model/tests/fixtures/families/llama.gguf");
-    let gguf = Arc::new(Gguf::open(path).expect("the fixture"));
-    let tokenizer = Arc::new(Tokenizer::from_gguf(&gguf).expect("its vocabulary"));
-    let compute = Arc::new(Compute::new(Isa::detect(), 1).expect("this machine's instructions"));
-    let model = Arc::new(Model::load(gguf, compute).expect("its weights"));
-    let mut config = EngineConfig { ctx: CTX, kv_bytes: 64 << 20, ..EngineConfig::default() };
-    change(&mut config);
-    Engine::start(model, tokenizer, config)
-}
-
-/// Bytes of a KV block of the fixture, measured by what the smallest sufficient budget is.
-fn block_bytes() -> usize {
-    match engine(|config| config.kv_bytes = 1) {
-        Err(EngineError::KvBudget { needed, .. }) => needed / CTX.div_ceil(64),
-        Ok(_) => panic!("a budget of one byte was accepted"),
-        Err(error) => panic!("{error}"),
-    }
-}
-
-fn request(prompt: impl IntoIterator<Item = u32>, max_tokens: usize, seed: u64) -> Request {
-    Request {
-        prompt: prompt.into_iter().collect(),
-        max_tokens: Some(max_tokens),
-        ignore_eos: true,
-        sampling: Sampling { seed: Some(seed), ..Sampling::default() },
-        ..Request::default()
-    }
-}
-
-fn collect(mut answer: Answer) -> (Vec<u32>, String, Summary) {
-    let (mut ids, mut text) = (Vec::new(), String::new());
-    loop {
-        match answer.recv_blocking().expect("an answer ends with a summary") {
-            Event::Token(token) => {
-                ids.push(token.id);
-                text.push_str(&token.text);
-            }
-            Event::Done(summary) => {
-                text.push_str(&summary.text);
-                return (ids, text, summary);
-            }
-        }
-    }
+    Fixture::load().try_start(change)
 }
 
 fn until(what: &str, mut holds: impl FnMut() -> bool) {
@@ -87,7 +40,7 @@ fn a_seed_gives_the_same_tokens_alone_and_in_a_crowd() {
 fn a_sequence_that_had_to_step_back_answers_as_if_it_had_not() {
     // Room for one whole context and little more, so that several answers cannot grow at a time.
     let blocks = CTX.div_ceil(64) + 1;
-    let small = engine(|config| config.kv_bytes = blocks * block_bytes()).unwrap();
+    let small = engine(|config| config.kv_bytes = blocks * Fixture::load().block_bytes()).unwrap();
     let roomy = engine(|_| {}).unwrap();
     let ask = |i: u32| request((0..100).map(|t| (t * 3 + i) % 250), 150, u64::from(i));
     let expected: Vec<_> = (0..4).map(|i| collect(roomy.submit(ask(i)).unwrap()).0).collect();
