@@ -95,6 +95,10 @@ impl Server {
         Self { address: address.to_owned(), child }
     }
 
+    pub(crate) fn address(&self) -> &str {
+        &self.address
+    }
+
     pub(crate) fn get(&self, path: &str) -> Response {
         self.send("GET", path, "", &[]).finish()
     }
@@ -184,6 +188,18 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Posts JSON to a server that may be killed meanwhile; `None` if no whole answer came.
+pub(crate) fn try_post(address: &str, path: &str, body: &Value) -> Option<Value> {
+    let mut socket = TcpStream::connect(address).ok()?;
+    let body = body.to_string();
+    let head =
+        format!("POST {path} HTTP/1.0\r\nContent-Type: application/json\r\nContent-Length: {}", body.len());
+    write!(socket, "{head}\r\n\r\n{body}").ok()?;
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).ok()?;
+    serde_json::from_str(answer.split_once("\r\n\r\n")?.1).ok()
 }
 
 /// A response of which nothing was read yet.
