@@ -71,7 +71,9 @@ impl Wanted {
     pub fn chain(scope: &Scope, tokens: &[u32], skip: usize) -> Vec<Wanted> {
         let (blocks, _) = tokens.as_chunks::<BLOCK_TOKENS>();
         let chain = scope.chain(tokens).zip(blocks).skip(skip);
-        chain.map(|((place, key), &tokens)| Wanted { scope: scope.clone(), place, key, tokens }).collect()
+        chain
+            .map(|((place, key), &tokens)| Wanted { scope: scope.at(place.depth), place, key, tokens })
+            .collect()
     }
 }
 

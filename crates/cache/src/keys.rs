@@ -7,6 +7,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use crate::BLOCK_TOKENS;
 
@@ -15,6 +16,8 @@ const TAG_RESPONSE: &str = "foretoken response v1";
 const TAG_ROOT: &str = "foretoken root v1";
 const TAG_FINGERPRINT: &str = "foretoken fingerprint v1";
 const CONTEXT_TENANT: &str = "foretoken 2026-11 tenant secret v1";
+const TAG_OWN_PART: &str = "foretoken own part v1";
+const CONTEXT_SHARED: &str = "foretoken 2026-11 shared prefix secret v1";
 const CONTEXT_SCOPE_ID: &str = "foretoken 2026-11 scope id v1";
 
 macro_rules! digest_type {
@@ -103,11 +106,25 @@ impl ServerSecret {
         Self(bytes)
     }
 
-    /// The scope of one tenant (or one declared shared scope) for one model.
+    /// The scope of one tenant for one model.
     pub fn scope(&self, tenant: &str, fingerprint: Fingerprint) -> Scope {
-        let mut material = blake3::Hasher::new_derive_key(CONTEXT_TENANT);
+        self.derived(CONTEXT_TENANT, tenant.as_bytes(), fingerprint)
+    }
+
+    /// What all tenants share of prompts that begin with `tokens`: an operator declared them for everyone. Only
+    /// whole blocks count; `None` if there is none.
+    pub fn shared_prefix(&self, tokens: &[u32], fingerprint: Fingerprint) -> Option<SharedPrefix> {
+        let tokens = &tokens[..tokens.len() / BLOCK_TOKENS * BLOCK_TOKENS];
+        let ids: Vec<u8> = tokens.iter().flat_map(|token| token.to_le_bytes()).collect();
+        let scope = self.derived(CONTEXT_SHARED, &ids, fingerprint);
+        let end = scope.chain(tokens).last().map(|(place, key)| place.child(key))?;
+        Some(SharedPrefix { inner: Arc::new(Prefix { scope, tokens: tokens.into(), end }) })
+    }
+
+    fn derived(&self, context: &str, whose: &[u8], fingerprint: Fingerprint) -> Scope {
+        let mut material = blake3::Hasher::new_derive_key(context);
         field(&mut material, &self.0);
-        field(&mut material, tenant.as_bytes());
+        field(&mut material, whose);
         let secret: [u8; 32] = material.finalize().into();
 
         let mut id = blake3::Hasher::new_derive_key(CONTEXT_SCOPE_ID);
@@ -123,8 +140,35 @@ impl ServerSecret {
             secret,
             fingerprint,
             id: ScopeId(id.finalize().into()),
-            root: BlockKey(root.finalize().into()),
+            root: Place { parent: BlockKey(root.finalize().into()), depth: 0 },
+            prefix: None,
         }
+    }
+}
+
+/// The beginning of prompts that all tenants share, in whole blocks, and the scope of those blocks.
+#[derive(Clone)]
+pub struct SharedPrefix {
+    inner: Arc<Prefix>,
+}
+
+struct Prefix {
+    scope: Scope,
+    tokens: Vec<u32>,
+    /// The place right after it.
+    end: Place,
+}
+
+impl SharedPrefix {
+    /// Its tokens, in whole blocks.
+    pub fn tokens(&self) -> &[u32] {
+        &self.inner.tokens
+    }
+}
+
+impl fmt::Debug for SharedPrefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SharedPrefix({} tokens)", self.tokens().len())
     }
 }
 
@@ -135,12 +179,18 @@ impl fmt::Debug for ServerSecret {
 }
 
 /// One tenant with one model: the boundary that no block crosses.
+///
+/// A prompt may begin with a [`SharedPrefix`]; its blocks are then under that one's scope and the tenant's own
+/// begin after it, at a root that belongs to the tenant alone. So tenants meet in tokens that the operator
+/// declared, and in nothing that follows them.
 #[derive(Clone)]
 pub struct Scope {
     secret: [u8; 32],
     fingerprint: Fingerprint,
     id: ScopeId,
-    root: BlockKey,
+    /// Where the blocks under this very secret begin.
+    root: Place,
+    prefix: Option<SharedPrefix>,
 }
 
 impl Scope {
@@ -149,18 +199,62 @@ impl Scope {
         self.fingerprint
     }
 
-    /// The name by which entries of this scope can be listed or deleted.
+    /// The name by which the tenant's own entries can be listed or deleted.
     pub fn id(&self) -> ScopeId {
         self.id
     }
 
+    /// The same tenant's scope for prompts that begin with `prefix`.
+    pub fn after(&self, prefix: &SharedPrefix) -> Scope {
+        let mut root = blake3::Hasher::new();
+        field(&mut root, TAG_OWN_PART.as_bytes());
+        field(&mut root, &self.secret);
+        field(&mut root, self.fingerprint.as_bytes());
+        field(&mut root, prefix.inner.end.parent.as_bytes());
+        let root = Place { parent: BlockKey(root.finalize().into()), depth: prefix.inner.end.depth };
+        Scope { root, prefix: Some(prefix.clone()), ..self.clone() }
+    }
+
     /// Where a sequence's first block stands.
     pub fn root(&self) -> Place {
-        Place { parent: self.root, depth: 0 }
+        self.prefix.as_ref().map_or(self.root, |prefix| prefix.inner.scope.root)
+    }
+
+    /// Where the tenant's own blocks begin: after the shared prefix, if there is one.
+    pub fn own_root(&self) -> Place {
+        self.root
+    }
+
+    /// The one scope that a block `depth` blocks from the beginning is under.
+    pub fn at(&self, depth: u32) -> Scope {
+        match &self.prefix {
+            Some(prefix) if depth < self.root.depth => prefix.inner.scope.clone(),
+            _ => Scope { prefix: None, ..self.clone() },
+        }
+    }
+
+    /// The place right after the block `key` at `place`.
+    pub fn next(&self, place: Place, key: BlockKey) -> Place {
+        if self.prefix.is_some() && place.depth + 1 == self.root.depth { self.root } else { place.child(key) }
+    }
+
+    /// How many blocks of prompts in two scopes may be the same block: all for one tenant, those of a shared
+    /// prefix for two.
+    pub fn blocks_in_common(&self, other: &Scope) -> usize {
+        if self.id == other.id && self.root == other.root {
+            return usize::MAX;
+        }
+        let same = self.root() == other.root() && self.root.depth == other.root.depth;
+        if same { self.root.depth as usize } else { 0 }
     }
 
     /// The key of the block that holds `tokens` at `place`.
     pub fn key(&self, place: Place, tokens: &[u32; BLOCK_TOKENS]) -> BlockKey {
+        if let Some(prefix) = &self.prefix
+            && place.depth < self.root.depth
+        {
+            return prefix.inner.scope.key(place, tokens);
+        }
         let mut ids = [0u8; BLOCK_TOKENS * 4];
         for (bytes, token) in ids.chunks_exact_mut(4).zip(tokens) {
             bytes.copy_from_slice(&token.to_le_bytes());
@@ -191,7 +285,7 @@ impl Scope {
         blocks.iter().scan(self.root(), |place, block| {
             let at = *place;
             let key = self.key(at, block);
-            *place = at.child(key);
+            *place = self.next(at, key);
             Some((at, key))
         })
     }
@@ -287,6 +381,35 @@ mod tests {
         let (a, b) = (scope(1, "alice", b"m"), scope(1, "bob", b"m"));
         assert_ne!(a.root(), b.root());
         assert_ne!(a.id(), b.id());
+    }
+
+    #[test]
+    fn tenants_meet_in_a_shared_prefix_and_nowhere_else() {
+        let fingerprint = Fingerprint::of(&[("weights", b"m")]);
+        let prompt: Vec<u32> = (0..256).collect();
+        let prefix = ServerSecret::new([1; 32]).shared_prefix(&prompt[..150], fingerprint).unwrap();
+        assert_eq!(prefix.tokens().len(), 128);
+        let (a, b) = (scope(1, "alice", b"m"), scope(1, "bob", b"m"));
+        let keys = |scope: &Scope| scope.chain(&prompt).map(|(_, key)| key).collect::<Vec<_>>();
+        let (alice, bob) = (keys(&a.after(&prefix)), keys(&b.after(&prefix)));
+        assert_eq!(alice[..2], bob[..2]);
+        assert!(!alice[2..].iter().any(|key| bob.contains(key)));
+        assert!(!alice.iter().any(|key| keys(&a).contains(key)), "nor with the tenant's other prompts");
+        let places: Vec<_> = a.after(&prefix).chain(&prompt).map(|(place, _)| place).collect();
+        assert_ne!(places[2].parent, b.after(&prefix).chain(&prompt).nth(2).unwrap().0.parent);
+        assert_eq!(places.iter().map(|place| place.depth).collect::<Vec<_>>(), [0, 1, 2, 3]);
+        assert_eq!(
+            (a.after(&prefix).id(), a.after(&prefix).at(1).id()),
+            (a.id(), b.after(&prefix).at(1).id())
+        );
+        assert_eq!(a.after(&prefix).blocks_in_common(&b.after(&prefix)), 2);
+        assert_eq!((a.blocks_in_common(&b), a.blocks_in_common(&a)), (0, usize::MAX));
+    }
+
+    #[test]
+    fn less_than_a_block_is_no_shared_prefix() {
+        let fingerprint = Fingerprint::of(&[]);
+        assert!(ServerSecret::new([1; 32]).shared_prefix(&[7; 63], fingerprint).is_none());
     }
 
     #[test]

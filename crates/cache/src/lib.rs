@@ -34,7 +34,7 @@ pub use cost::RecomputeCost;
 pub use disk::{DiskConfig, DiskStats, DiskTier, Enqueued, VerifyReport};
 pub use faults::{Fault, Faults};
 pub use format::Wanted;
-pub use keys::{BlockKey, Fingerprint, Place, Scope, ScopeId, ServerSecret};
+pub use keys::{BlockKey, Fingerprint, Place, Scope, ScopeId, ServerSecret, SharedPrefix};
 pub use memory::{Alike, DraftMemory};
 pub use pool::{BlockLayout, BlockPool, Evictable, OpenBlock, PoolCounts, SealedBlock};
 pub use restore::{Below, Rates, Restore, Restored, Tier};

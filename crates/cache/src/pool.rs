@@ -205,7 +205,7 @@ impl OpenBlock {
         SealedBlock {
             inner: Arc::new(Sealed {
                 slot: self.slot,
-                scope: scope.clone(),
+                scope: scope.at(place.depth),
                 place,
                 key,
                 tokens: tokens.into(),

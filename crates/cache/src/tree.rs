@@ -1,6 +1,7 @@
 //! The prefix tree over sealed blocks: which prefixes are in memory, and which of them goes first.
 //!
-//! Each tenant scope has its own root, so a walk can only meet blocks of the scope it began in. Children of a
+//! Each tenant scope has its own root (one more after each declared prefix that its prompts begin with, and each
+//! prefix has one), so a walk can only meet blocks of its own scope and of a prefix that was declared for all. Children of a
 //! block are kept sorted by their token ids; one look at the two neighbours of a query finds the child that
 //! shares the most tokens with it, whether it matches whole, ends early (the last, unfilled block of a
 //! sequence) or branches off inside. Tokens are what is compared; keys only find the parent of a new block.
@@ -77,7 +78,7 @@ pub struct TreeCounts {
     pub unfilled: usize,
     /// Blocks without a block after them.
     pub leaves: usize,
-    /// Scopes with at least one block.
+    /// Roots with at least one block: one per scope, and one more after each shared prefix.
     pub scopes: usize,
 }
 
@@ -120,7 +121,7 @@ pub struct PrefixTree {
     vacant: Vec<NodeId>,
     /// Full blocks by their key, and roots by theirs.
     by_key: HashMap<BlockKey, NodeId>,
-    roots: HashMap<ScopeId, NodeId>,
+    roots: HashMap<BlockKey, NodeId>,
     leaves: BTreeSet<(Rank, NodeId)>,
     unfilled: usize,
     /// The worth of the last block evicted.
@@ -170,7 +171,7 @@ impl PrefixTree {
             return Closest { agreed: agreed + shared, cached: self.block(node).tokens()[shared..].to_vec() };
         }
         // Nothing after the path agrees in even one token: show any one of the ways the cache goes on.
-        let last = path.last().copied().or_else(|| self.roots.get(&scope.id()).copied());
+        let last = self.goes_on(scope, path.len(), path.last().copied());
         let next = last.and_then(|node| self.node(node).children.keys().next());
         Closest { agreed, cached: next.map_or_else(Vec::new, |tokens| tokens.to_vec()) }
     }
@@ -180,7 +181,7 @@ impl PrefixTree {
         let place = block.place();
         let parent = match self.by_key.get(&place.parent) {
             Some(&parent) => parent,
-            None if place == block.scope().root() => self.add_root(block.scope()),
+            None if place == block.scope().own_root() => self.add_root(block.scope()),
             None => return Inserted::Orphan(block),
         };
         let siblings = &self.node(parent).children;
@@ -240,13 +241,19 @@ impl PrefixTree {
     pub fn reset(&mut self, scope: Option<ScopeId>) -> usize {
         let before = self.counts().blocks;
         let roots: Vec<NodeId> = match scope {
-            Some(scope) => self.roots.get(&scope).copied().into_iter().collect(),
+            Some(scope) => {
+                self.roots.values().copied().filter(|&root| self.is_root_of(root, scope)).collect()
+            }
             None => self.roots.values().copied().collect(),
         };
         for root in roots {
             self.remove_below(root);
         }
         before - self.counts().blocks
+    }
+
+    fn is_root_of(&self, root: NodeId, scope: ScopeId) -> bool {
+        self.node(root).root_of.is_some_and(|(whose, _)| whose == scope)
     }
 
     /// How many blocks there are.
@@ -262,17 +269,28 @@ impl PrefixTree {
     /// Full blocks from the root on, then perhaps a node that agrees in some tokens only.
     fn walk(&self, scope: &Scope, tokens: &[u32]) -> (Vec<NodeId>, Option<(NodeId, usize)>) {
         let mut path = Vec::new();
-        let Some(&root) = self.roots.get(&scope.id()) else { return (path, None) };
-        let (mut at, mut rest) = (root, tokens);
+        let mut rest = tokens;
         loop {
+            let Some(at) = self.goes_on(scope, path.len(), path.last().copied()) else { return (path, None) };
             let ahead = &rest[..rest.len().min(BLOCK_TOKENS)];
             let Some((child, agreed)) = self.best_child(at, ahead) else { return (path, None) };
             if agreed < BLOCK_TOKENS {
                 return (path, Some((child, agreed)));
             }
             path.push(child);
-            (at, rest) = (child, &rest[BLOCK_TOKENS..]);
+            rest = &rest[BLOCK_TOKENS..];
         }
+    }
+
+    /// The node whose children follow the first `depth` blocks of a prompt, the last of which is `last`: that
+    /// one, or the root where the blocks of a scope begin.
+    fn goes_on(&self, scope: &Scope, depth: usize, last: Option<NodeId>) -> Option<NodeId> {
+        let root = match depth {
+            _ if depth == scope.own_root().depth as usize => scope.own_root(),
+            0 => scope.root(),
+            _ => return last,
+        };
+        self.roots.get(&root.parent).copied()
     }
 
     /// The child that agrees with `ahead` in the most tokens (at least one): among sorted sequences it is a
@@ -308,14 +326,14 @@ impl PrefixTree {
         let root = self.add(Node {
             parent: None,
             block: None,
-            root_of: Some((scope.id(), scope.root().parent)),
+            root_of: Some((scope.id(), scope.own_root().parent)),
             children: BTreeMap::new(),
             saved_s_per_byte: 0.0,
             rank: Rank::default(),
             pinned_until: None,
         });
-        self.by_key.insert(scope.root().parent, root);
-        self.roots.insert(scope.id(), root);
+        self.by_key.insert(scope.own_root().parent, root);
+        self.roots.insert(scope.own_root().parent, root);
         root
     }
 
@@ -398,11 +416,11 @@ impl PrefixTree {
         if !node.children.is_empty() {
             return;
         }
-        let Some((scope, key)) = node.root_of else {
+        let Some((_, key)) = node.root_of else {
             self.leaves.insert((node.rank, id));
             return;
         };
-        self.roots.remove(&scope);
+        self.roots.remove(&key);
         self.by_key.remove(&key);
         self.vacate(id);
     }
@@ -445,9 +463,9 @@ impl PrefixTree {
     /// Names the first thing that does not fit, which means a bug here.
     pub fn check_integrity(&self) -> Result<(), IntegrityError> {
         let mut seen = Seen::default();
-        for (scope, &root) in &self.roots {
-            ensure(self.node(root).block.is_none(), || format!("root of {scope} has a block"))?;
-            ensure(!self.node(root).children.is_empty(), || format!("root of {scope} is empty"))?;
+        for (key, &root) in &self.roots {
+            ensure(self.node(root).block.is_none(), || format!("root {key} has a block"))?;
+            ensure(!self.node(root).children.is_empty(), || format!("root {key} is empty"))?;
             self.check_below(root, &mut seen)?;
         }
         let live = self.nodes.iter().flatten().count();

@@ -1,7 +1,7 @@
 //! The shared tier over a folder, and over stores that are dead, mute or full.
 //!
-//! The Redis tests need the feature and a server: `apt-get install redis-server`, or its path in
-//! `FORETOKEN_REDIS_SERVER`, then `cargo test -p foretoken-cache --features redis --test shared`.
+//! The Redis tests need the feature, which is on when the whole workspace is tested, and a server, which
+//! `tests/redis/install` finds or fetches.
 #![allow(clippy::unwrap_used, reason = "in a test an unwrap is an assertion")]
 
 mod common;
@@ -120,8 +120,7 @@ mod redis {
     use super::*;
 
     fn store(port: u16) -> Store {
-        let endpoint = format!("redis://127.0.0.1:{port}");
-        Store::Redis { endpoint, username: String::new(), password: String::new() }
+        format!("redis://127.0.0.1:{port}").parse().unwrap()
     }
 
     fn free_port() -> u16 {
@@ -132,26 +131,13 @@ mod redis {
 
     impl Server {
         fn start(port: u16, memory: &str) -> Server {
-            let program = std::env::var_os("FORETOKEN_REDIS_SERVER").unwrap_or("redis-server".into());
-            let child = Command::new(&program)
-                .args([
-                    "--port",
-                    &port.to_string(),
-                    "--bind",
-                    "127.0.0.1",
-                    "--save",
-                    "",
-                    "--maxmemory",
-                    memory,
-                ])
-                .stdout(Stdio::null())
-                .spawn()
-                .unwrap_or_else(|error| {
-                    panic!(
-                        "cannot start {program:?} ({error}): install the Debian package redis-server, or say \
-                         where it is with FORETOKEN_REDIS_SERVER, or test without the feature `redis`"
-                    )
-                });
+            let install = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/redis/install");
+            let program = Command::new(install).stderr(Stdio::inherit()).output().expect("bash runs");
+            assert!(program.status.success(), "tests/redis/install says what is missing");
+            let program = String::from_utf8(program.stdout).unwrap();
+            let port_text = port.to_string();
+            let settings = ["--port", &port_text, "--bind", "127.0.0.1", "--save", "", "--maxmemory", memory];
+            let child = Command::new(program.trim()).args(settings).stdout(Stdio::null()).spawn().unwrap();
             let server = Server(child);
             let began = Instant::now();
             while TcpStream::connect(("127.0.0.1", port)).is_err() {

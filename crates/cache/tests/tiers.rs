@@ -8,11 +8,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use common::{LAYOUT, assert_true, expected, prompt, scope};
+use common::{LAYOUT, assert_true, expected, fingerprint, prompt, scope};
 use foretoken_cache::disk::ram::{Injected, RamFileSystem, Verb};
 use foretoken_cache::{
-    BLOCK_TOKENS, CacheConfig, ContextCache, DiskConfig, DiskTier, ManualClock, Place, Rates, RecomputeCost,
-    Scope, SealedBlock, SharedConfig, SharedTier, Store, SystemClock,
+    BLOCK_TOKENS, CacheConfig, Closest, ContextCache, DiskConfig, DiskTier, ManualClock, Place, Rates,
+    RecomputeCost, Scope, SealedBlock, ServerSecret, SharedConfig, SharedTier, Store, SystemClock,
 };
 use proptest::prelude::*;
 
@@ -61,7 +61,8 @@ fn prefill(cache: &ContextCache, scope: &Scope, tokens: &[u32]) -> (Vec<SealedBl
         }
     }
     let mut known = blocks.len() * BLOCK_TOKENS;
-    let mut place = blocks.last().map_or(scope.root(), |block| block.next().unwrap());
+    let after = |block: &SealedBlock| block.key().map(|key| scope.next(block.place(), key));
+    let mut place = blocks.last().map_or(scope.root(), |block| after(block).unwrap());
     if let Some((block, agreed)) = branch {
         known += agreed;
         copy_on_write(cache, scope, place, &block, agreed, &tokens[blocks.len() * BLOCK_TOKENS..]);
@@ -70,7 +71,7 @@ fn prefill(cache: &ContextCache, scope: &Scope, tokens: &[u32]) -> (Vec<SealedBl
         let Some(mut open) = cache.open() else { break };
         expected(scope, place, tokens, &mut open);
         let block = cache.insert(open.seal(scope, place, tokens));
-        place = block.next().unwrap_or(place);
+        place = after(&block).unwrap_or(place);
         blocks.push(block);
     }
     (blocks, known)
@@ -85,7 +86,7 @@ fn copy_on_write(
     agreed: usize,
     rest: &[u32],
 ) {
-    assert_eq!((from.place(), from.scope().id()), (at, scope.id()));
+    assert_eq!((from.place(), from.scope().id()), (at, scope.at(at.depth).id()));
     assert_eq!(from.tokens()[..agreed], rest[..agreed]);
     if let Some(mut open) = cache.open() {
         open.copy_from(from);
@@ -157,6 +158,53 @@ fn no_tier_shows_one_tenant_what_another_one_asked() {
     known(&cache, "alice", &tokens);
     cache.flush();
     assert_eq!(known(&cache, "bob", &tokens), 0);
+}
+
+#[test]
+fn a_declared_prefix_is_common_and_what_follows_it_is_not() {
+    let (folder, fs) = (tempfile::tempdir().unwrap(), Arc::new(RamFileSystem::default()));
+    let tokens = &prompt(1, 5)[..300];
+    let prefix = ServerSecret::new([9; 32]).shared_prefix(&tokens[..140], fingerprint()).unwrap();
+    let known = |cache: &ContextCache, tenant: &str, tokens: &[u32]| {
+        let (blocks, known) = prefill(cache, &scope(tenant).after(&prefix), tokens);
+        blocks.iter().for_each(assert_true);
+        cache.check_integrity().unwrap();
+        known
+    };
+    let front = cache(32, Some(disk(&fs)), Some(store(folder.path())));
+    assert_eq!(known(&front, "alice", tokens), 0);
+    assert_eq!(known(&front, "bob", tokens), 128, "whole blocks of the prefix");
+    assert_eq!(known(&front, "alice", tokens), 300);
+    assert_eq!(known(&front, "bob", tokens), 300);
+    // A third one sees the prefix, and nothing of what the others asked after it.
+    assert_eq!(
+        front.closest(&scope("carol").after(&prefix), tokens),
+        Closest { agreed: 128, cached: vec![] }
+    );
+    assert_eq!(known(&front, "carol", tokens), 128);
+    front.flush();
+    drop(front);
+    // So it is after a restart, and from the shared store.
+    let front = cache(32, Some(disk(&fs)), None);
+    assert_eq!((known(&front, "dave", tokens), known(&front, "alice", tokens)), (128, 256));
+    drop(front);
+    let front = cache(32, None, Some(store(folder.path())));
+    assert_eq!((known(&front, "erin", tokens), known(&front, "alice", tokens)), (128, 256));
+}
+
+#[test]
+fn clearing_a_tenant_clears_what_followed_a_declared_prefix() {
+    let fs = Arc::new(RamFileSystem::default());
+    let tokens = prompt(1, 5);
+    let prefix = ServerSecret::new([9; 32]).shared_prefix(&tokens[..128], fingerprint()).unwrap();
+    let cache = cache(32, Some(disk(&fs)), None);
+    for tenant in ["alice", "bob"] {
+        prefill(&cache, &scope(tenant).after(&prefix), &tokens);
+    }
+    cache.flush();
+    assert_eq!(cache.clear(Some(scope("alice").id())), (3, 3));
+    let hit = |tenant: &str| cache.lookup(&scope(tenant).after(&prefix), &tokens).ram.tokens();
+    assert_eq!((hit("alice"), hit("bob")), (128, 320));
 }
 
 #[test]

@@ -8,11 +8,11 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use foretoken_cache::disk::fs::RealFileSystem;
+use foretoken_cache::disk::fs::{FileSystem, RealFileSystem};
 use foretoken_cache::store::Store;
 use foretoken_cache::{
     BlockLayout, CacheConfig, CacheStats, ContextCache, DiskConfig, DiskTier, Fingerprint, RecomputeCost,
-    ServerSecret, SystemClock,
+    Scope, ServerSecret, SharedConfig, SharedError, SharedPrefix, SharedTier, SystemClock,
 };
 use foretoken_kernels::{NUMERICS_VERSION, advise_huge_pages};
 use foretoken_model::Model;
@@ -61,6 +61,10 @@ pub struct EngineConfig {
     pub queue: usize,
     /// Where and up to how many bytes blocks are kept on disk; `None` keeps them in memory only.
     pub disk: Option<(PathBuf, u64)>,
+    /// What `disk` lies on; tests pass one that fails.
+    pub file_system: Arc<dyn FileSystem>,
+    /// The store that machines share, if there is one.
+    pub shared: Option<SharedConfig>,
     /// Where finished answers are kept, to be replayed and to draft from; `None` keeps none.
     pub store: Option<Arc<Store>>,
     /// How requests are speculated on that do not say otherwise.
@@ -73,6 +77,8 @@ pub struct EngineConfig {
     pub responses: Responses,
     /// A smaller model with the same vocabulary that drafts, and the bytes for its KV blocks.
     pub draft_model: Option<(Arc<Model>, usize)>,
+    /// Beginnings of prompts that all tenants share, as tokens; whole blocks of them count.
+    pub shared_prompts: Vec<Vec<u32>>,
     /// What all keys are derived from. Blocks on disk are found again only under the same one.
     pub secret: [u8; 32],
 }
@@ -86,12 +92,15 @@ impl Default for EngineConfig {
             running_max: 32,
             queue: 256,
             disk: None,
+            file_system: Arc::new(RealFileSystem),
+            shared: None,
             store: None,
             speculation: Speculation::default(),
             draft_memory: 1_000_000,
             drafts: None,
             draft_model: None,
             responses: Responses::default(),
+            shared_prompts: Vec::new(),
             secret: [0; 32],
         }
     }
@@ -116,6 +125,9 @@ pub enum EngineError {
     /// A bound of zero, which would stop everything.
     #[error("{0} must be at least 1")]
     Zero(&'static str),
+    /// The shared store's client could not be set up.
+    #[error(transparent)]
+    Shared(#[from] SharedError),
     /// The thread could not be started.
     #[error("cannot start the engine's thread: {0}")]
     Thread(#[from] std::io::Error),
@@ -164,6 +176,8 @@ struct Handle {
     running_max: usize,
     secret: ServerSecret,
     fingerprint: Fingerprint,
+    /// The longest first.
+    shared_prefixes: Vec<SharedPrefix>,
     cache: Arc<ContextCache>,
     tokenizer: Arc<Tokenizer>,
     store: Option<Arc<Store>>,
@@ -238,8 +252,9 @@ impl Engine {
         }
         let clock = Arc::new(SystemClock::new());
         let disk = config.disk.clone().map(|(folder, bytes)| {
-            DiskTier::open(DiskConfig::new(folder, bytes), Arc::new(RealFileSystem), clock.clone())
+            DiskTier::open(DiskConfig::new(folder, bytes), config.file_system, clock.clone())
         });
+        let shared_tier = config.shared.map(|shared| SharedTier::open(shared, clock.clone())).transpose()?;
         let layout = BlockLayout { bytes: block_bytes };
         let cache = CacheConfig {
             layout,
@@ -247,7 +262,7 @@ impl Engine {
             advise: advise_huge_pages,
             cost: RecomputeCost::default(),
         };
-        let cache = Arc::new(ContextCache::new(cache, disk, None, clock)?);
+        let cache = Arc::new(ContextCache::new(cache, disk, shared_tier, clock)?);
         let small = config.draft_model.map(|(model, kv_bytes)| {
             let disk = config
                 .disk
@@ -262,16 +277,21 @@ impl Engine {
             replayed: AtomicU64::new(0),
             stats: Mutex::new(Snapshot::default()),
         });
-        let fingerprint = fingerprint(&model);
+        let (secret, fingerprint) = (ServerSecret::new(config.secret), fingerprint(&model));
         let folder = config.drafts.and_then(|root| prepare_folder(&root, fingerprint));
         let tenants = Arc::new(Lock::new(Tenants::new(folder.clone(), config.draft_memory)));
+        let prefixes = config.shared_prompts.iter();
+        let mut shared_prefixes: Vec<_> =
+            prefixes.filter_map(|tokens| secret.shared_prefix(tokens, fingerprint)).collect();
+        shared_prefixes.sort_by_key(|prefix| std::cmp::Reverse(prefix.tokens().len()));
         let handle = Handle {
             shared: Arc::clone(&shared),
             ctx: config.ctx,
             vocab: model.config().vocab,
             running_max: config.running_max,
-            secret: ServerSecret::new(config.secret),
+            secret,
             fingerprint,
+            shared_prefixes,
             cache: Arc::clone(&cache),
             tokenizer: Arc::clone(&tokenizer),
             store: config.store.clone(),
@@ -339,7 +359,8 @@ impl Engine {
         // One event per token, one for the end.
         let (events, answer) = Answer::channel(answer_max + 1);
         let retry_after_s = self.retry_after_s();
-        let job = Job { request, len_max, events, arrived: Instant::now(), scope, keep };
+        let (scope, tenant) = (self.scope(&request), scope.id());
+        let job = Job { request, len_max, events, arrived: Instant::now(), scope, tenant, keep };
         handle.shared.in_flight.fetch_add(1, Relaxed);
         handle.shared.inbox.push(job, retry_after_s).inspect_err(|_| {
             handle.shared.in_flight.fetch_sub(1, Relaxed);
@@ -400,6 +421,14 @@ impl Engine {
     /// Whether nothing runs and nothing waits.
     pub fn is_idle(&self) -> bool {
         self.handle.shared.in_flight.load(Relaxed) == 0
+    }
+
+    /// Under which names the blocks of a request are kept.
+    fn scope(&self, request: &Request) -> Scope {
+        let own = self.handle.secret.scope(&request.tenant, self.handle.fingerprint);
+        let mut prefixes = self.handle.shared_prefixes.iter();
+        let shared = prefixes.find(|prefix| request.prompt.starts_with(prefix.tokens()));
+        shared.map_or_else(|| own.clone(), |prefix| own.after(prefix))
     }
 
     fn check(&self, request: &Request) -> Result<(), SubmitError> {

@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use crate::api::SubmitError;
 
@@ -52,6 +53,14 @@ impl<T> Inbox<T> {
         let before = state.queue.len();
         state.queue.retain(|item| !gone(item));
         before - state.queue.len()
+    }
+
+    /// Whether nothing came for `quiet`, which it waits for.
+    pub(crate) fn is_quiet_for(&self, quiet: Duration) -> bool {
+        let state = self.lock();
+        let idle = |state: &mut State<T>| state.queue.is_empty() && !state.closed;
+        let waited = self.arrived.wait_timeout_while(state, quiet, idle);
+        waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
     }
 
     /// Blocks until something is waiting (true) or the inbox is closed and empty (false).
@@ -107,6 +116,17 @@ mod tests {
         assert!(inbox.wait());
         assert_eq!(inbox.pop_if(|_| true), Some(1));
         assert!(!inbox.wait());
+    }
+
+    #[test]
+    fn quiet_is_an_open_inbox_with_nothing_in_it() {
+        let (inbox, moment) = (Inbox::new(4), Duration::from_millis(1));
+        assert!(inbox.is_quiet_for(moment));
+        inbox.push(1, 1).unwrap();
+        assert!(!inbox.is_quiet_for(moment));
+        inbox.pop_if(|_| true);
+        inbox.close();
+        assert!(!inbox.is_quiet_for(moment));
     }
 
     #[test]

@@ -5,7 +5,7 @@
 
 use std::time::Instant;
 
-use foretoken_cache::{BLOCK_TOKENS, ContextCache, RecomputeCost, Restore, Scope};
+use foretoken_cache::{BLOCK_TOKENS, ContextCache, RecomputeCost, Restore, Scope, ScopeId};
 use foretoken_kernels::kv::KvLayout;
 use foretoken_model::Model;
 use foretoken_model::step::Logits;
@@ -30,7 +30,10 @@ pub(crate) struct Job {
     pub(crate) len_max: usize,
     pub(crate) events: mpsc::Sender<Event>,
     pub(crate) arrived: Instant,
+    /// Under which names its blocks are kept.
     pub(crate) scope: Scope,
+    /// Whose it is: under which name its answer is kept and drafted from.
+    pub(crate) tenant: ScopeId,
     /// How the finished answer is kept.
     pub(crate) keep: Keep,
 }
@@ -49,6 +52,7 @@ pub(crate) struct Sequence {
     /// A number that no other sequence of this engine has.
     pub(crate) id: u64,
     scope: Scope,
+    tenant: ScopeId,
     cache_use: CacheUse,
     /// Prompt tokens that were cached before the sequence computed its first one.
     cache_hit: usize,
@@ -83,11 +87,11 @@ pub(crate) struct Computed<'a> {
 
 impl Sequence {
     pub(crate) fn new(job: Job, id: u64, drafts: &mut Drafts) -> Sequence {
-        let Job { mut request, len_max, events, arrived, scope, keep } = job;
+        let Job { mut request, len_max, events, arrived, scope, tenant, keep } = job;
         let temperature = request.sampling.temperature;
         let sampler = Sampler::new(std::mem::take(&mut request.sampling));
         Sequence {
-            speculator: drafts.speculator(scope.id(), &mut request, (sampler.seed(), temperature)),
+            speculator: drafts.speculator(tenant, &mut request, (sampler.seed(), temperature)),
             sampler,
             output: Output::new(&mut request, events),
             prompt_len: request.prompt.len(),
@@ -98,6 +102,7 @@ impl Sequence {
             follows: None,
             id,
             scope,
+            tenant,
             cache_use: request.cache,
             cache_hit: 0,
             computed: false,
@@ -167,12 +172,12 @@ impl Sequence {
 
     /// Tokens of `self`, in whole blocks, that `other` has or will have in its table under the same scope.
     pub(crate) fn shared_with(&self, other: &Sequence) -> usize {
-        if !self.cache_use.read || !other.cache_use.write || self.scope.id() != other.scope.id() {
+        if !self.cache_use.read || !other.cache_use.write {
             return 0;
         }
         let mine = &self.tokens[..self.tokens.len() - 1];
         let common = mine.iter().zip(&other.tokens).take_while(|(a, b)| a == b).count();
-        common / BLOCK_TOKENS * BLOCK_TOKENS
+        (common / BLOCK_TOKENS).min(self.scope.blocks_in_common(&other.scope)) * BLOCK_TOKENS
     }
 
     /// Asks the drafters what may come next.
@@ -316,7 +321,7 @@ impl Sequence {
                 drafts.remember(speculator, prompt, answer);
             }
         }
-        self.keep.answer(self.scope.id(), prompt, answer, &reason);
+        self.keep.answer(self.tenant, prompt, answer, &reason);
         let (report, saved_ms) = self.drafted();
         let summary = Summary {
             reason,

@@ -28,6 +28,8 @@ const REQUEST_TIME_WEIGHT: f64 = 0.1;
 const PREFILL_ROWS_MIN: usize = 64;
 /// Weight of the newest step in the measured cost of a token.
 const COST_WEIGHT: f64 = 0.2;
+/// With nothing to do for so long, the engine checks itself.
+const IDLE: Duration = Duration::from_secs(1);
 /// How long to wait for a restore before looking after callers again.
 const RESTORE_WAIT: Duration = Duration::from_millis(2);
 
@@ -46,6 +48,8 @@ pub(crate) struct StepLoop {
     next_id: u64,
     /// Blocks that fit in memory.
     blocks: usize,
+    /// Steps done when the prefix tree was last checked.
+    checked_at: u64,
 }
 
 /// A sequence that a step brought to its end.
@@ -81,6 +85,7 @@ impl StepLoop {
             cache,
             next_id: 0,
             blocks,
+            checked_at: 0,
             scheduler: Scheduler::new(limits),
             shared,
             stats: EngineStats::default(),
@@ -101,6 +106,7 @@ impl StepLoop {
                     continue;
                 }
                 self.drafts.save(false);
+                self.check_when_idle();
                 if !self.shared.inbox.wait() {
                     break;
                 }
@@ -118,6 +124,18 @@ impl StepLoop {
             self.publish();
         }
         self.drafts.save(true);
+    }
+
+    /// After steps that may have changed it, looks once whether the prefix tree is whole.
+    fn check_when_idle(&mut self) {
+        if self.checked_at == self.stats.steps_total || !self.shared.inbox.is_quiet_for(IDLE) {
+            return;
+        }
+        self.checked_at = self.stats.steps_total;
+        if let Err(error) = self.cache.check_integrity() {
+            tracing::error!("{error}; please report it, and restart the server");
+            debug_assert!(false, "{error}");
+        }
     }
 
     /// Frees what belongs to callers that went away.

@@ -111,5 +111,7 @@ impl BlockTable {
 }
 
 fn next_place(sealed: &[SealedBlock], scope: &Scope) -> Place {
-    sealed.last().map_or(scope.root(), |block| block.next().expect("only full blocks are kept sealed"))
+    sealed.last().map_or(scope.root(), |block| {
+        scope.next(block.place(), block.key().expect("only full blocks are kept sealed"))
+    })
 }

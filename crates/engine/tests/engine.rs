@@ -2,11 +2,29 @@
 
 mod common;
 
+use std::time::{Duration, Instant};
+
+use common::{CTX, Fixture, collect, request};
 use foretoken_engine::{
-    CacheUse, Engine, EngineConfig, Event, FinishReason, Request, Sampling, SpeculationChoice, SubmitError,
+    CacheUse, Engine, EngineConfig, EngineError, Event, FinishReason, Request, Sampling, SpeculationChoice,
+    SubmitError,
 };
 
-use common::{CTX, LONG, LONG_CTX, block_bytes, collect, engine, request, until};
+/// For answers that must not end while a test looks at them.
+const LONG_CTX: usize = 32_768;
+const LONG: usize = 30_000;
+
+fn engine(change: impl FnOnce(&mut EngineConfig)) -> Result<Engine, EngineError> {
+    Fixture::load().try_start(change)
+}
+
+fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !holds() {
+        assert!(start.elapsed() < Duration::from_secs(20), "waited in vain until {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
 
 #[test]
 fn a_seed_gives_the_same_tokens_alone_and_in_a_crowd() {
@@ -23,7 +41,7 @@ fn a_seed_gives_the_same_tokens_alone_and_in_a_crowd() {
 fn a_sequence_that_had_to_step_back_answers_as_if_it_had_not() {
     // Room for one whole context and little more, so that several answers cannot grow at a time.
     let blocks = CTX.div_ceil(64) + 1;
-    let small = engine(|config| config.kv_bytes = blocks * block_bytes()).unwrap();
+    let small = engine(|config| config.kv_bytes = blocks * Fixture::load().block_bytes()).unwrap();
     let roomy = engine(|_| {}).unwrap();
     let ask = |i: u32| request((0..100).map(|t| (t * 3 + i) % 250), 150, u64::from(i));
     let expected: Vec<_> = (0..4).map(|i| collect(roomy.submit(ask(i)).unwrap()).0).collect();
@@ -201,6 +219,26 @@ fn tenants_share_nothing() {
     let ask = |tenant: &str| Request { tenant: tenant.into(), ..request((0..200).map(|t| t % 250), 5, 1) };
     let hit = |tenant| collect(engine.submit(ask(tenant)).unwrap()).2.usage.cache_hit_tokens;
     assert_eq!((hit("a"), hit("b"), hit("a"), hit("b")), (0, 0, 199, 199));
+}
+
+#[test]
+fn tenants_share_a_declared_beginning_and_nothing_after_it() {
+    let prompt: Vec<u32> = (0..200).map(|t| (t * 3) % 250).collect();
+    let engine = engine(|config| config.shared_prompts = vec![prompt[..150].to_vec()]).unwrap();
+    let plain = self::engine(|_| {}).unwrap();
+    let ask = |tenant: &str| Request { tenant: tenant.into(), ..request(prompt.clone(), 80, 1) };
+    let answer = |tenant| {
+        let (ids, _, summary) = collect(engine.submit(ask(tenant)).unwrap());
+        assert_eq!(ids, collect(plain.submit(ask(tenant)).unwrap()).0);
+        summary.usage.cache_hit_tokens
+    };
+    assert_eq!((answer("a"), answer("b"), answer("a"), answer("b")), (0, 128, 199, 199));
+    // Together it is computed once as well.
+    let other: Vec<u32> = prompt[..150].iter().copied().chain([9; 60]).collect();
+    let ask = |tenant: &str| Request { tenant: tenant.into(), ..request(other.clone(), 5, 1) };
+    let both = ["c", "d"].map(|tenant| engine.submit(ask(tenant)).unwrap());
+    let hits = both.map(|answer| collect(answer).2.usage.cache_hit_tokens);
+    assert_eq!(hits, [128, 128]);
 }
 
 #[test]

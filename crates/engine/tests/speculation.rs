@@ -13,15 +13,14 @@ use foretoken_engine::{
 };
 use proptest::prelude::*;
 
-use common::{collect, engine, request, tiny};
+use common::{Fixture, collect, request};
 
 /// An engine that only drafts where a request says so.
 fn quiet(change: impl FnOnce(&mut EngineConfig)) -> Engine {
-    engine(|config| {
+    Fixture::load().start(|config| {
         config.speculation = Speculation { enabled: false, ..Speculation::default() };
         change(config);
     })
-    .expect("a tiny engine takes it")
 }
 
 fn on() -> SpeculationChoice {
@@ -228,12 +227,12 @@ fn agreement_keeps_what_is_plausible_and_says_so() {
 
 fn with_store(dir: &std::path::Path, responses: Responses) -> (Engine, Arc<Store>) {
     let store = Arc::new(Store::open(dir, StoreConfig::default(), Arc::new(SystemClock::new())));
-    let engine = engine(|config| {
+    let engine = Fixture::load().start(|config| {
         config.store = Some(Arc::clone(&store));
         config.responses = responses;
         config.drafts = Some(dir.join("drafts"));
     });
-    (engine.expect("a tiny engine starts"), store)
+    (engine, store)
 }
 
 #[test]
@@ -298,7 +297,7 @@ fn a_draft_model_like_the_target_drafts_what_the_target_says() {
     let dir = tempfile::tempdir().unwrap();
     let start = || {
         quiet(|config| {
-            config.draft_model = Some((tiny().0, 1 << 20));
+            config.draft_model = Some((Fixture::load().model, 1 << 20));
             config.disk = Some((dir.path().join("blocks"), 1 << 30));
         })
     };

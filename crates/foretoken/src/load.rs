@@ -89,7 +89,13 @@ pub(crate) fn load_file(path: &Path, compute: Arc<Compute>) -> Result<Loaded> {
             ChatTemplate::chatml(&tokenizer).with_context(of_file)?
         }
     };
-    let model = Arc::new(Model::load(Arc::clone(&gguf), compute).with_context(of_file)?);
+    let threads = compute.pool().threads();
+    let model = std::thread::scope(|scope| {
+        // Packing reads every byte anyway; what identifies the model is computed along with it.
+        scope.spawn(|| gguf.hash_on(threads));
+        Model::load(Arc::clone(&gguf), compute)
+    });
+    let model = Arc::new(model.with_context(of_file)?);
     Ok(Loaded { gguf, model, tokenizer, template })
 }
 

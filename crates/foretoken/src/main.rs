@@ -15,6 +15,8 @@ mod progress;
 mod secret;
 mod sequence;
 mod settings;
+mod shared_cache;
+mod shared_prompt;
 mod size;
 
 use std::ffi::OsString;

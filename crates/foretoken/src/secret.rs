@@ -7,7 +7,7 @@ use std::fs::{self, OpenOptions};
 use std::io::{ErrorKind, Read, Write};
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 
 const FILE: &str = "secret";
 
@@ -16,6 +16,16 @@ pub(crate) fn fresh() -> std::io::Result<[u8; 32]> {
     let mut secret = [0; 32];
     fs::File::open("/dev/urandom")?.read_exact(&mut secret)?;
     Ok(secret)
+}
+
+/// The secret in a file that an operator names, for machines that share a store.
+pub(crate) fn load(path: &Path) -> Result<[u8; 32]> {
+    let bytes = fs::read(path).with_context(|| format!("cannot read the secret {}", path.display()))?;
+    let length = bytes.len();
+    bytes.try_into().map_err(|_| {
+        let path = path.display();
+        anyhow!("{path} is {length} bytes long and must be 32: head -c 32 /dev/urandom > {path}")
+    })
 }
 
 /// The secret in `dir`, made at the first call. Of two processes that make it at a time, one wins and both
@@ -64,6 +74,17 @@ mod tests {
         assert_eq!(load_or_make(dir.path()).unwrap(), first);
         assert_ne!(first, [0; 32]);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_named_file_is_the_secret_and_is_never_made() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("shared-secret");
+        assert!(load(&path).is_err() && !path.exists());
+        fs::write(&path, [7; 32]).unwrap();
+        assert_eq!(load(&path).unwrap(), [7; 32]);
+        fs::write(&path, [7; 33]).unwrap();
+        assert!(load(&path).unwrap_err().to_string().contains("must be 32"));
     }
 
     #[test]

@@ -19,6 +19,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, anyhow, bail};
 use clap::{Arg, ArgAction, ArgMatches, Args, Command};
+use foretoken_cache::shared::without_password;
 use foretoken_server::ApiKey;
 use toml::{Table, Value};
 
@@ -56,7 +57,11 @@ pub(crate) fn to_toml(command: &Command, name: &str, matches: &ArgMatches) -> Re
             continue;
         }
         let words = matches.get_raw(id).into_iter().flatten().map(|word| word.to_string_lossy().into_owned());
-        let values = words.map(|word| if long == "api-key" { sealed(&word) } else { word });
+        let values = words.map(|word| match &*long {
+            "api-key" => sealed(&word),
+            "cache-shared" => without_password(&word),
+            _ => word,
+        });
         let Some(value) = toml_value(arg, values.collect()) else { continue };
         let table = if common.contains_key(&long) { &mut top } else { &mut own };
         table.insert(long, value);
@@ -330,5 +335,12 @@ mod tests {
         assert!(printed.contains("[serve]\n"), "{printed}");
         assert!(printed.contains("api-key = [\"blake3:") && !printed.contains("secret"), "{printed}");
         assert!(printed.contains("cache-ram = \"3GiB\"\n"), "{printed}");
+    }
+
+    #[test]
+    fn printed_settings_hide_the_password_of_the_shared_store() {
+        let line = ["serve", "--cache-shared", "redis://me:secret@host:1"];
+        let printed = to_toml(&Cli::command(), "serve", &serve("", &line)).unwrap();
+        assert!(printed.contains("cache-shared = \"redis://me:***@host:1\"\n"), "{printed}");
     }
 }

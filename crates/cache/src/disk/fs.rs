@@ -1,5 +1,6 @@
 //! The few verbs that the disk tier needs of a file system, so that every fault can be injected.
 
+use std::fmt;
 use std::fs::{File, FileTimes, OpenOptions};
 use std::io::{self, Read, Write};
 use std::path::Path;
@@ -63,6 +64,12 @@ pub trait FileSystem: Send + Sync {
     /// # Errors
     /// As the file system says.
     fn create_folders(&self, path: &Path) -> io::Result<()>;
+}
+
+impl fmt::Debug for dyn FileSystem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("FileSystem")
+    }
 }
 
 /// The machine's file system.

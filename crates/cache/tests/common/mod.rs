@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, reason = "in a test an unwrap is an assertion")]
 #![allow(dead_code, reason = "each test file uses its own part")]
 
+pub(crate) mod world;
+
 use foretoken_cache::{
     BLOCK_TOKENS, BlockLayout, BlockPool, Fingerprint, Place, Scope, SealedBlock, ServerSecret,
 };

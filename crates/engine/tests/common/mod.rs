@@ -1,9 +1,8 @@
-//! A tiny model's engine and ways to ask it.
+//! The tiny fixture model, and what several test files ask of an engine.
 #![allow(dead_code, reason = "each test file uses its part")]
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use foretoken_engine::{Answer, Engine, EngineConfig, EngineError, Event, Request, Sampling, Summary};
 use foretoken_kernels::{Compute, Isa};
@@ -12,32 +11,35 @@ use foretoken_model::gguf::Gguf;
 use foretoken_model::tokenizer::Tokenizer;
 
 pub(crate) const CTX: usize = 512;
-/// For answers that must not end while a test looks at them.
-pub(crate) const LONG_CTX: usize = 32_768;
-pub(crate) const LONG: usize = 30_000;
 
-pub(crate) fn engine(change: impl FnOnce(&mut EngineConfig)) -> Result<Engine, EngineError> {
-    let (model, tokenizer) = tiny();
-    let mut config = EngineConfig { ctx: CTX, kv_bytes: 64 << 20, ..EngineConfig::default() };
-    change(&mut config);
-    Engine::start(model, tokenizer, config)
+/// A model that several engines share.
+pub(crate) struct Fixture {
+    pub(crate) model: Arc<Model>,
+    tokenizer: Arc<Tokenizer>,
 }
 
-/// The fixture, loaded.
-pub(crate) fn tiny() -> (Arc<Model>, Arc<Tokenizer>) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../model/tests/fixtures/families/llama.gguf");
-    let gguf = Arc::new(Gguf::open(path).expect("the fixture"));
-    let tokenizer = Arc::new(Tokenizer::from_gguf(&gguf).expect("its vocabulary"));
-    let compute = Arc::new(Compute::new(Isa::detect(), 1).expect("this machine's instructions"));
-    (Arc::new(Model::load(gguf, compute).expect("its weights")), tokenizer)
-}
+impl Fixture {
+    pub(crate) fn load() -> Fixture {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../model/tests/fixtures/families/llama.gguf");
+        let gguf = Arc::new(Gguf::open(path).expect("the fixture"));
+        let tokenizer = Arc::new(Tokenizer::from_gguf(&gguf).expect("its vocabulary"));
+        let compute = Arc::new(Compute::new(Isa::detect(), 1).expect("this machine's instructions"));
+        Fixture { model: Arc::new(Model::load(gguf, compute).expect("its weights")), tokenizer }
+    }
 
-/// Bytes of a KV block of the fixture, measured by what the smallest sufficient budget is.
-pub(crate) fn block_bytes() -> usize {
-    match engine(|config| config.kv_bytes = 1) {
-        Err(EngineError::KvBudget { needed, .. }) => needed / CTX.div_ceil(64),
-        Ok(_) => panic!("a budget of one byte was accepted"),
-        Err(error) => panic!("{error}"),
+    pub(crate) fn start(&self, change: impl FnOnce(&mut EngineConfig)) -> Engine {
+        self.try_start(change).expect("a configuration that works")
+    }
+
+    pub(crate) fn try_start(&self, change: impl FnOnce(&mut EngineConfig)) -> Result<Engine, EngineError> {
+        let mut config = EngineConfig { ctx: CTX, kv_bytes: 64 << 20, ..EngineConfig::default() };
+        change(&mut config);
+        Engine::start(self.model.clone(), self.tokenizer.clone(), config)
+    }
+
+    /// Bytes of a KV block.
+    pub(crate) fn block_bytes(&self) -> usize {
+        self.model.kv_layout().block_bytes()
     }
 }
 
@@ -51,6 +53,7 @@ pub(crate) fn request(prompt: impl IntoIterator<Item = u32>, max_tokens: usize, 
     }
 }
 
+/// Reads an answer to its end.
 pub(crate) fn collect(mut answer: Answer) -> (Vec<u32>, String, Summary) {
     let (mut ids, mut text) = (Vec::new(), String::new());
     loop {
@@ -64,13 +67,5 @@ pub(crate) fn collect(mut answer: Answer) -> (Vec<u32>, String, Summary) {
                 return (ids, text, summary);
             }
         }
-    }
-}
-
-pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !holds() {
-        assert!(start.elapsed() < Duration::from_secs(20), "waited in vain until {what}");
-        std::thread::sleep(Duration::from_millis(2));
     }
 }

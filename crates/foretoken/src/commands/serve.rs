@@ -8,15 +8,15 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
-use foretoken_cache::SystemClock;
 use foretoken_cache::store::{Store, StoreConfig};
+use foretoken_cache::{SharedConfig, SystemClock};
 use foretoken_engine::{Answer, Engine, EngineConfig, EngineStats, Request, Responses, SubmitError};
 use foretoken_model::chat::{ChatInput, ChatTemplate};
 use foretoken_model::tokenizer::Tokenizer;
 use foretoken_server::{ApiKey, ChatPrompt, Codec, Generator, Served, Server, ServerConfig, Shutdown};
 
 use crate::cli::ServeArgs;
-use crate::{load, output, secret};
+use crate::{load, output, secret, shared_cache, shared_prompt};
 
 /// Runs the command until a signal ends it.
 pub(crate) fn run(args: &ServeArgs) -> Result<()> {
@@ -29,6 +29,7 @@ pub(crate) fn run(args: &ServeArgs) -> Result<()> {
 
 async fn serve(args: &ServeArgs) -> Result<()> {
     let config = server_config(args)?;
+    let shared = shared_cache::config(&args.shared)?;
     let shutdown = Shutdown::on_signals().context("cannot listen to signals")?;
     let address = format!("{}:{}", args.host, args.port);
     let listener = config.bind().await.with_context(|| format!("cannot listen on {address}"))?;
@@ -36,7 +37,7 @@ async fn serve(args: &ServeArgs) -> Result<()> {
     let server = Server::new(config)?;
     let serving = tokio::spawn(server.clone().serve(listener, shutdown));
     let args = args.clone();
-    let loaded = tokio::task::spawn_blocking(move || load_model(&args));
+    let loaded = tokio::task::spawn_blocking(move || load_model(&args, shared));
     let mut serving = std::pin::pin!(serving);
     let engine = tokio::select! {
         // Asked to stop while the model was loading.
@@ -82,17 +83,19 @@ fn short_name(reference: &str) -> String {
 }
 
 /// Everything that takes time, on a thread of its own.
-fn load_model(args: &ServeArgs) -> Result<(Served, Engine)> {
+fn load_model(args: &ServeArgs, mut shared: Option<SharedConfig>) -> Result<(Served, Engine)> {
     let start = Instant::now();
     let loaded = load::load(&args.model)?;
     let data_dir = load::data_dir(&args.model.base)?;
     let mut disk = (args.cache_disk.0 > 0).then(|| (data_dir.join("blocks"), args.cache_disk.0));
-    let secret = match secret::load_or_make(&data_dir) {
+    let named = args.shared.cache_secret_file.as_deref().map(secret::load).transpose();
+    let named = named.context("--cache-secret-file")?;
+    let secret = match named.map_or_else(|| secret::load_or_make(&data_dir), Ok) {
         Ok(secret) => secret,
         // A disk that takes no 32 bytes takes no blocks either; that is no reason not to answer.
         Err(error) => {
             tracing::warn!("{error:#}; prompts and answers are cached in memory only");
-            disk = None;
+            (disk, shared) = (None, None);
             secret::fresh().context("cannot read random bytes")?
         }
     };
@@ -103,6 +106,10 @@ fn load_model(args: &ServeArgs) -> Result<(Served, Engine)> {
     };
     let store = Store::open(&data_dir, limits, Arc::new(SystemClock::new()));
     let store = Arc::new(store);
+    let prompts = args.shared.shared_prompt.iter();
+    let shared_prompts = prompts
+        .map(|path| shared_prompt::read(path, &loaded.template, &loaded.tokenizer))
+        .collect::<Result<_>>()?;
     let bounds = EngineConfig {
         store: Some(Arc::clone(&store)),
         responses: match args.responses.as_str() {
@@ -114,6 +121,8 @@ fn load_model(args: &ServeArgs) -> Result<(Served, Engine)> {
         queue: args.max_waiting,
         step_tokens: args.step_tokens,
         disk,
+        shared,
+        shared_prompts,
         secret,
         ..EngineConfig::default()
     };

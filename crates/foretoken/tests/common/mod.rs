@@ -4,6 +4,8 @@
 //! is what was sent.
 #![allow(dead_code, reason = "each test file uses its part")]
 
+pub(crate) mod redis;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
@@ -60,23 +62,41 @@ pub(crate) struct Server {
 impl Server {
     /// Starts a server on a free port and waits until it is healthy.
     pub(crate) fn start(args: &[&str]) -> Self {
-        let server = Self::start_loading(args);
-        let start = Instant::now();
-        while server.get("/health").status != 200 {
-            assert!(start.elapsed() < PATIENCE, "the server does not become healthy");
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        server
+        Self::start_loading(args).healthy()
+    }
+
+    /// As [`Server::start`], with its log in a file.
+    pub(crate) fn start_logging(args: &[&str], log: &Path) -> Self {
+        let log = std::fs::File::options().create(true).append(true).open(log).expect("a log file");
+        Self::start_command(args, log.into()).healthy()
     }
 
     /// Starts a server and waits only for its address.
     pub(crate) fn start_loading(args: &[&str]) -> Self {
+        Self::start_command(args, Stdio::inherit())
+    }
+
+    fn healthy(self) -> Self {
+        let start = Instant::now();
+        while self.get("/health").status != 200 {
+            assert!(start.elapsed() < PATIENCE, "the server does not become healthy");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        self
+    }
+
+    fn start_command(args: &[&str], log: Stdio) -> Self {
         let mut command = foretoken(&["serve", "--port", "0", "--log", "warn"]);
+        command.stderr(log);
         let mut child = command.args(args).stdout(Stdio::piped()).spawn().expect("the binary runs");
         let mut line = String::new();
         BufReader::new(child.stdout.take().expect("piped")).read_line(&mut line).expect("a line is printed");
         let address = line.trim().strip_prefix("listening on http://").expect("the address is printed");
         Self { address: address.to_owned(), child }
+    }
+
+    pub(crate) fn address(&self) -> &str {
+        &self.address
     }
 
     pub(crate) fn get(&self, path: &str) -> Response {
@@ -137,6 +157,11 @@ impl Server {
         }
     }
 
+    /// Ends it at once, as a power cut would.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().and_then(|()| self.child.wait()).expect("it was running");
+    }
+
     /// Sends SIGTERM.
     pub(crate) fn terminate(&self) {
         let done =
@@ -163,6 +188,18 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Posts JSON to a server that may be killed meanwhile; `None` if no whole answer came.
+pub(crate) fn try_post(address: &str, path: &str, body: &Value) -> Option<Value> {
+    let mut socket = TcpStream::connect(address).ok()?;
+    let body = body.to_string();
+    let head =
+        format!("POST {path} HTTP/1.0\r\nContent-Type: application/json\r\nContent-Length: {}", body.len());
+    write!(socket, "{head}\r\n\r\n{body}").ok()?;
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).ok()?;
+    serde_json::from_str(answer.split_once("\r\n\r\n")?.1).ok()
 }
 
 /// A response of which nothing was read yet.

@@ -1,52 +1,60 @@
-//! What identifies a model's weights: a full hash, and a fingerprint that is quick enough for every start.
+//! What identifies a model: a hash over every byte of its files that can change an answer.
 //!
-//! Both are BLAKE3 and depend on the files' bytes alone, not on their names.
+//! BLAKE3 of the structure (header, metadata with the tokenizer, tensor list) and of each tensor's own BLAKE3, so
+//! that tensors can be hashed on several threads. It depends on the files' bytes alone, not on their names. There
+//! is no quicker identity from samples, sizes or times beside it: names of cached blocks are made of this one, and
+//! a block of other weights that is taken for one's own is a wrong answer.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 
 use super::Gguf;
 
-/// Samples per tensor, and the bytes of each. 290 tensors (a 135M model) make 0.9 MB to hash.
-const SAMPLES: usize = 3;
-const SAMPLE_BYTES: usize = 1_024;
-
 impl Gguf {
-    /// A quick identity: every file's length and whole structure (header, metadata with the tokenizer,
-    /// tensor list), and three samples of 1 KiB of each tensor: start, middle and end.
-    ///
-    /// Different models, quantisations and fine-tunes differ in it. It is *not* proof against a change
-    /// inside a tensor that misses all samples and keeps every length, which nobody makes by accident;
-    /// [`Gguf::weights_hash`] is, at the price of reading the whole model.
-    pub fn fingerprint(&self) -> [u8; 32] {
-        let mut hasher = blake3::Hasher::new_derive_key("foretoken 2026 gguf fingerprint v1");
-        self.hash_structure(&mut hasher);
-        for tensor in self.tensors() {
-            let bytes = self.bytes(tensor);
-            let last = bytes.len().saturating_sub(SAMPLE_BYTES);
-            for sample in 0..SAMPLES {
-                let start = last * sample / (SAMPLES - 1);
-                hasher.update(&bytes[start..bytes.len().min(start + SAMPLE_BYTES)]);
+    /// Changes with any byte of metadata or weights. Reads the whole model at the first call, on up to `threads`
+    /// threads, and remembers the answer; gives each tensor's pages back to the system.
+    pub fn hash_on(&self, threads: usize) -> [u8; 32] {
+        *self.hash.get_or_init(|| {
+            let hashes = self.tensor_hashes(threads.max(1));
+            let mut hasher = blake3::Hasher::new_derive_key("foretoken 2026-11 gguf v2");
+            for part in &self.parts {
+                hasher.update(&(part.bytes.len() as u64).to_le_bytes());
+                hasher.update(&(part.data_start as u64).to_le_bytes());
+                hasher.update(&part.bytes[..part.data_start]);
             }
-        }
-        hasher.finalize().into()
-    }
-
-    /// The full identity: structure and every byte of tensor data. Reads the whole model once (about a second
-    /// per 2 GB that are in memory already), then remembers the answer.
-    pub fn weights_hash(&self) -> [u8; 32] {
-        *self.weights_hash.get_or_init(|| {
-            let mut hasher = blake3::Hasher::new_derive_key("foretoken 2026 gguf weights v1");
-            self.hash_structure(&mut hasher);
-            for tensor in self.tensors() {
-                hasher.update(self.bytes(tensor));
+            for hash in &hashes {
+                hasher.update(hash.as_bytes());
             }
             hasher.finalize().into()
         })
     }
 
-    fn hash_structure(&self, hasher: &mut blake3::Hasher) {
-        for part in &self.parts {
-            hasher.update(&(part.bytes.len() as u64).to_le_bytes());
-            hasher.update(&(part.data_start as u64).to_le_bytes());
-            hasher.update(&part.bytes[..part.data_start]);
-        }
+    /// [`Gguf::hash_on`] one thread, unless it is known already.
+    pub fn fingerprint(&self) -> [u8; 32] {
+        self.hash_on(1)
+    }
+
+    /// Each tensor's hash, in the order of the tensors.
+    fn tensor_hashes(&self, threads: usize) -> Vec<blake3::Hash> {
+        let next = AtomicUsize::new(0);
+        let work = || {
+            let mut hashed = Vec::new();
+            loop {
+                let at = next.fetch_add(1, Ordering::Relaxed);
+                let Some(tensor) = self.tensors.get(at) else { return hashed };
+                hashed.push((at, blake3::hash(self.bytes(tensor))));
+                self.release(tensor);
+            }
+        };
+        let mut hashes = thread::scope(|scope| {
+            let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
+            let mut hashes = work();
+            for other in others {
+                hashes.extend(other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+            }
+            hashes
+        });
+        hashes.sort_unstable_by_key(|&(at, _)| at);
+        hashes.into_iter().map(|(_, hash)| hash).collect()
     }
 }

@@ -38,7 +38,7 @@ pub struct Gguf {
     tensors: Vec<TensorInfo>,
     /// Indices into `tensors`, sorted by name.
     by_name: Vec<u32>,
-    weights_hash: OnceLock<[u8; 32]>,
+    hash: OnceLock<[u8; 32]>,
 }
 
 impl Gguf {
@@ -78,7 +78,7 @@ impl Gguf {
                 ),
             });
         }
-        Ok(Gguf { parts, tensors, by_name, weights_hash: OnceLock::new() })
+        Ok(Gguf { parts, tensors, by_name, hash: OnceLock::new() })
     }
 
     /// The file, the first one of a split model.

@@ -10,6 +10,8 @@
 //!
 //! The invariant is the disk tier's: what is served was checked in this very read, and no verb returns an error.
 
+mod store;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -28,40 +30,14 @@ use crate::keys::BlockKey;
 use crate::pool::{OpenBlock, SealedBlock};
 use crate::stats::{Counter, Latency, LatencySnapshot};
 
+pub use store::{HIDDEN_PASSWORD, Password, Store, without_password};
+
 /// Reads that may be under way at once.
 const READS_MAX: usize = 16;
 /// A read that the runtime does not even answer as timed out is given up this much later.
 const GRACE: Duration = Duration::from_millis(100);
 /// Asked for to see whether the store is alive; need not exist.
 const PROBE: &str = "probe";
-
-/// Which store.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub enum Store {
-    /// A folder that all machines have mounted.
-    Folder(std::path::PathBuf),
-    /// Redis or Valkey.
-    #[cfg(feature = "redis")]
-    Redis {
-        /// For example `redis://cache.local:6379`.
-        endpoint: String,
-        /// Empty for none.
-        username: String,
-        /// Empty for none.
-        password: String,
-    },
-    /// S3 or a store that speaks its protocol.
-    #[cfg(feature = "s3")]
-    S3 {
-        /// The bucket.
-        bucket: String,
-        /// The region.
-        region: String,
-        /// For example `https://s3.amazonaws.com`.
-        endpoint: String,
-    },
-}
 
 /// A store and how long to bear with it.
 #[derive(Debug, Clone)]
@@ -184,7 +160,8 @@ impl SharedTier {
     /// # Errors
     /// If the configuration makes no sense to the store's client, or no thread can be started.
     pub fn open(config: SharedConfig, clock: Arc<dyn Clock>) -> Result<Self, SharedError> {
-        let operator = operator(&config.store).map_err(|error| SharedError { reason: error.to_string() })?;
+        let operator =
+            store::operator(&config.store).map_err(|error| SharedError { reason: error.to_string() })?;
         let io = |error: std::io::Error| SharedError { reason: error.to_string() };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(io)?;
         let (writes, jobs) = mpsc::channel(config.queue_blocks.max(1));
@@ -316,27 +293,6 @@ impl Drop for SharedTier {
         if let Some(thread) = self.thread.take() {
             // A panic there was reported by the panic hook; here it changes nothing.
             thread.join().ok();
-        }
-    }
-}
-
-fn operator(store: &Store) -> opendal::Result<Operator> {
-    match store {
-        Store::Folder(folder) => {
-            let folder = folder.to_string_lossy();
-            let partial = format!("{folder}/.writing");
-            Operator::new(opendal::services::Fs::default().root(&folder).atomic_write_dir(&partial))
-        }
-        #[cfg(feature = "redis")]
-        Store::Redis { endpoint, username, password } => {
-            let redis = opendal::services::Redis::default().endpoint(endpoint).root("/foretoken");
-            let redis = if username.is_empty() { redis } else { redis.username(username) };
-            Operator::new(if password.is_empty() { redis } else { redis.password(password) })
-        }
-        #[cfg(feature = "s3")]
-        Store::S3 { bucket, region, endpoint } => {
-            let s3 = opendal::services::S3::default().bucket(bucket).region(region).endpoint(endpoint);
-            Operator::new(s3.root("/foretoken"))
         }
     }
 }

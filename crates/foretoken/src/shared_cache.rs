@@ -1,0 +1,24 @@
+//! What machines share, as the command line says it: a store and the secret that its names are derived from.
+//!
+//! Turns words into a configuration; opens nothing. A store that cannot be reached is no error here or later.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use foretoken_cache::SharedConfig;
+
+use crate::cli::SharedArgs;
+
+/// The shared store's configuration, if one is named.
+pub(crate) fn config(args: &SharedArgs) -> Result<Option<SharedConfig>> {
+    let Some(url) = &args.cache_shared else { return Ok(None) };
+    if args.cache_shared_timeout == 0 {
+        bail!("--cache-shared-timeout must be at least 1");
+    }
+    let store = url.parse().context("--cache-shared")?;
+    Ok(Some(SharedConfig {
+        timeout: Duration::from_millis(args.cache_shared_timeout),
+        entry_bytes_max: usize::try_from(args.cache_shared_entry.0).unwrap_or(usize::MAX),
+        ..SharedConfig::new(store)
+    }))
+}
