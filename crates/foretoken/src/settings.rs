@@ -56,7 +56,8 @@ pub(crate) fn to_toml(command: &Command, name: &str, matches: &ArgMatches) -> Re
             continue;
         }
         let words = matches.get_raw(id).into_iter().flatten().map(|word| word.to_string_lossy().into_owned());
-        let values = words.map(|word| if long == "api-key" { sealed(&word) } else { word });
+        let is_key = matches!(long.as_str(), "api-key" | "admin-key");
+        let values = words.map(|word| if is_key { sealed(&word) } else { word });
         let Some(value) = toml_value(arg, values.collect()) else { continue };
         let table = if common.contains_key(&long) { &mut top } else { &mut own };
         table.insert(long, value);
