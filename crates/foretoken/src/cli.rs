@@ -4,9 +4,13 @@
 //! `FORETOKEN_*` variable and a key of the configuration file, which [`crate::settings`] derives from
 //! these definitions, so an option is spelled out once.
 
+mod accounts;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+
+pub(crate) use accounts::{AccountArgs, UsageArgs};
 
 use crate::size::ByteSize;
 
@@ -44,10 +48,11 @@ Examples:
   foretoken serve
   foretoken serve --model ./qwen2.5-1.5b-q4_0.gguf --ctx 16384 --cache-ram 4GiB
   foretoken serve --host 0.0.0.0 --api-key \"$SECRET\"
+  foretoken serve --account alice=\"$KEY\" --prepaid alice=5.00
   foretoken serve --port 9000 --print-config > foretoken.toml
 
 {SETTINGS_HELP}"))]
-    Serve(ServeArgs),
+    Serve(Box<ServeArgs>),
 
     /// Continue a prompt; only the answer goes to standard output.
     #[command(after_help = format!("\
@@ -109,6 +114,19 @@ Examples:
 
 {SETTINGS_HELP}"))]
     Inspect(InspectArgs),
+
+    /// Show what requests used, cost and saved, from the ledger in the data folder.
+    #[command(after_help = format!("\
+Examples:
+  foretoken usage
+  foretoken usage --by tenant --from 2026-11-01 --to 2026-11-30
+  foretoken usage --by user --csv > november.csv
+
+The ledger may be read while a server runs. Days are in UTC; an answer counts when it ended. What was
+saved has two figures: money by the price list, and seconds by measured prefill speed.
+
+{SETTINGS_HELP}"))]
+    Usage(UsageArgs),
 }
 
 /// Measurements.
@@ -498,6 +516,12 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "KEY")]
     pub(crate) api_key: Vec<String>,
 
+    /// A key, or the `blake3:` hash of one, that opens everything, the operator's routes included; may be
+    /// given several times. Without any, those routes answer only on a server that listens on this machine
+    /// alone and has no --api-key and no --cors-origin.
+    #[arg(long, value_name = "KEY")]
+    pub(crate) admin_key: Vec<String>,
+
     /// Let /metrics be read without a key.
     #[arg(long)]
     pub(crate) metrics_open: bool,
@@ -537,6 +561,9 @@ pub(crate) struct ServeArgs {
     /// Seconds that running answers may take to finish after SIGTERM or Ctrl-C.
     #[arg(long, value_name = "SECONDS", default_value_t = 30, help_heading = "Limits")]
     pub(crate) grace: u64,
+
+    #[command(flatten)]
+    pub(crate) accounts: AccountArgs,
 
     /// Print the effective settings as TOML, fit for --config, and exit. Keys appear as hashes.
     #[arg(long)]

@@ -9,6 +9,8 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use tokio::net::TcpListener;
 
+use crate::accounts::{NamedKey, Prepaid, Prices};
+
 /// Settings of the server. Unknown keys are refused, so that a typing error is not silently a default.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -21,6 +23,13 @@ pub struct ServerConfig {
     pub model_names: Vec<String>,
     /// Keys of which a client must send one. Empty: everyone may ask.
     pub api_keys: Vec<ApiKey>,
+    /// Names for some of `api_keys`; keys with one name are one account.
+    pub named_keys: Vec<NamedKey>,
+    /// What accounts may spend in all; an account without an amount may spend what it likes.
+    pub prepaid: Vec<Prepaid>,
+    /// Keys that open everything, the operator's routes included. Empty: those are open to programs of this
+    /// machine on a server that has no keys, listens here alone and allows no other origin; else to nobody.
+    pub admin_keys: Vec<ApiKey>,
     /// Let `/metrics` be read without a key.
     pub metrics_open: bool,
     /// Origins whose pages may call the API from a browser; `*` means all. Empty: none.
@@ -39,6 +48,8 @@ pub struct ServerConfig {
     pub grace_s: u64,
     /// A quiet stream gets a comment this often, in seconds, so that proxies keep it open.
     pub keep_alive_s: u64,
+    /// What tokens cost.
+    pub prices: Prices,
 }
 
 impl Default for ServerConfig {
@@ -48,6 +59,9 @@ impl Default for ServerConfig {
             port: 8080,
             model_names: Vec::new(),
             api_keys: Vec::new(),
+            named_keys: Vec::new(),
+            prepaid: Vec::new(),
+            admin_keys: Vec::new(),
             metrics_open: false,
             cors_origins: Vec::new(),
             body_limit_bytes: 16 << 20,
@@ -57,6 +71,7 @@ impl Default for ServerConfig {
             request_timeout_s: 3600,
             grace_s: 30,
             keep_alive_s: 10,
+            prices: Prices::default(),
         }
     }
 }
@@ -78,10 +93,21 @@ impl ServerConfig {
         Ok(listener)
     }
 
+    /// Whether only programs of this machine, and no page in a browser, can reach the server without a key.
+    pub(crate) fn is_private(&self) -> bool {
+        is_loopback(&self.host) && self.api_keys.is_empty() && self.cors_origins.is_empty()
+    }
+
     /// Whether `address` is reachable from elsewhere while no key is asked for.
     pub fn is_exposed(&self, address: SocketAddr) -> bool {
         self.api_keys.is_empty() && !address.ip().is_loopback()
     }
+}
+
+/// Whether a host name or address means this machine, whatever a name server says.
+pub(crate) fn is_loopback(host: &str) -> bool {
+    let ip = host.trim_matches(['[', ']']).parse::<std::net::IpAddr>();
+    host.eq_ignore_ascii_case("localhost") || ip.is_ok_and(|ip| ip.is_loopback())
 }
 
 /// The BLAKE3 hash of a key. Read from the key itself or from `blake3:` and 64 hexadecimal digits; always
@@ -107,6 +133,11 @@ impl ApiKey {
             None if text.trim().is_empty() => Err(ApiKeyError::Empty),
             None => Ok(Self::new(text)),
         }
+    }
+
+    /// The first digits of the hash.
+    pub(crate) fn digits(&self, count: usize) -> String {
+        self.0.to_hex().chars().take(count).collect()
     }
 
     /// Compares in constant time.
@@ -161,9 +192,25 @@ mod tests {
 
     #[test]
     fn bad_settings_are_refused() {
-        for text in ["api_keys = ['']", "api_keys = ['blake3:12']", "prot = 1", "port = 70000"] {
+        for text in
+            ["api_keys = ['']", "api_keys = ['blake3:12']", "prices.hit = '-1'", "prot = 1", "port = 70000"]
+        {
             assert!(toml::from_str::<ServerConfig>(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn a_server_is_private_on_loopback_without_keys_and_origins() {
+        let on = |host: &str| ServerConfig { host: host.into(), ..ServerConfig::default() };
+        for host in ["127.0.0.1", "127.8.0.1", "localhost", "::1", "[::1]"] {
+            assert!(on(host).is_private(), "{host}");
+        }
+        for host in ["0.0.0.0", "::", "192.168.0.1", "box", "localhost.example.org"] {
+            assert!(!on(host).is_private(), "{host}");
+        }
+        let keyed = ServerConfig { api_keys: vec![ApiKey::new("k")], ..on("::1") };
+        let crossed = ServerConfig { cors_origins: vec!["*".into()], ..on("::1") };
+        assert!(!keyed.is_private() && !crossed.is_private());
     }
 
     #[test]
