@@ -269,6 +269,14 @@ pub(crate) struct SpeculationArgs {
     #[arg(long, value_name = "on|off", default_value = "on", value_parser = ["on", "off"], help_heading = "Speculation")]
     pub(crate) fund_speculation: String,
 
+    /// A smaller model with the same vocabulary that guesses ahead.
+    #[arg(long, value_name = "REF", help_heading = "Speculation")]
+    pub(crate) draft_model: Option<String>,
+
+    /// Memory for the KV of --draft-model; one context at least.
+    #[arg(long, value_name = "SIZE", default_value = "256MiB", help_heading = "Speculation")]
+    pub(crate) draft_cache_ram: ByteSize,
+
     /// Tokens of past prompts and answers to guess from; each takes up to 64 bytes of memory.
     #[arg(long, value_name = "N", default_value_t = 1_000_000, help_heading = "Speculation")]
     pub(crate) draft_memory: usize,

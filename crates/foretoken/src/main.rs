@@ -11,6 +11,7 @@ mod commands;
 mod dim;
 mod load;
 mod output;
+mod paint;
 mod progress;
 mod secret;
 mod sequence;
