@@ -141,6 +141,16 @@ Examples:
 
 {SETTINGS_HELP}"))]
     Model(BenchModelArgs),
+
+    /// What the agreement policy buys and what it costs, for a range of thresholds.
+    #[command(after_help = format!("\
+Examples:
+  foretoken bench agreement
+  foretoken bench agreement --tau 0.9,0.5,0.2 --plot agreement.svg
+  foretoken bench agreement --json --reliability-plot reliability.svg
+
+{SETTINGS_HELP}"))]
+    Agreement(BenchAgreementArgs),
 }
 
 /// Options of every command.
@@ -404,6 +414,42 @@ pub(crate) struct BenchModelArgs {
     /// Print JSON instead of a table.
     #[arg(long)]
     pub(crate) json: bool,
+
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+}
+
+#[derive(Args)]
+pub(crate) struct BenchAgreementArgs {
+    /// Thresholds to measure beside exact; epsilon and delta are set to the same number.
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_values_t = [0.9, 0.7, 0.5, 0.3, 0.2, 0.1, 0.05])]
+    pub(crate) tau: Vec<f32>,
+
+    /// Requests per threshold.
+    #[arg(long, value_name = "N", default_value_t = 32)]
+    pub(crate) requests: usize,
+
+    /// Tokens per answer.
+    #[arg(long, value_name = "N", default_value_t = 150)]
+    pub(crate) tokens: usize,
+
+    /// Draw speed and perplexity against agreement into this SVG file.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) plot: Option<PathBuf>,
+
+    /// Draw how often guesses of an estimated probability were right into this SVG file.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) reliability_plot: Option<PathBuf>,
+
+    /// Print JSON instead of a table.
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    #[command(flatten)]
+    pub(crate) context: ContextArgs,
+
+    #[command(flatten)]
+    pub(crate) speculation: SpeculationArgs,
 
     #[command(flatten)]
     pub(crate) model: ModelArgs,

@@ -4,7 +4,7 @@
 //! Counts with a memory: each class starts from the drafter's own estimate and fades slowly, so that it follows what
 //! the text is like now. What it estimates is conditional: the guess is right, given that everything before it was.
 
-use super::settings::Source;
+use super::settings::{RELIABILITY_CLASSES, Reliability, Source};
 
 /// Classes that a source may tell apart.
 pub(crate) const BUCKETS: usize = 64;
@@ -23,11 +23,16 @@ struct Tally {
 /// See the [module](self).
 pub(crate) struct Calibrator {
     tallies: Vec<Tally>,
+    /// How good the estimates were.
+    pub(crate) reliability: [[Reliability; RELIABILITY_CLASSES]; Source::ALL.len()],
 }
 
 impl Default for Calibrator {
     fn default() -> Self {
-        Calibrator { tallies: vec![Tally::default(); Source::ALL.len() * BUCKETS * DEPTHS] }
+        Calibrator {
+            tallies: vec![Tally::default(); Source::ALL.len() * BUCKETS * DEPTHS],
+            reliability: Default::default(),
+        }
     }
 }
 
@@ -36,6 +41,14 @@ impl Calibrator {
     pub(crate) fn estimate(&self, source: Source, bucket: u8, depth: usize, prior: f32) -> f32 {
         let Tally { right, seen } = self.tallies[place(source, bucket, depth)];
         ((right + PRIOR_WEIGHT * prior) / (seen + PRIOR_WEIGHT)).clamp(0.0, 1.0)
+    }
+
+    /// Records whether a guess that was estimated at `estimate` was right.
+    pub(crate) fn judge(&mut self, source: Source, estimate: f32, right: bool) {
+        let class = (estimate * RELIABILITY_CLASSES as f32) as usize;
+        let of = &mut self.reliability[source.index()][class.min(RELIABILITY_CLASSES - 1)];
+        of.seen += 1;
+        of.right += u64::from(right);
     }
 
     /// Records whether such a guess was right.

@@ -17,7 +17,7 @@ use super::cost::CostCurve;
 use super::drafter::Drafter;
 use super::parking::Mutex;
 use super::planner::{Base, choose};
-use super::settings::{Source, Speculation};
+use super::settings::{RELIABILITY_CLASSES, Reliability, Source, Speculation};
 use super::small::{DraftModel, SmallModel};
 use super::speculator::Speculator;
 use super::successors::Successors;
@@ -146,6 +146,11 @@ impl Drafts {
     /// Takes in how long a step took.
     pub(crate) fn observe_step(&mut self, rows: usize, expected_ms: f64, ms: f64) {
         self.costs.observe(rows, expected_ms, ms);
+    }
+
+    /// How good the estimates were.
+    pub(crate) fn reliability(&self) -> [[Reliability; RELIABILITY_CLASSES]; Source::ALL.len()] {
+        self.calibrator.reliability
     }
 
     pub(crate) fn calibrator_mut(&mut self) -> &mut Calibrator {

@@ -145,6 +145,7 @@ impl DraftTree {
                 let node = &self.nodes[child as usize];
                 let came = node.token == token;
                 next = if came { Some(child) } else { next };
+                calibrator.judge(node.source, node.given, came);
                 for (source, &vote) in Source::ALL.into_iter().zip(&node.votes) {
                     if let Some(bucket) = vote.checked_sub(1) {
                         calibrator.observe(source, bucket, node.depth, came);
