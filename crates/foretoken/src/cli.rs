@@ -498,6 +498,12 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "KEY")]
     pub(crate) api_key: Vec<String>,
 
+    /// A key, or the `blake3:` hash of one, that opens everything, the operator's routes included; may be
+    /// given several times. Without any, those routes answer only on a server that listens on this machine
+    /// alone and has no --api-key and no --cors-origin.
+    #[arg(long, value_name = "KEY")]
+    pub(crate) admin_key: Vec<String>,
+
     /// Let /metrics be read without a key.
     #[arg(long)]
     pub(crate) metrics_open: bool,

@@ -58,7 +58,7 @@ pub(crate) fn to_toml(command: &Command, name: &str, matches: &ArgMatches) -> Re
         }
         let words = matches.get_raw(id).into_iter().flatten().map(|word| word.to_string_lossy().into_owned());
         let values = words.map(|word| match &*long {
-            "api-key" => sealed(&word),
+            "api-key" | "admin-key" => sealed(&word),
             "cache-shared" => without_password(&word),
             _ => word,
         });

@@ -2,15 +2,18 @@
 //!
 //! A request carries `Authorization: Bearer KEY`. The key is hashed and compared with every configured
 //! hash, each in constant time and without stopping at a match, so that time says nothing about them.
+//! An admin key opens everything. Where none is configured, whoever can reach a private server is its
+//! operator (see [`ServerConfig::admin_keys`]); on any other server nobody is.
 
 use std::sync::Arc;
 
-use axum::extract::{Request, State};
+use axum::extract::{FromRequestParts, Request, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
 use axum::middleware::Next;
 use axum::response::Response;
 
-use crate::config::ApiKey;
+use crate::config::{ApiKey, ServerConfig};
 use crate::error::ApiError;
 use crate::state::Shared;
 
@@ -20,12 +23,40 @@ pub(crate) async fn require_key(
     request: Request,
     next: Next,
 ) -> Result<Response, ApiError> {
-    check(&shared.config.api_keys, request.headers())?;
+    check(&shared.config, request.headers())?;
     Ok(next.run(request).await)
 }
 
-fn check(keys: &[ApiKey], headers: &HeaderMap) -> Result<(), ApiError> {
-    if keys.is_empty() {
+/// Proof that the caller is the operator: a handler that takes one answers nobody else.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Admin(());
+
+impl FromRequestParts<Arc<Shared>> for Admin {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, shared: &Arc<Shared>) -> Result<Self, ApiError> {
+        require_admin(&shared.config, &parts.headers)
+    }
+}
+
+/// Refuses everyone but the operator.
+pub(crate) fn require_admin(config: &ServerConfig, headers: &HeaderMap) -> Result<Admin, ApiError> {
+    let presented = bearer(headers).map(blake3::hash);
+    if config.admin_keys.is_empty() {
+        let message = "this needs the operator's key and the server has none; start it with --admin-key";
+        return if config.is_private() { Ok(Admin(())) } else { Err(ApiError::forbidden(message)) };
+    }
+    match presented {
+        Some(hash) if is_one_of(&config.admin_keys, &hash) => Ok(Admin(())),
+        Some(_) => Err(ApiError::forbidden("this needs the operator's key; send the one set by --admin-key")),
+        None => Err(ApiError::unauthorized(
+            "this needs the operator's key; send the header 'Authorization: Bearer ADMIN_KEY'",
+        )),
+    }
+}
+
+fn check(config: &ServerConfig, headers: &HeaderMap) -> Result<(), ApiError> {
+    if config.api_keys.is_empty() {
         return Ok(());
     }
     let Some(key) = bearer(headers) else {
@@ -33,13 +64,17 @@ fn check(keys: &[ApiKey], headers: &HeaderMap) -> Result<(), ApiError> {
         return Err(ApiError::unauthorized(message));
     };
     let presented = blake3::hash(key);
-    let known = keys.iter().fold(false, |known, key| known | key.matches(&presented));
-    match known {
+    match is_one_of(&config.api_keys, &presented) | is_one_of(&config.admin_keys, &presented) {
         true => Ok(()),
         false => {
             Err(ApiError::unauthorized("the API key is not one of this server's; check it for typing errors"))
         }
     }
+}
+
+/// Compares with every key, whatever comes out.
+fn is_one_of(keys: &[ApiKey], presented: &blake3::Hash) -> bool {
+    keys.iter().fold(false, |known, key| known | key.matches(presented))
 }
 
 /// The key that a request carries.
@@ -58,16 +93,44 @@ mod tests {
         HeaderMap::from_iter([(header::AUTHORIZATION, value.parse().unwrap())])
     }
 
+    fn keyed(api: &[&str], admin: &[&str]) -> ServerConfig {
+        let hashed = |keys: &[&str]| keys.iter().map(|key| ApiKey::new(key)).collect();
+        ServerConfig { api_keys: hashed(api), admin_keys: hashed(admin), ..ServerConfig::default() }
+    }
+
     #[test]
     fn any_configured_key_opens_and_nothing_else() {
-        let keys = [ApiKey::new("one"), ApiKey::new("two")];
-        for good in ["Bearer one", "bearer two", "Bearer  two "] {
-            assert_eq!(check(&keys, &with(good)), Ok(()), "{good}");
+        let config = keyed(&["one", "two"], &["root"]);
+        for good in ["Bearer one", "bearer two", "Bearer  two ", "Bearer root"] {
+            assert_eq!(check(&config, &with(good)), Ok(()), "{good}");
         }
         for bad in ["Bearer three", "Bearer ", "Basic one", "one", "Bearer on", "Bearer one two"] {
-            assert_eq!(check(&keys, &with(bad)).unwrap_err().status, 401, "{bad}");
+            assert_eq!(check(&config, &with(bad)).unwrap_err().status, 401, "{bad}");
         }
-        assert_eq!(check(&keys, &HeaderMap::new()).unwrap_err().code, "invalid_api_key");
-        assert_eq!(check(&[], &HeaderMap::new()), Ok(()));
+        assert_eq!(check(&config, &HeaderMap::new()).unwrap_err().code, "invalid_api_key");
+        assert_eq!(check(&keyed(&[], &["root"]), &HeaderMap::new()), Ok(()));
+    }
+
+    #[test]
+    fn only_an_admin_key_makes_an_operator() {
+        let status = |config: &ServerConfig, headers: &HeaderMap| {
+            require_admin(config, headers).map_or_else(|error| error.status.as_u16(), |_| 200)
+        };
+        for api in [&["one"][..], &[]] {
+            let config = keyed(api, &["root", "next"]);
+            assert_eq!(status(&config, &with("Bearer root")), 200);
+            assert_eq!(status(&config, &with("Bearer next")), 200);
+            assert_eq!(status(&config, &with("Bearer one")), 403);
+            assert_eq!(status(&config, &HeaderMap::new()), 401);
+        }
+    }
+
+    #[test]
+    fn without_an_admin_key_only_a_private_server_has_an_operator() {
+        let anyone = HeaderMap::new();
+        assert!(require_admin(&keyed(&[], &[]), &anyone).is_ok());
+        assert_eq!(require_admin(&keyed(&["one"], &[]), &with("Bearer one")).unwrap_err().status, 403);
+        let wide = ServerConfig { host: "0.0.0.0".into(), ..keyed(&[], &[]) };
+        assert_eq!(require_admin(&wide, &anyone).unwrap_err().code, "admin_required");
     }
 }

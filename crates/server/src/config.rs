@@ -21,6 +21,9 @@ pub struct ServerConfig {
     pub model_names: Vec<String>,
     /// Keys of which a client must send one. Empty: everyone may ask.
     pub api_keys: Vec<ApiKey>,
+    /// Keys that open everything, the operator's routes included. Empty: those are open to whoever can use
+    /// a server that has no keys, listens on this machine alone and allows no other origin; else to nobody.
+    pub admin_keys: Vec<ApiKey>,
     /// Let `/metrics` be read without a key.
     pub metrics_open: bool,
     /// Origins whose pages may call the API from a browser; `*` means all. Empty: none.
@@ -48,6 +51,7 @@ impl Default for ServerConfig {
             port: 8080,
             model_names: Vec::new(),
             api_keys: Vec::new(),
+            admin_keys: Vec::new(),
             metrics_open: false,
             cors_origins: Vec::new(),
             body_limit_bytes: 16 << 20,
@@ -76,6 +80,13 @@ impl ServerConfig {
             );
         }
         Ok(listener)
+    }
+
+    /// Whether only programs of this machine, and no page in a browser, can reach the server without a key.
+    pub(crate) fn is_private(&self) -> bool {
+        let ip = self.host.trim_matches(['[', ']']).parse::<std::net::IpAddr>();
+        let loopback = self.host.eq_ignore_ascii_case("localhost") || ip.is_ok_and(|ip| ip.is_loopback());
+        loopback && self.api_keys.is_empty() && self.cors_origins.is_empty()
     }
 
     /// Whether `address` is reachable from elsewhere while no key is asked for.
@@ -164,6 +175,20 @@ mod tests {
         for text in ["api_keys = ['']", "api_keys = ['blake3:12']", "prot = 1", "port = 70000"] {
             assert!(toml::from_str::<ServerConfig>(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn a_server_is_private_on_loopback_without_keys_and_origins() {
+        let on = |host: &str| ServerConfig { host: host.into(), ..ServerConfig::default() };
+        for host in ["127.0.0.1", "127.8.0.1", "localhost", "::1", "[::1]"] {
+            assert!(on(host).is_private(), "{host}");
+        }
+        for host in ["0.0.0.0", "::", "192.168.0.1", "box", "localhost.example.org"] {
+            assert!(!on(host).is_private(), "{host}");
+        }
+        let keyed = ServerConfig { api_keys: vec![ApiKey::new("k")], ..on("::1") };
+        let crossed = ServerConfig { cors_origins: vec!["*".into()], ..on("::1") };
+        assert!(!keyed.is_private() && !crossed.is_private());
     }
 
     #[test]

@@ -85,6 +85,11 @@ impl ApiError {
         Self::new(StatusCode::UNAUTHORIZED, "invalid_request_error", "invalid_api_key", message)
     }
 
+    /// 403: a known caller who may not do this.
+    pub(crate) fn forbidden(message: &str) -> Self {
+        Self::new(StatusCode::FORBIDDEN, "permission_error", "admin_required", message)
+    }
+
     /// 404: a model that is not served here.
     pub(crate) fn model_not_found(asked: &str, served: &[String]) -> Self {
         let asked: String = asked.chars().take(200).collect();

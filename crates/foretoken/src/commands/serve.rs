@@ -55,7 +55,7 @@ async fn serve(args: &ServeArgs) -> Result<()> {
 
 /// The HTTP side of the settings.
 fn server_config(args: &ServeArgs) -> Result<ServerConfig> {
-    let keys = args.api_key.iter().map(|key| ApiKey::parse(key)).collect::<Result<_, _>>();
+    let keys = |words: &[String]| words.iter().map(|key| ApiKey::parse(key)).collect::<Result<_, _>>();
     Ok(ServerConfig {
         host: args.host.clone(),
         port: args.port,
@@ -64,7 +64,8 @@ fn server_config(args: &ServeArgs) -> Result<ServerConfig> {
         } else {
             args.alias.clone()
         },
-        api_keys: keys.context("--api-key")?,
+        api_keys: keys(&args.api_key).context("--api-key")?,
+        admin_keys: keys(&args.admin_key).context("--admin-key")?,
         metrics_open: args.metrics_open,
         cors_origins: args.cors_origin.clone(),
         body_limit_bytes: usize::try_from(args.max_body.0).context("--max-body is too large")?,
