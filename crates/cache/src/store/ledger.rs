@@ -1,8 +1,11 @@
 //! The ledger: one row per request, in whole numbers, and sums over it.
 
-use rusqlite::params;
+use std::path::Path;
+
+use rusqlite::{Connection, params};
 
 use super::Store;
+use super::reader::{LedgerError, connect};
 use super::writer::Write;
 
 /// A billionth of a US dollar. Prices per million tokens in thousandths of a dollar stay exact.
@@ -15,6 +18,8 @@ pub struct LedgerRow {
     pub time_ms: u64,
     /// Whose request it was.
     pub tenant: String,
+    /// For whom the tenant asked; empty if it said nothing.
+    pub user: String,
     /// The model's name.
     pub model: String,
     /// Prompt tokens from a cache.
@@ -56,12 +61,14 @@ pub enum GroupBy {
     Model,
     /// The tenant.
     Tenant,
+    /// The tenant with its user, as `tenant/user`; the tenant alone where it named no user.
+    User,
 }
 
 /// Sums over the rows of one group.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UsageGroup {
-    /// The day, model or tenant; empty if everything is summed.
+    /// The day, model, tenant or user; empty if everything is summed.
     pub group: String,
     /// Rows.
     pub requests: u64,
@@ -77,54 +84,26 @@ impl Store {
         self.send(Write::Ledger(Box::new(row)));
     }
 
-    /// Sums over the rows of `tenant` (or everyone) with `from_ms <= time_ms < to_ms`.
+    /// Sums over the rows of `tenant` (or everyone) with `from_ms <= time_ms < to_ms`. May take a while; it
+    /// has a connection of its own, so that nobody who looks for an answer waits for it.
+    ///
+    /// # Errors
+    /// The database cannot be read: a sum that lacks something is no sum.
     pub fn usage(
         &self,
         tenant: Option<&str>,
         from_ms: u64,
         to_ms: u64,
         group_by: GroupBy,
-    ) -> Vec<UsageGroup> {
-        let group = match group_by {
-            GroupBy::None => "''",
-            GroupBy::Day => "date(time_ms / 1000, 'unixepoch')",
-            GroupBy::Model => "model",
-            GroupBy::Tenant => "tenant",
+    ) -> Result<Vec<UsageGroup>, LedgerError> {
+        let read = match self.path() {
+            Some(path) => connect(path).and_then(|(db, _)| usage(&db, tenant, from_ms, to_ms, group_by)),
+            None => usage(&self.reader(), tenant, from_ms, to_ms, group_by),
         };
-        let sql = format!(
-            "SELECT {group} AS g, count(*), max(time_ms), sum(hit), sum(miss), sum(output), sum(reasoning), \
-             sum(drafted), sum(accepted), sum(replayed), sum(price), sum(saved), sum(saved_ms), sum(queue_ms), \
-             sum(prompt_ms), sum(total_ms) FROM ledger WHERE time_ms >= ?1 AND time_ms < ?2 \
-             AND (?3 IS NULL OR tenant = ?3) GROUP BY g ORDER BY g"
-        );
-        let bound = |ms: u64| i64::try_from(ms).unwrap_or(i64::MAX);
-        self.read(|db| {
-            let mut statement = db.prepare_cached(&sql)?;
-            let rows = statement.query_map(params![bound(from_ms), bound(to_ms), tenant], |row| {
-                let number = |index| row.get::<_, i64>(index).map(|n| n as u64);
-                Ok(UsageGroup {
-                    group: row.get(0)?,
-                    requests: number(1)?,
-                    replayed: number(9)?,
-                    sum: LedgerRow {
-                        time_ms: number(2)?,
-                        hit: number(3)?,
-                        miss: number(4)?,
-                        output: number(5)?,
-                        reasoning: number(6)?,
-                        drafted: number(7)?,
-                        accepted: number(8)?,
-                        price: row.get(10)?,
-                        saved: row.get(11)?,
-                        saved_ms: number(12)?,
-                        queue_ms: number(13)?,
-                        prompt_ms: number(14)?,
-                        total_ms: number(15)?,
-                        ..LedgerRow::default()
-                    },
-                })
-            })?;
-            rows.collect()
+        read.map_err(|error| {
+            self.counters.fault(&self.counters.read_errors, "cannot read the ledger", &error);
+            let path = self.path().unwrap_or(Path::new("the database in memory")).to_owned();
+            LedgerError::Database { path, error }
         })
     }
 
@@ -133,4 +112,54 @@ impl Store {
         let sql = "SELECT coalesce(sum(price), 0) FROM ledger WHERE tenant = ?1";
         self.read(|db| db.prepare_cached(sql)?.query_row([tenant], |row| row.get(0)))
     }
+}
+
+/// Sums over rows; see [`Store::usage`].
+pub(super) fn usage(
+    db: &Connection,
+    tenant: Option<&str>,
+    from_ms: u64,
+    to_ms: u64,
+    group_by: GroupBy,
+) -> rusqlite::Result<Vec<UsageGroup>> {
+    let group = match group_by {
+        GroupBy::None => "''",
+        GroupBy::Day => "date(time_ms / 1000, 'unixepoch')",
+        GroupBy::Model => "model",
+        GroupBy::Tenant => "tenant",
+        GroupBy::User => "CASE user WHEN '' THEN tenant ELSE tenant || '/' || user END",
+    };
+    let sql = format!(
+        "SELECT {group} AS g, count(*), max(time_ms), sum(hit), sum(miss), sum(output), sum(reasoning), \
+         sum(drafted), sum(accepted), sum(replayed), sum(price), sum(saved), sum(saved_ms), sum(queue_ms), \
+         sum(prompt_ms), sum(total_ms) FROM ledger WHERE time_ms >= ?1 AND time_ms < ?2 \
+         AND (?3 IS NULL OR tenant = ?3) GROUP BY g ORDER BY g"
+    );
+    let bound = |ms: u64| i64::try_from(ms).unwrap_or(i64::MAX);
+    let mut statement = db.prepare_cached(&sql)?;
+    let rows = statement.query_map(params![bound(from_ms), bound(to_ms), tenant], |row| {
+        let number = |index| row.get::<_, i64>(index).map(|n| n as u64);
+        Ok(UsageGroup {
+            group: row.get(0)?,
+            requests: number(1)?,
+            replayed: number(9)?,
+            sum: LedgerRow {
+                time_ms: number(2)?,
+                hit: number(3)?,
+                miss: number(4)?,
+                output: number(5)?,
+                reasoning: number(6)?,
+                drafted: number(7)?,
+                accepted: number(8)?,
+                price: row.get(10)?,
+                saved: row.get(11)?,
+                saved_ms: number(12)?,
+                queue_ms: number(13)?,
+                prompt_ms: number(14)?,
+                total_ms: number(15)?,
+                ..LedgerRow::default()
+            },
+        })
+    })?;
+    rows.collect()
 }

@@ -6,6 +6,7 @@
 //! starts. A file that SQLite finds damaged is set aside whole, never repaired, and an empty one takes its place.
 
 mod ledger;
+mod reader;
 mod responses;
 mod writer;
 
@@ -17,6 +18,7 @@ use std::time::UNIX_EPOCH;
 use rusqlite::{Connection, OpenFlags};
 
 pub use ledger::{GroupBy, LedgerRow, NanoDollars, UsageGroup};
+pub use reader::{LedgerError, LedgerReader};
 pub use responses::{Alternatives, Response, ResponseKey, StoredScore};
 
 use crate::clock::Clock;
@@ -24,7 +26,7 @@ use writer::{Write, Writer};
 
 const FILE: &str = "foretoken.db";
 /// Written into the file; another number means another program's or version's tables.
-const SCHEMA_VERSION: i64 = 1;
+const SCHEMA_VERSION: i64 = 2;
 const SCHEMA: &str = "
 CREATE TABLE IF NOT EXISTS responses (
     key BLOB PRIMARY KEY, scope BLOB NOT NULL, body BLOB NOT NULL, checksum INTEGER NOT NULL,
@@ -37,10 +39,16 @@ CREATE TABLE IF NOT EXISTS ledger (
     hit INTEGER NOT NULL, miss INTEGER NOT NULL, output INTEGER NOT NULL, reasoning INTEGER NOT NULL,
     drafted INTEGER NOT NULL, accepted INTEGER NOT NULL, replayed INTEGER NOT NULL,
     price INTEGER NOT NULL, saved INTEGER NOT NULL, saved_ms INTEGER NOT NULL,
-    queue_ms INTEGER NOT NULL, prompt_ms INTEGER NOT NULL, total_ms INTEGER NOT NULL
+    queue_ms INTEGER NOT NULL, prompt_ms INTEGER NOT NULL, total_ms INTEGER NOT NULL,
+    user TEXT NOT NULL DEFAULT ''
 );
 CREATE INDEX IF NOT EXISTS ledger_by_time ON ledger (time_ms);
-CREATE INDEX IF NOT EXISTS ledger_by_tenant ON ledger (tenant);
+CREATE INDEX IF NOT EXISTS ledger_by_spending ON ledger (tenant, price);
+";
+/// From version 1, which knew no users.
+const SCHEMA_FROM_1: &str = "
+ALTER TABLE ledger ADD COLUMN user TEXT NOT NULL DEFAULT '';
+DROP INDEX IF EXISTS ledger_by_tenant;
 ";
 /// A larger file is not read through at start-up; its rows' checksums still are checked one by one.
 const QUICK_CHECK_BYTES_MAX: u64 = 64 << 20;
@@ -207,12 +215,12 @@ impl Store {
 
 /// Opens both connections to a file and checks that the file is ours and whole.
 fn open_file(path: &Path) -> rusqlite::Result<(Connection, Connection)> {
-    let writer = Connection::open(path)?;
+    let mut writer = Connection::open(path)?;
     writer.busy_timeout(std::time::Duration::from_secs(5))?;
     writer.pragma_update(None, "journal_mode", "WAL")?;
     writer.pragma_update(None, "synchronous", "NORMAL")?;
-    let version: i64 = writer.pragma_query_value(None, "user_version", |row| row.get(0))?;
-    if version != 0 && version != SCHEMA_VERSION {
+    let version = schema_version(&writer)?;
+    if !(0..=SCHEMA_VERSION).contains(&version) {
         return Err(damage(&format!("schema version {version}, expected {SCHEMA_VERSION}")));
     }
     if std::fs::metadata(path).map_or(0, |file| file.len()) <= QUICK_CHECK_BYTES_MAX {
@@ -221,14 +229,24 @@ fn open_file(path: &Path) -> rusqlite::Result<(Connection, Connection)> {
             return Err(damage(&verdict));
         }
     }
-    writer.execute_batch(SCHEMA)?;
-    writer.pragma_update(None, "user_version", SCHEMA_VERSION)?;
+    // In one transaction, so that of two processes that find an old file one changes it.
+    let change = writer.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+    if schema_version(&change)? == 1 {
+        change.execute_batch(SCHEMA_FROM_1)?;
+    }
+    change.execute_batch(SCHEMA)?;
+    change.pragma_update(None, "user_version", SCHEMA_VERSION)?;
+    change.commit()?;
     let reader = Connection::open_with_flags(
         path,
         OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX,
     )?;
     reader.busy_timeout(std::time::Duration::from_millis(100))?;
     Ok((reader, writer))
+}
+
+fn schema_version(db: &Connection) -> rusqlite::Result<i64> {
+    db.pragma_query_value(None, "user_version", |row| row.get(0))
 }
 
 /// Two connections to one database that lives as long as they do.
@@ -274,5 +292,7 @@ fn set_aside(path: &Path, now_ms: u64) -> rusqlite::Result<()> {
     Ok(())
 }
 
+#[cfg(test)]
+mod ledger_tests;
 #[cfg(test)]
 mod tests;

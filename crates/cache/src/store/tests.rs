@@ -156,24 +156,6 @@ fn forgetting_a_tenant_leaves_the_others() {
     assert!(store.response(&b, &[1]).is_some());
 }
 
-#[test]
-fn the_ledger_sums_by_day_and_tenant() {
-    let dir = TempDir::new().unwrap();
-    let store = open(&dir);
-    let day = 86_400_000;
-    for (time_ms, tenant, hit) in [(day, "a", 10), (day + 1, "b", 20), (2 * day, "a", 40)] {
-        store.record(LedgerRow { time_ms, tenant: tenant.into(), hit, price: 5, ..LedgerRow::default() });
-    }
-    store.flush();
-    let sums = |group_by| -> Vec<(String, u64)> {
-        store.usage(None, 0, u64::MAX, group_by).into_iter().map(|g| (g.group, g.sum.hit)).collect()
-    };
-    assert_eq!(sums(GroupBy::Day), [("1970-01-02".into(), 30), ("1970-01-03".into(), 40)]);
-    assert_eq!(sums(GroupBy::Tenant), [("a".into(), 50), ("b".into(), 20)]);
-    assert_eq!(store.usage(Some("a"), 0, 2 * day, GroupBy::None)[0].requests, 1);
-    assert_eq!(store.spent("a"), 10);
-}
-
 proptest! {
     #[test]
     fn an_answer_survives_being_stored(

@@ -1,0 +1,105 @@
+use tempfile::TempDir;
+
+use super::*;
+use crate::clock::SystemClock;
+
+fn open(dir: &TempDir) -> Store {
+    Store::open(dir.path(), StoreConfig::default(), Arc::new(SystemClock::new()))
+}
+
+fn row(time_ms: u64, tenant: &str, user: &str) -> LedgerRow {
+    LedgerRow { time_ms, tenant: tenant.into(), user: user.into(), price: 5, ..LedgerRow::default() }
+}
+
+#[test]
+fn the_ledger_sums_by_day_and_tenant() {
+    let dir = TempDir::new().unwrap();
+    let store = open(&dir);
+    let day = 86_400_000;
+    for (time_ms, tenant, hit) in [(day, "a", 10), (day + 1, "b", 20), (2 * day, "a", 40)] {
+        store.record(LedgerRow { time_ms, tenant: tenant.into(), hit, price: 5, ..LedgerRow::default() });
+    }
+    store.flush();
+    let sums = |group_by| -> Vec<(String, u64)> {
+        store.usage(None, 0, u64::MAX, group_by).unwrap().into_iter().map(|g| (g.group, g.sum.hit)).collect()
+    };
+    assert_eq!(sums(GroupBy::Day), [("1970-01-02".into(), 30), ("1970-01-03".into(), 40)]);
+    assert_eq!(sums(GroupBy::Tenant), [("a".into(), 50), ("b".into(), 20)]);
+    assert_eq!(store.usage(Some("a"), 0, 2 * day, GroupBy::None).unwrap()[0].requests, 1);
+    assert_eq!(store.spent("a"), 10);
+}
+
+#[test]
+fn users_are_told_apart_by_tenant() {
+    let dir = TempDir::new().unwrap();
+    let store = open(&dir);
+    for (tenant, user) in [("a", "u"), ("a", ""), ("b", "u"), ("a", "u")] {
+        store.record(row(1, tenant, user));
+    }
+    store.flush();
+    let groups = |tenant| -> Vec<(String, u64)> {
+        let groups = store.usage(tenant, 0, 2, GroupBy::User).unwrap();
+        groups.into_iter().map(|group| (group.group, group.requests)).collect()
+    };
+    assert_eq!(groups(None), [("a".into(), 1), ("a/u".into(), 2), ("b/u".into(), 1)]);
+    assert_eq!(groups(Some("b")), [("b/u".into(), 1)]);
+}
+
+#[test]
+fn a_reader_sees_the_rows_beside_the_writer_and_after_it() {
+    let dir = TempDir::new().unwrap();
+    let rows = || {
+        let reader = LedgerReader::open(dir.path()).unwrap();
+        reader.usage(None, 0, u64::MAX, GroupBy::None).unwrap()[0].requests
+    };
+    let store = open(&dir);
+    store.record(row(1, "a", ""));
+    store.flush();
+    assert_eq!(rows(), 1);
+    store.record(row(2, "a", ""));
+    store.flush();
+    assert_eq!(rows(), 2);
+    drop(store);
+    assert_eq!(rows(), 2);
+}
+
+#[test]
+fn a_reader_makes_no_file_and_says_what_is_missing_or_wrong() {
+    let dir = TempDir::new().unwrap();
+    let error = LedgerReader::open(dir.path()).unwrap_err();
+    assert!(matches!(error, LedgerError::Missing(_)), "{error}");
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    std::fs::write(dir.path().join(FILE), b"this is no database, whatever its name says").unwrap();
+    let error = LedgerReader::open(dir.path()).unwrap_err();
+    assert!(matches!(error, LedgerError::Database { .. }), "{error}");
+    std::fs::remove_file(dir.path().join(FILE)).unwrap();
+    let db = Connection::open(dir.path().join(FILE)).unwrap();
+    db.pragma_update(None, "user_version", 7).unwrap();
+    drop(db);
+    let error = LedgerReader::open(dir.path()).unwrap_err();
+    assert!(matches!(error, LedgerError::Version { found: 7, .. }), "{error}");
+}
+
+#[test]
+fn a_database_of_version_1_keeps_its_rows_and_answers() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join(FILE);
+    let db = Connection::open(&path).unwrap();
+    let old = SCHEMA
+        .replace(",\n    user TEXT NOT NULL DEFAULT ''", "")
+        .replace("ledger_by_spending ON ledger (tenant, price)", "ledger_by_tenant ON ledger (tenant)");
+    assert!(!old.contains("user") && old.contains("ledger_by_tenant"));
+    db.execute_batch(&old).unwrap();
+    db.execute("INSERT INTO ledger VALUES (1, 5, 'a', 'm', 1, 2, 3, 0, 0, 0, 0, 70, 8, 9, 0, 0, 0)", [])
+        .unwrap();
+    db.pragma_update(None, "user_version", 1).unwrap();
+    drop(db);
+    for rows in 1..3 {
+        let store = open(&dir);
+        assert_eq!(store.path(), Some(path.as_path()));
+        assert_eq!(store.usage(Some("a"), 0, 10, GroupBy::User).unwrap()[0].requests, rows);
+        assert_eq!(store.counters().set_aside.load(Relaxed), 0);
+        store.record(row(6, "a", ""));
+    }
+    assert_eq!(open(&dir).spent("a"), 80);
+}
