@@ -12,10 +12,11 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
 use foretoken_engine::{CacheUse, Request};
 
+use crate::accounts::{AccountId, Payer, Rates};
 use crate::auth::bearer;
 use crate::error::ApiError;
 use crate::protocol::fields::Fields;
-use crate::state::Shared;
+use crate::state::{Shared, unix_time_s};
 
 /// Longest `user_id`, in bytes, as DeepSeek has it.
 const USER_ID_BYTES_MAX: usize = 512;
@@ -27,13 +28,19 @@ pub(crate) struct Caller {
     key: String,
     no_cache: bool,
     no_store: bool,
+    account: AccountId,
+    /// What tokens cost when the request arrived.
+    rates: Rates,
 }
 
 impl FromRequestParts<Arc<Shared>> for Caller {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, shared: &Arc<Shared>) -> Result<Self, Infallible> {
-        Ok(Caller::read(&parts.headers, !shared.config.api_keys.is_empty()))
+        let account = shared.book.account_of(bearer(&parts.headers).unwrap_or_default());
+        let rates = shared.book.rates_at(unix_time_s());
+        let caller = Caller::read(&parts.headers, !shared.config.api_keys.is_empty());
+        Ok(Caller { account, rates, ..caller })
     }
 }
 
@@ -51,21 +58,24 @@ impl Caller {
             key: key.map_or_else(String::new, |key| blake3::hash(key).to_hex().to_string()),
             no_cache: says("no-cache"),
             no_store: says("no-store"),
+            ..Caller::default()
         }
+    }
+
+    /// The account that pays for what the caller asks.
+    pub(crate) fn account(&self) -> AccountId {
+        self.account
+    }
+
+    /// Who pays for the request, for which user, at which prices.
+    pub(crate) fn payer(&self, fields: Fields<'_>) -> Result<Payer, ApiError> {
+        let user = user_id(fields)?.unwrap_or_default().to_owned();
+        Ok(Payer { account: self.account, user, rates: self.rates })
     }
 
     /// Puts the request under its tenant, with the permissions of the headers and of the `cache` field.
     pub(crate) fn mark(&self, fields: Fields<'_>, request: &mut Request) -> Result<(), ApiError> {
-        let user = match fields.string("user_id")? {
-            Some(user) => Some(user),
-            None => match fields.get("metadata") {
-                Some(metadata) => Fields::at("metadata", metadata)?.string("user_id")?,
-                None => None,
-            },
-        };
-        if user.is_some_and(|user| user.len() > USER_ID_BYTES_MAX) {
-            return Err(ApiError::bad_value("user_id", format!("must be at most {USER_ID_BYTES_MAX} bytes")));
-        }
+        let user = user_id(fields)?;
         // A key's hash has a fixed length, so no other pair reads the same.
         request.tenant = format!("{}/{}", self.key, user.unwrap_or_default());
         request.cache = CacheUse { read: !self.no_cache, write: !self.no_store };
@@ -75,6 +85,21 @@ impl Caller {
             request.cache.write &= cache.bool("write")?.unwrap_or(true);
         }
         Ok(())
+    }
+}
+
+/// DeepSeek's `user_id`, or `metadata.user_id`.
+fn user_id<'a>(fields: Fields<'a>) -> Result<Option<&'a str>, ApiError> {
+    let user = match fields.string("user_id")? {
+        Some(user) => Some(user),
+        None => match fields.get("metadata") {
+            Some(metadata) => Fields::at("metadata", metadata)?.string("user_id")?,
+            None => None,
+        },
+    };
+    match user.is_some_and(|user| user.len() > USER_ID_BYTES_MAX) {
+        true => Err(ApiError::bad_value("user_id", format!("must be at most {USER_ID_BYTES_MAX} bytes"))),
+        false => Ok(user),
     }
 }
 

@@ -9,6 +9,8 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use tokio::net::TcpListener;
 
+use crate::accounts::{NamedKey, Prepaid, Prices};
+
 /// Settings of the server. Unknown keys are refused, so that a typing error is not silently a default.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -21,6 +23,10 @@ pub struct ServerConfig {
     pub model_names: Vec<String>,
     /// Keys of which a client must send one. Empty: everyone may ask.
     pub api_keys: Vec<ApiKey>,
+    /// Names for some of `api_keys`; keys with one name are one account.
+    pub named_keys: Vec<NamedKey>,
+    /// What accounts may spend in all; an account without an amount may spend what it likes.
+    pub prepaid: Vec<Prepaid>,
     /// Keys that open everything, the operator's routes included. Empty: those are open to whoever can use
     /// a server that has no keys, listens on this machine alone and allows no other origin; else to nobody.
     pub admin_keys: Vec<ApiKey>,
@@ -42,6 +48,8 @@ pub struct ServerConfig {
     pub grace_s: u64,
     /// A quiet stream gets a comment this often, in seconds, so that proxies keep it open.
     pub keep_alive_s: u64,
+    /// What tokens cost.
+    pub prices: Prices,
 }
 
 impl Default for ServerConfig {
@@ -51,6 +59,8 @@ impl Default for ServerConfig {
             port: 8080,
             model_names: Vec::new(),
             api_keys: Vec::new(),
+            named_keys: Vec::new(),
+            prepaid: Vec::new(),
             admin_keys: Vec::new(),
             metrics_open: false,
             cors_origins: Vec::new(),
@@ -61,6 +71,7 @@ impl Default for ServerConfig {
             request_timeout_s: 3600,
             grace_s: 30,
             keep_alive_s: 10,
+            prices: Prices::default(),
         }
     }
 }
@@ -120,6 +131,11 @@ impl ApiKey {
         }
     }
 
+    /// The first digits of the hash.
+    pub(crate) fn digits(&self, count: usize) -> String {
+        self.0.to_hex().chars().take(count).collect()
+    }
+
     /// Compares in constant time.
     pub(crate) fn matches(&self, presented: &blake3::Hash) -> bool {
         self.0 == *presented
@@ -172,7 +188,9 @@ mod tests {
 
     #[test]
     fn bad_settings_are_refused() {
-        for text in ["api_keys = ['']", "api_keys = ['blake3:12']", "prot = 1", "port = 70000"] {
+        for text in
+            ["api_keys = ['']", "api_keys = ['blake3:12']", "prices.hit = '-1'", "prot = 1", "port = 70000"]
+        {
             assert!(toml::from_str::<ServerConfig>(text).is_err(), "{text}");
         }
     }

@@ -85,6 +85,15 @@ impl ApiError {
         Self::new(StatusCode::UNAUTHORIZED, "invalid_request_error", "invalid_api_key", message)
     }
 
+    /// 402: a prepaid account that is spent, in DeepSeek's words.
+    pub(crate) fn insufficient_balance(account: &str, prepaid: &str) -> Self {
+        let message = format!(
+            "Insufficient Balance: the account '{account}' has spent the {prepaid} US$ that it had; the \
+             operator can raise --prepaid"
+        );
+        Self::new(StatusCode::PAYMENT_REQUIRED, "billing_error", "insufficient_balance", message)
+    }
+
     /// 403: a known caller who may not do this.
     pub(crate) fn forbidden(message: &str) -> Self {
         Self::new(StatusCode::FORBIDDEN, "permission_error", "admin_required", message)

@@ -6,10 +6,11 @@
 //! reasoning, content and tool calls and fills OpenAI's shapes; the answer leaves at once or through `sse`.
 //!
 //! This crate does not schedule, sample or load anything, and it keeps no conversation: when a response has
-//! been sent, nothing of it is left but counters. The invariant: every response that is not a success has
+//! been sent, nothing of it is left but counters and a row in the ledger, which `accounts` keeps. The invariant: every response that is not a success has
 //! [`ApiError`]'s shape, and every client that goes away frees what computes for it.
 #![forbid(unsafe_code)]
 
+mod accounts;
 mod auth;
 mod backend;
 mod body;
@@ -36,6 +37,10 @@ use axum::Router;
 use tokio::net::TcpListener;
 use tokio::time::timeout;
 
+pub use accounts::{
+    AccountError, GROUPINGS, NamedKey, Period, PeriodError, Prepaid, PriceHours, PriceHoursError, Prices,
+    Rates, Report, Usd, UsdError, grouping, usd,
+};
 pub use backend::{ChatPrompt, Codec, Generator, Served};
 pub use config::{ApiKey, ApiKeyError, ServerConfig};
 pub use error::ApiError;
@@ -50,6 +55,9 @@ pub enum ServeError {
     /// An origin that cannot stand in a header.
     #[error("cors_origins: '{0}' is not an origin; write it like https://example.org")]
     Origin(String),
+    /// Prices or accounts that contradict themselves.
+    #[error("{0}")]
+    Accounts(String),
     /// The listening socket failed.
     #[error("the listening socket failed")]
     Socket(#[source] io::Error),
@@ -69,7 +77,8 @@ impl Server {
     /// A setting that cannot be used.
     pub fn new(config: ServerConfig) -> Result<Self, ServeError> {
         let cors = routes::cors(&config.cors_origins).map_err(ServeError::Origin)?;
-        let shared = Arc::new(state::Shared::new(config));
+        let book = accounts::Book::new(&config).map_err(ServeError::Accounts)?;
+        let shared = Arc::new(state::Shared::new(config, book));
         let router = routes::router(Arc::clone(&shared), cors);
         Ok(Server { shared, router })
     }

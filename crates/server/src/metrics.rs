@@ -17,6 +17,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+use crate::accounts::{Ledger, LedgerCollector};
 use crate::backend::Generator;
 
 const FIRST_TOKEN_S: [f64; 22] = [
@@ -100,10 +101,11 @@ pub(crate) struct ModelMetrics {
 }
 
 impl ModelMetrics {
-    pub(crate) fn new(model: &str, generator: Arc<dyn Generator>) -> Self {
+    pub(crate) fn new(model: &str, generator: Arc<dyn Generator>, ledger: Arc<Ledger>) -> Self {
         let label = ("model_name".into(), model.to_owned().into());
         let mut registry = Registry::with_labels(std::iter::once(label));
         registry.register_collector(Box::new(EngineCollector(generator)));
+        registry.register_collector(Box::new(LedgerCollector(ledger)));
         let mut histogram = |name: &str, help: &str, buckets: &[f64]| {
             let metric = Histogram::new(buckets.iter().copied());
             registry.register(name, help, metric.clone());

@@ -18,9 +18,9 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
+use crate::accounts::{Bill, Payer};
 use crate::error::ApiError;
 use crate::protocol::sampling::StreamOptions;
-use crate::protocol::usage::Totals;
 use crate::sse;
 use crate::state::{Backend, Phase, Shared, unix_time_s};
 use crate::track::Trace;
@@ -66,6 +66,8 @@ pub(crate) struct Job {
     /// `Some` if the answer is to be streamed.
     pub(crate) stream: Option<StreamOptions>,
     pub(crate) shape: Shape,
+    /// Who pays for it.
+    pub(crate) payer: Payer,
 }
 
 /// Runs a job and makes its response.
@@ -90,8 +92,9 @@ pub(crate) async fn respond<W: Writer>(
     }
     let mut body = run.envelope.around(run.envelope.shape.object, choices.into());
     body["usage"] = run.usage();
-    body["timings"] = run.totals.timings();
-    run.totals.add_reports(&mut body);
+    body["timings"] = run.bill.totals().timings();
+    body["cost"] = run.bill.cost();
+    run.bill.totals().add_reports(&mut body);
     Ok(Json(body).into_response())
 }
 
@@ -99,7 +102,7 @@ pub(crate) async fn respond<W: Writer>(
 pub(crate) struct Run<W> {
     pub(crate) writer: W,
     pub(crate) envelope: Envelope,
-    pub(crate) totals: Totals,
+    pub(crate) bill: Bill,
     events: Events,
     n: usize,
 }
@@ -128,8 +131,9 @@ impl<W: Writer> Run<W> {
             system_fingerprint: backend.system_fingerprint.clone(),
             shape: job.shape,
         };
+        let bill = Bill::new(&backend.ledger, job.payer, backend.id(), &trace, job.requests.len());
         let events = Events::start(shared, backend, trace, job.requests, job.shape.prompt_param)?;
-        Ok(Run { writer, envelope, totals: Totals::default(), events, n: job.n })
+        Ok(Run { writer, envelope, bill, events, n: job.n })
     }
 
     /// The next event, already given to the writer; `None` when all choices have ended.
@@ -138,6 +142,7 @@ impl<W: Writer> Run<W> {
         match event {
             Event::Token(token) => {
                 self.writer.push(choice, &token);
+                self.bill.token(choice, self.writer.reasoning_tokens());
                 Ok(Some(Progress::Token(choice)))
             }
             Event::Done(Summary { reason: FinishReason::Error(message), .. }) => {
@@ -145,7 +150,11 @@ impl<W: Writer> Run<W> {
             }
             Event::Done(summary) => {
                 self.writer.finish(choice, &summary.text);
-                self.totals.add(&summary, choice % self.n == 0);
+                self.bill.ended(choice, &summary, choice % self.n == 0);
+                if self.is_over() {
+                    // Before the client learns that it is over, so that its next question finds it counted.
+                    self.bill.settle();
+                }
                 let stopped = summary.reason == FinishReason::Stop;
                 Ok(Some(Progress::Finished(choice, self.writer.finish_reason(choice, stopped))))
             }
@@ -158,7 +167,7 @@ impl<W: Writer> Run<W> {
     }
 
     pub(crate) fn usage(&self) -> Value {
-        self.totals.usage(self.writer.reasoning_tokens())
+        self.bill.totals().usage(self.writer.reasoning_tokens())
     }
 }
 

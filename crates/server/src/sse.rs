@@ -82,7 +82,7 @@ impl<W: Writer> Streamer<W> {
         }
     }
 
-    /// Queues a chunk. The last one carries the timings, and the usage where it was asked for; the others
+    /// Queues a chunk. The last one carries timings and cost, and the usage where it was asked for; the others
     /// then say `usage: null`, as OpenAI's do.
     fn send(&mut self, choices: Value, last: bool) {
         let envelope = &self.run.envelope;
@@ -91,8 +91,9 @@ impl<W: Writer> Streamer<W> {
             chunk["usage"] = if last { self.run.usage() } else { Value::Null };
         }
         if last {
-            chunk["timings"] = self.run.totals.timings();
-            self.run.totals.add_reports(&mut chunk);
+            chunk["timings"] = self.run.bill.totals().timings();
+            chunk["cost"] = self.run.bill.cost();
+            self.run.bill.totals().add_reports(&mut chunk);
         }
         self.ready.push_back(chunk.to_string());
     }

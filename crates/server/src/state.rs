@@ -10,6 +10,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio::sync::watch;
 
+use crate::accounts::{Book, Ledger};
 use crate::backend::Served;
 use crate::config::ServerConfig;
 use crate::error::ApiError;
@@ -34,6 +35,7 @@ pub(crate) struct Backend {
     pub(crate) names: Vec<String>,
     pub(crate) system_fingerprint: String,
     pub(crate) metrics: ModelMetrics,
+    pub(crate) ledger: Arc<Ledger>,
 }
 
 impl Backend {
@@ -56,6 +58,7 @@ impl Backend {
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) config: ServerConfig,
+    pub(crate) book: Arc<Book>,
     pub(crate) http: HttpMetrics,
     backend: OnceLock<Arc<Backend>>,
     phase: watch::Sender<Phase>,
@@ -64,9 +67,10 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(config: ServerConfig) -> Self {
+    pub(crate) fn new(config: ServerConfig, book: Book) -> Self {
         Shared {
             config,
+            book: Arc::new(book),
             http: HttpMetrics::new(),
             backend: OnceLock::new(),
             phase: watch::Sender::new(Phase::Up),
@@ -82,8 +86,10 @@ impl Shared {
             names.push(served.name.clone());
         }
         let digits: String = served.fingerprint.chars().take(12).collect();
-        let metrics = ModelMetrics::new(&names[0], Arc::clone(&served.generator));
-        let backend = Backend { names, system_fingerprint: format!("fp_{digits}"), metrics, served };
+        let ledger = Arc::new(Ledger::open(Arc::clone(&self.book), Arc::clone(&served.store)));
+        let metrics = ModelMetrics::new(&names[0], Arc::clone(&served.generator), Arc::clone(&ledger));
+        let system_fingerprint = format!("fp_{digits}");
+        let backend = Backend { names, system_fingerprint, metrics, ledger, served };
         if self.backend.set(Arc::new(backend)).is_err() {
             tracing::warn!("a model is served already; the second one was not installed");
         }
@@ -147,7 +153,13 @@ impl Shared {
     }
 }
 
-/// Seconds since 1970, for `created`.
+/// Seconds since 1970.
 pub(crate) fn unix_time_s() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs())
+    unix_time_ms() / 1000
+}
+
+/// Milliseconds since 1970.
+pub(crate) fn unix_time_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

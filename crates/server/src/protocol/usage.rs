@@ -15,20 +15,30 @@ pub(crate) struct Totals {
     completion_tokens: usize,
     timings: Timings,
     drafts: DraftSums,
+    saved_ms: f64,
+    /// Choices, and those of them that were replayed.
+    ended: (usize, usize),
 }
 
 impl Totals {
     /// Adds a finished choice. The prompt counts once, however many choices it has; the first choice of a
-    /// prompt says what the cache had, because the others find what that one left there.
+    /// prompt says what the cache had, because the others find what that one left there. Of a prompt whose
+    /// answer was replayed nothing was computed, so all of it is a hit.
     pub(crate) fn add(&mut self, summary: &Summary, first_of_prompt: bool) {
         let usage = summary.usage;
         if first_of_prompt {
             self.prompt_tokens += usage.prompt_tokens;
-            self.cache_hit_tokens += usage.cache_hit_tokens.min(usage.prompt_tokens);
+            let hit = if summary.replayed { usage.prompt_tokens } else { usage.cache_hit_tokens };
+            self.cache_hit_tokens += hit.min(usage.prompt_tokens);
+            self.saved_ms += summary.saved_ms.max(0.0);
         }
+        self.ended.0 += 1;
+        self.ended.1 += usize::from(summary.replayed);
         self.completion_tokens += usage.completion_tokens;
         self.drafts.add(summary);
         let (sum, one) = (&mut self.timings, &summary.timings);
+        // Choices wait beside each other.
+        sum.queue_ms = sum.queue_ms.max(one.queue_ms);
         sum.cache_n += one.cache_n;
         sum.prompt_n += one.prompt_n;
         sum.prompt_ms += one.prompt_ms;
@@ -36,6 +46,35 @@ impl Totals {
         sum.predicted_ms += one.predicted_ms;
         sum.draft_n += one.draft_n;
         sum.draft_n_accepted += one.draft_n_accepted;
+    }
+
+    /// Prompt tokens from a cache.
+    pub(crate) fn hit(&self) -> u64 {
+        self.cache_hit_tokens as u64
+    }
+
+    /// Prompt tokens that were computed.
+    pub(crate) fn miss(&self) -> u64 {
+        (self.prompt_tokens - self.cache_hit_tokens) as u64
+    }
+
+    pub(crate) fn completion_tokens(&self) -> u64 {
+        self.completion_tokens as u64
+    }
+
+    /// Milliseconds of prefill that hits saved.
+    pub(crate) fn saved_ms(&self) -> u64 {
+        self.saved_ms.round() as u64
+    }
+
+    /// Whether every choice came from the response store.
+    pub(crate) fn is_replayed(&self) -> bool {
+        self.ended.0 > 0 && self.ended.0 == self.ended.1
+    }
+
+    /// Times and drafts, summed; the queue's is the longest.
+    pub(crate) fn sums(&self) -> &Timings {
+        &self.timings
     }
 
     /// OpenAI's `usage` with DeepSeek's fields.

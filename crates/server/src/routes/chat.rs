@@ -32,6 +32,8 @@ pub(super) async fn complete(
 ) -> Result<Response, ApiError> {
     let backend = shared.backend()?;
     let fields = body.fields();
+    let payer = caller.payer(fields)?;
+    backend.ledger.admit(payer.account)?;
     backend.check_model(fields.string("model")?)?;
     let mut request = ChatRequest::read(fields, &shared.config, backend.served.codec.vocab_size())?;
     caller.mark(fields, &mut request.shared.request)?;
@@ -44,6 +46,7 @@ pub(super) async fn complete(
         n: request.shared.n,
         stream: request.shared.stream,
         shape: SHAPE,
+        payer,
     };
     let writer = ChatWriter::new(Arc::clone(&shared), &request, prompt.opens_reasoning);
     respond(&shared, backend, trace, job, writer).await

@@ -31,6 +31,8 @@ pub(super) async fn complete(
 ) -> Result<Response, ApiError> {
     let backend = shared.backend()?;
     let fields = body.fields();
+    let payer = caller.payer(fields)?;
+    backend.ledger.admit(payer.account)?;
     backend.check_model(fields.string("model")?)?;
     let codec = Arc::clone(&backend.served.codec);
     let mut request = CompletionRequest::read(fields, &shared.config, codec.vocab_size())?;
@@ -49,7 +51,7 @@ pub(super) async fn complete(
         echoes.resize(requests.len(), echo);
     }
     let writer = CompletionWriter::new(echoes, common.request.logprobs.is_some());
-    let job = Job { requests, n: common.n, stream: common.stream, shape: SHAPE };
+    let job = Job { requests, n: common.n, stream: common.stream, shape: SHAPE, payer };
     respond(&shared, backend, trace, job, writer).await
 }
 

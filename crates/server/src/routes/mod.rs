@@ -2,6 +2,7 @@
 //!
 //! A handler reads the request, tokenises on the blocking pool, and leaves the rest to [`crate::run`].
 
+mod accounts;
 mod chat;
 mod completions;
 mod health;
@@ -36,7 +37,9 @@ pub(crate) fn router(shared: Arc<Shared>, cors: Option<CorsLayer>) -> Router {
         .route("/models", get(models::list))
         .route("/models/{*id}", get(models::one))
         .route("/tokenize", post(tokens::tokenize))
-        .route("/detokenize", post(tokens::detokenize));
+        .route("/detokenize", post(tokens::detokenize))
+        .route("/user/balance", get(accounts::balance))
+        .route("/usage", get(accounts::usage));
     let mut keyed = Router::new().nest("/v1", api.clone()).merge(api);
     let mut open = Router::new().route("/health", get(health::health));
     match shared.config.metrics_open {

@@ -72,6 +72,13 @@ async fn a_whole_answer_has_every_field() {
                 "predicted_per_token_ms": 20.0 / 3.0,
                 "predicted_per_second": 150.0,
             },
+            "cost": {
+                "currency": "USD",
+                "price": "0.000001596",
+                "saved_money": "0.000000504",
+                "saved_seconds": 0.005,
+                "replayed": false,
+            },
         })
     );
 }

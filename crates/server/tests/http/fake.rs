@@ -27,6 +27,8 @@ pub(crate) const CTX: usize = 4096;
 pub(crate) enum Script {
     /// One token per piece, then the end. Choices after the first get their number as a last piece.
     Say(Vec<&'static str>, FinishReason),
+    /// The same, from the response store.
+    Replay(Vec<&'static str>),
     /// One token, then nothing until the caller leaves.
     Hang,
     /// One token per 20 ms, this many.
@@ -79,14 +81,14 @@ impl Generator for Handle {
         let engine = Arc::clone(&self.0);
         tokio::spawn(async move {
             let (count, pause) = match &script {
-                Script::Say(pieces, _) => (pieces.len(), None),
+                Script::Say(pieces, _) | Script::Replay(pieces) => (pieces.len(), None),
                 Script::Slow(count) => (*count, Some(Duration::from_millis(20))),
                 Script::Hang | Script::Die => (1, None),
                 Script::Refuse(_) => (0, None),
             };
             for at in 0..count {
                 let text = match &script {
-                    Script::Say(pieces, _) => pieces[at],
+                    Script::Say(pieces, _) | Script::Replay(pieces) => pieces[at],
                     _ => "x",
                 };
                 let token = token(text, &request);
@@ -98,6 +100,7 @@ impl Generator for Handle {
                     tokio::time::sleep(pause).await;
                 }
             }
+            let replayed = matches!(script, Script::Replay(_));
             let reason = match script {
                 Script::Hang => {
                     sender.closed().await;
@@ -109,7 +112,8 @@ impl Generator for Handle {
                 _ => FinishReason::Stop,
             };
             let text = if choice > 0 { choice.to_string() } else { String::new() };
-            let _ = sender.send(Event::Done(summary(&request, count, text, reason))).await;
+            let summary = Summary { replayed, ..summary(&request, count, text, reason) };
+            let _ = sender.send(Event::Done(summary)).await;
         });
         Ok(answer)
     }

@@ -1,6 +1,7 @@
 //! The API over HTTP, with a scripted engine and a tokenizer whose tokens are bytes.
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests too")]
 
+mod accounts;
 mod chat;
 mod completions;
 mod fake;

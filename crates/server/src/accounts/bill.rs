@@ -1,0 +1,143 @@
+//! What one request used, from its first token to its row in the ledger.
+//!
+//! A bill follows a run: it counts tokens as they pass and adds up what choices report at their end. It is
+//! settled once, when the last choice has ended or when the run is dropped before that. The invariant: a row
+//! holds only what is known exactly. Of choices that were cut short these are the tokens that had come; what
+//! the cache had of their prompts is not known, and their prompts are not charged.
+
+use std::sync::Arc;
+
+use foretoken_cache::store::{LedgerRow, NanoDollars};
+use foretoken_engine::Summary;
+use serde_json::{Value, json};
+
+use super::book::AccountId;
+use super::ledger::Ledger;
+use super::money::usd;
+use super::prices::Rates;
+use crate::protocol::usage::Totals;
+use crate::state::unix_time_ms;
+use crate::track::Trace;
+
+/// Who pays for a request, and at which prices.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Payer {
+    pub(crate) account: AccountId,
+    /// The account's own name for whom it asks; may be empty.
+    pub(crate) user: String,
+    /// Those of the moment when the request arrived.
+    pub(crate) rates: Rates,
+}
+
+/// A request's account while it runs.
+#[derive(Debug)]
+pub(crate) struct Bill {
+    ledger: Arc<Ledger>,
+    payer: Payer,
+    model: String,
+    trace: Arc<Trace>,
+    /// Sums over the choices that ended.
+    totals: Totals,
+    /// Tokens so far of every choice that has not ended.
+    open: Vec<u64>,
+    reasoning: u64,
+    settled: bool,
+}
+
+impl Bill {
+    pub(crate) fn new(
+        ledger: &Arc<Ledger>,
+        payer: Payer,
+        model: &str,
+        trace: &Arc<Trace>,
+        choices: usize,
+    ) -> Bill {
+        Bill {
+            ledger: Arc::clone(ledger),
+            payer,
+            model: model.to_owned(),
+            trace: Arc::clone(trace),
+            totals: Totals::default(),
+            open: vec![0; choices],
+            reasoning: 0,
+            settled: false,
+        }
+    }
+
+    /// A token came; `reasoning` is how many of the request's tokens were reasoning so far.
+    pub(crate) fn token(&mut self, choice: usize, reasoning: usize) {
+        self.open[choice] += 1;
+        self.reasoning = reasoning as u64;
+    }
+
+    /// A choice ended.
+    pub(crate) fn ended(&mut self, choice: usize, summary: &Summary, first_of_prompt: bool) {
+        self.open[choice] = 0;
+        self.totals.add(summary, first_of_prompt);
+    }
+
+    pub(crate) fn totals(&self) -> &Totals {
+        &self.totals
+    }
+
+    fn output(&self) -> u64 {
+        self.totals.completion_tokens() + self.open.iter().sum::<u64>()
+    }
+
+    fn price(&self) -> NanoDollars {
+        self.payer.rates.price(self.totals.hit(), self.totals.miss(), self.output())
+    }
+
+    fn saved(&self) -> NanoDollars {
+        self.payer.rates.saved(self.totals.hit())
+    }
+
+    /// What the response shows: money by the price list, and apart from it seconds by measured speed.
+    pub(crate) fn cost(&self) -> Value {
+        json!({
+            "currency": "USD",
+            "price": usd(self.price()),
+            "saved_money": usd(self.saved()),
+            "saved_seconds": self.totals.saved_ms() as f64 / 1000.0,
+            "replayed": self.totals.is_replayed(),
+        })
+    }
+
+    /// Writes the row; a second call does nothing.
+    pub(crate) fn settle(&mut self) {
+        if std::mem::replace(&mut self.settled, true) {
+            return;
+        }
+        let totals = &self.totals;
+        if self.output() == 0 && totals.hit() + totals.miss() == 0 {
+            return;
+        }
+        let timings = totals.sums();
+        let row = LedgerRow {
+            time_ms: unix_time_ms(),
+            tenant: String::new(),
+            user: self.payer.user.clone(),
+            model: self.model.clone(),
+            hit: totals.hit(),
+            miss: totals.miss(),
+            output: self.output(),
+            reasoning: self.reasoning,
+            drafted: timings.draft_n as u64,
+            accepted: timings.draft_n_accepted as u64,
+            replayed: totals.is_replayed(),
+            price: self.price(),
+            saved: self.saved(),
+            saved_ms: totals.saved_ms(),
+            queue_ms: timings.queue_ms.round() as u64,
+            prompt_ms: timings.prompt_ms.round() as u64,
+            total_ms: u64::try_from(self.trace.arrived.elapsed().as_millis()).unwrap_or(u64::MAX),
+        };
+        self.ledger.record(self.payer.account, row);
+    }
+}
+
+impl Drop for Bill {
+    fn drop(&mut self) {
+        self.settle();
+    }
+}

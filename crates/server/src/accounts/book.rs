@@ -1,0 +1,319 @@
+//! Who pays: the accounts, the keys that speak for them, and how much each has paid in.
+//!
+//! An account is an API key, under a name if the operator gave one; several keys with one name are one
+//! account, so that a key can be replaced. `user_id` narrows what caches share, not who pays. The invariant:
+//! the name of an account is the same after a restart and reveals no key.
+
+use std::fmt;
+use std::str::FromStr;
+
+use foretoken_cache::store::NanoDollars;
+use serde::{Deserialize, Serialize};
+
+use super::money::{Usd, UsdError};
+use super::prices::{Prices, Rates};
+use crate::config::{ApiKey, ApiKeyError, ServerConfig};
+
+/// The account of everyone on a server without keys.
+const DEFAULT: &str = "default";
+/// The account of the admin keys.
+const ADMIN: &str = "admin";
+/// What the name of a key without a name starts with.
+const UNNAMED: &str = "key-";
+/// Stands for every account that is not named itself.
+const EVERY: &str = "*";
+const NAME_BYTES_MAX: usize = 64;
+
+/// An API key with a name, written `NAME=KEY` or `NAME=blake3:HASH`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct NamedKey {
+    /// The account's name.
+    pub name: String,
+    /// One of its keys.
+    pub key: ApiKey,
+}
+
+/// Money paid in, written `NAME=AMOUNT`; `*` stands for every account that is not named itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Prepaid {
+    /// The account's name, or `*`.
+    pub name: String,
+    /// All that the account may ever spend.
+    pub amount: Usd,
+}
+
+/// Why a text is no [`NamedKey`] or [`Prepaid`]. Never shows the text, which may hold a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AccountError {
+    /// No `=`.
+    #[error("an account is written NAME=KEY, a prepaid amount NAME=AMOUNT; the '=' is missing")]
+    NoName,
+    /// Characters that a name may not have.
+    #[error("the name of an account is 1 to 64 letters, digits, '.', '_' or '-'")]
+    Name,
+    /// A name that means something already.
+    #[error("'default', 'admin' and names that start with 'key-' are given by the server; choose another")]
+    Reserved,
+    /// The key after the name.
+    #[error(transparent)]
+    Key(#[from] ApiKeyError),
+    /// The amount after the name.
+    #[error(transparent)]
+    Amount(#[from] UsdError),
+}
+
+fn checked_name(name: &str) -> Result<&str, AccountError> {
+    let good = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    match (1..=NAME_BYTES_MAX).contains(&name.len()) && name.bytes().all(good) {
+        true => Ok(name),
+        false => Err(AccountError::Name),
+    }
+}
+
+impl FromStr for NamedKey {
+    type Err = AccountError;
+
+    fn from_str(text: &str) -> Result<Self, AccountError> {
+        let (name, key) = text.split_once('=').ok_or(AccountError::NoName)?;
+        let name = checked_name(name)?;
+        if name == DEFAULT || name == ADMIN || name.starts_with(UNNAMED) {
+            return Err(AccountError::Reserved);
+        }
+        Ok(NamedKey { name: name.to_owned(), key: ApiKey::parse(key)? })
+    }
+}
+
+impl FromStr for Prepaid {
+    type Err = AccountError;
+
+    fn from_str(text: &str) -> Result<Self, AccountError> {
+        let (name, amount) = text.split_once('=').ok_or(AccountError::NoName)?;
+        let name = if name == EVERY { name } else { checked_name(name)? };
+        Ok(Prepaid { name: name.to_owned(), amount: amount.parse()? })
+    }
+}
+
+impl fmt::Display for NamedKey {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{}={:?}", self.name, self.key)
+    }
+}
+
+impl fmt::Display for Prepaid {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{}={}", self.name, self.amount)
+    }
+}
+
+impl TryFrom<String> for NamedKey {
+    type Error = AccountError;
+
+    fn try_from(text: String) -> Result<Self, AccountError> {
+        text.parse()
+    }
+}
+
+impl TryFrom<String> for Prepaid {
+    type Error = AccountError;
+
+    fn try_from(text: String) -> Result<Self, AccountError> {
+        text.parse()
+    }
+}
+
+impl From<NamedKey> for String {
+    fn from(named: NamedKey) -> String {
+        named.to_string()
+    }
+}
+
+impl From<Prepaid> for String {
+    fn from(prepaid: Prepaid) -> String {
+        prepaid.to_string()
+    }
+}
+
+/// Where an account stands in the [`Book`] that gave it out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct AccountId(pub(super) usize);
+
+/// An account as configured.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Account {
+    pub(crate) name: String,
+    /// All that it may ever spend; `None` is no limit.
+    pub(crate) prepaid: Option<NanoDollars>,
+}
+
+/// All accounts and the price list. Never changes while the server runs.
+#[derive(Debug)]
+pub(crate) struct Book {
+    accounts: Vec<Account>,
+    keys: Vec<(ApiKey, AccountId)>,
+    prices: Prices,
+}
+
+impl Book {
+    /// Reads the configuration.
+    ///
+    /// # Errors
+    /// Prices that contradict themselves, a key with two names, or money for an account that is not there.
+    pub(crate) fn new(config: &ServerConfig) -> Result<Book, String> {
+        config.prices.check()?;
+        let first = Account { name: DEFAULT.to_owned(), prepaid: None };
+        let mut book = Book { accounts: vec![first], keys: Vec::new(), prices: config.prices.clone() };
+        for named in &config.named_keys {
+            let names = config.named_keys.iter().filter(|other| other.key == named.key);
+            if names.clone().any(|other| other.name != named.name) {
+                return Err(format!("accounts: the key of '{}' has a second name; give it one", named.name));
+            }
+        }
+        for key in &config.api_keys {
+            let named = config.named_keys.iter().find(|named| named.key == *key);
+            let name =
+                named.map_or_else(|| format!("{UNNAMED}{}", key.digits(16)), |named| named.name.clone());
+            let id = book.account(name);
+            book.keys.push((*key, id));
+        }
+        if !config.api_keys.is_empty() {
+            for key in &config.admin_keys {
+                let id = book.account(ADMIN.to_owned());
+                book.keys.push((*key, id));
+            }
+        }
+        book.pay_in(&config.prepaid)?;
+        Ok(book)
+    }
+
+    /// The account of that name, opened if it is new.
+    fn account(&mut self, name: String) -> AccountId {
+        let at = self.accounts.iter().position(|account| account.name == name);
+        AccountId(at.unwrap_or_else(|| {
+            self.accounts.push(Account { name, prepaid: None });
+            self.accounts.len() - 1
+        }))
+    }
+
+    fn pay_in(&mut self, prepaid: &[Prepaid]) -> Result<(), String> {
+        for Prepaid { name, amount } in prepaid.iter().filter(|prepaid| prepaid.name != EVERY) {
+            let account = self.accounts.iter_mut().find(|account| account.name == *name);
+            let account = account.ok_or_else(|| {
+                format!("prepaid: there is no account '{name}'; name it with its key, as in {name}=KEY")
+            })?;
+            if account.prepaid.replace(amount.nano()).is_some() {
+                return Err(format!("prepaid: '{name}' stands there twice; write one amount"));
+            }
+        }
+        let every: Vec<_> = prepaid.iter().filter(|prepaid| prepaid.name == EVERY).collect();
+        if every.len() > 1 {
+            return Err("prepaid: '*' stands there twice; write one amount".to_owned());
+        }
+        for account in self.accounts.iter_mut().filter(|account| account.name != ADMIN) {
+            account.prepaid = account.prepaid.or(every.first().map(|every| every.amount.nano()));
+        }
+        Ok(())
+    }
+
+    /// The account that a key speaks for. Compares with every key, whatever comes out.
+    pub(crate) fn account_of(&self, key: &[u8]) -> AccountId {
+        let presented = blake3::hash(key);
+        let known = self
+            .keys
+            .iter()
+            .rev()
+            .fold(None, |known, (key, id)| if key.matches(&presented) { Some(*id) } else { known });
+        known.unwrap_or_default()
+    }
+
+    pub(crate) fn get(&self, id: AccountId) -> &Account {
+        &self.accounts[id.0]
+    }
+
+    /// The prices at a moment, in seconds since 1970.
+    pub(crate) fn rates_at(&self, unix_s: u64) -> Rates {
+        self.prices.at(unix_s)
+    }
+
+    pub(super) fn accounts(&self) -> &[Account] {
+        &self.accounts
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(keys: &[&str], named: &[&str], prepaid: &[&str]) -> ServerConfig {
+        let named_keys: Vec<NamedKey> = named.iter().map(|text| text.parse().unwrap()).collect();
+        let named = named_keys.iter().map(|named| named.key);
+        ServerConfig {
+            api_keys: keys.iter().map(|key| ApiKey::new(key)).chain(named).collect(),
+            admin_keys: vec![ApiKey::new("root")],
+            prepaid: prepaid.iter().map(|text| text.parse().unwrap()).collect(),
+            named_keys,
+            ..ServerConfig::default()
+        }
+    }
+
+    fn name<'a>(book: &'a Book, key: &str) -> &'a str {
+        &book.get(book.account_of(key.as_bytes())).name
+    }
+
+    fn limit(book: &Book, key: &str) -> Option<NanoDollars> {
+        book.get(book.account_of(key.as_bytes())).prepaid
+    }
+
+    #[test]
+    fn keys_with_one_name_are_one_account_and_others_are_called_by_their_hash() {
+        let book = Book::new(&config(&["plain"], &["alice=old", "alice=new", "bob=k=="], &[])).unwrap();
+        assert_eq!(book.account_of(b"old"), book.account_of(b"new"));
+        assert_eq!((name(&book, "old"), name(&book, "k==")), ("alice", "bob"));
+        let digits = blake3::hash(b"plain").to_hex();
+        assert_eq!(name(&book, "plain"), format!("key-{}", &digits[..16]));
+        assert_eq!(name(&book, "root"), "admin");
+    }
+
+    #[test]
+    fn a_server_without_keys_has_one_account() {
+        let book = Book::new(&config(&[], &[], &["default=1.5"])).unwrap();
+        assert_eq!((name(&book, "any"), name(&book, "root")), ("default", "default"));
+        assert_eq!(limit(&book, "any"), Some(1_500_000_000));
+    }
+
+    #[test]
+    fn an_amount_belongs_to_a_name_or_to_all_that_have_none() {
+        let book = Book::new(&config(&["plain"], &["alice=a"], &["*=2", "alice=0"])).unwrap();
+        assert_eq!(limit(&book, "a"), Some(0));
+        assert_eq!(limit(&book, "plain"), Some(2_000_000_000));
+        assert_eq!(limit(&book, "root"), None);
+        let digits = blake3::hash(b"plain").to_hex();
+        let unnamed = format!("key-{}=3", &digits[..16]);
+        let book = Book::new(&config(&["plain"], &["alice=a"], &[&unnamed])).unwrap();
+        assert_eq!((limit(&book, "plain"), limit(&book, "a")), (Some(3_000_000_000), None));
+    }
+
+    #[test]
+    fn contradictions_are_refused() {
+        let refusal = |named: &[&str], prepaid: &[&str]| Book::new(&config(&[], named, prepaid)).unwrap_err();
+        assert!(refusal(&["a=k", "b=k"], &[]).contains("second name"));
+        assert!(refusal(&["a=k"], &["b=1"]).contains("no account 'b'"));
+        assert!(refusal(&["a=k"], &["a=1", "a=2"]).contains("twice"));
+        assert!(refusal(&["a=k"], &["*=1", "*=2"]).contains("twice"));
+    }
+
+    #[test]
+    fn bad_words_are_refused_without_being_shown() {
+        for text in ["sk-secret", "=sk-secret", "a b=sk-secret", "key-1=sk-secret", "admin=sk-secret", "a="] {
+            let error = text.parse::<NamedKey>().unwrap_err();
+            assert!(!error.to_string().contains("secret"), "{text}");
+        }
+        for text in ["5", "a=", "a=-5", "a=5 dollars", "a/b=5"] {
+            assert!(text.parse::<Prepaid>().is_err(), "{text}");
+        }
+        let named: NamedKey = "a=sk-secret".parse().unwrap();
+        assert!(!format!("{named} {named:?}").contains("secret"));
+        assert_eq!(named.to_string().parse(), Ok(named));
+    }
+}

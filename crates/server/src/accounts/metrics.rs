@@ -1,0 +1,73 @@
+//! Money, time and the database on `/metrics`.
+//!
+//! Amounts are counters of whole nano-dollars, so that sums over servers stay exact; what was saved has two
+//! figures here too. Nothing is labelled with an account: the page may be open to others.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::counter::ConstCounter;
+
+use super::ledger::Ledger;
+
+/// Reads the ledger's sums and the database's counters when somebody asks.
+#[derive(Debug)]
+pub(crate) struct LedgerCollector(pub(crate) Arc<Ledger>);
+
+impl Collector for LedgerCollector {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let sums = self.0.sums();
+        let database = self.0.store().counters();
+        let counters: [(&str, &str, &AtomicU64); 7] = [
+            ("foretoken_ledger_requests", "Requests written to the ledger", &sums.requests),
+            ("foretoken_price_nanodollars", "Prices of all requests, 10^-9 US$", &sums.price),
+            ("foretoken_saved_nanodollars", "Money that hits saved, 10^-9 US$", &sums.saved),
+            ("foretoken_response_store_queries", "Lookups of a stored answer", &database.queries),
+            ("foretoken_response_store_hits", "Stored answers found", &database.hits),
+            ("foretoken_response_store_stored", "Answers stored", &database.stored),
+            (
+                "foretoken_database_writes_dropped",
+                "Answers and ledger rows dropped because the queue was full",
+                &database.dropped_queue_full,
+            ),
+        ];
+        for (name, help, value) in counters {
+            let metric = ConstCounter::new(value.load(Relaxed));
+            metric.encode(encoder.encode_descriptor(name, help, None, metric.metric_type())?)?;
+        }
+        let saved_s = ConstCounter::new(sums.saved_ms.load(Relaxed) as f64 / 1000.0);
+        let (name, help) = ("foretoken_saved_prefill_seconds", "Prefill that hits saved, by measured speed");
+        saved_s.encode(encoder.encode_descriptor(name, help, None, saved_s.metric_type())?)?;
+        let faults: [(&str, &AtomicU64); 4] = [
+            ("write", &database.write_errors),
+            ("read", &database.read_errors),
+            ("damaged_row", &database.damaged_rows),
+            ("set_aside", &database.set_aside),
+        ];
+        let (name, help) = ("foretoken_database_faults", "Faults of the database, by kind");
+        family(&mut encoder, name, help, "kind", &faults)?;
+        let evicted: [(&str, &AtomicU64); 2] =
+            [("bytes", &database.evicted_bytes), ("age", &database.evicted_age)];
+        let (name, help) = ("foretoken_response_store_evicted", "Stored answers evicted, by reason");
+        family(&mut encoder, name, help, "reason", &evicted)
+    }
+}
+
+fn family(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    label: &str,
+    values: &[(&str, &AtomicU64)],
+) -> Result<(), fmt::Error> {
+    let kind = ConstCounter::new(0u64).metric_type();
+    let mut family = encoder.encode_descriptor(name, help, None, kind)?;
+    for (word, value) in values {
+        let labels = [(label, *word)];
+        ConstCounter::new(value.load(Relaxed)).encode(family.encode_family(&labels)?)?;
+    }
+    Ok(())
+}
