@@ -8,6 +8,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use foretoken_server::{GROUPINGS, Prepaid, PriceHours, Usd};
+
 use crate::size::ByteSize;
 
 /// Shown under every `--help`.
@@ -44,6 +46,7 @@ Examples:
   foretoken serve
   foretoken serve --model ./qwen2.5-1.5b-q4_0.gguf --ctx 16384 --cache-ram 4GiB
   foretoken serve --host 0.0.0.0 --api-key \"$SECRET\"
+  foretoken serve --account alice=\"$KEY\" --prepaid alice=5.00
   foretoken serve --port 9000 --print-config > foretoken.toml
 
 {SETTINGS_HELP}"))]
@@ -109,6 +112,19 @@ Examples:
 
 {SETTINGS_HELP}"))]
     Inspect(InspectArgs),
+
+    /// Show what requests used, cost and saved, from the ledger in the data folder.
+    #[command(after_help = format!("\
+Examples:
+  foretoken usage
+  foretoken usage --by tenant --from 2026-11-01 --to 2026-11-30
+  foretoken usage --by user --csv > november.csv
+
+The ledger may be read while a server runs. Days are in UTC; an answer counts when it ended. What was
+saved has two figures: money by the price list, and seconds by measured prefill speed.
+
+{SETTINGS_HELP}"))]
+    Usage(UsageArgs),
 }
 
 /// Measurements.
@@ -404,6 +420,36 @@ pub(crate) struct ModelsArgs {
 }
 
 #[derive(Args)]
+pub(crate) struct UsageArgs {
+    /// What rows are summed over.
+    #[arg(long, value_name = "WHAT", default_value = "day", value_parser = GROUPINGS.map(|(name, _)| name))]
+    pub(crate) by: String,
+
+    /// From this date, RFC 3339 time or second since 1970 [default: the first row].
+    #[arg(long, value_name = "TIME")]
+    pub(crate) from: Option<String>,
+
+    /// Up to this date (its whole day) or to before this time [default: the last row].
+    #[arg(long, value_name = "TIME")]
+    pub(crate) to: Option<String>,
+
+    /// Only this account.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) tenant: Option<String>,
+
+    /// Print comma-separated values instead of a table.
+    #[arg(long, conflicts_with = "json")]
+    pub(crate) csv: bool,
+
+    /// Print the JSON of `GET /v1/usage` instead of a table.
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    #[command(flatten)]
+    pub(crate) base: BaseArgs,
+}
+
+#[derive(Args)]
 pub(crate) struct InspectArgs {
     /// The model: a path or any other model reference.
     #[arg(value_name = "FILE", default_value = "smollm2")]
@@ -543,6 +589,33 @@ pub(crate) struct ServeArgs {
     /// Seconds that running answers may take to finish after SIGTERM or Ctrl-C.
     #[arg(long, value_name = "SECONDS", default_value_t = 30, help_heading = "Limits")]
     pub(crate) grace: u64,
+
+    /// A key with the name of its account, NAME=KEY or NAME=blake3:HASH; it opens like an --api-key. May
+    /// be given several times; keys with one name are one account.
+    #[arg(long, value_name = "NAME=KEY", help_heading = "Accounts")]
+    pub(crate) account: Vec<String>,
+
+    /// All that an account may spend, in US dollars; then it gets 402. `*` is every account that is not
+    /// named itself, `default` everyone on a server without keys. May be given several times.
+    #[arg(long, value_name = "NAME=AMOUNT", help_heading = "Accounts")]
+    pub(crate) prepaid: Vec<Prepaid>,
+
+    /// US dollars per million prompt tokens that a cache had.
+    #[arg(long, value_name = "USD", default_value = "0.014", help_heading = "Accounts")]
+    pub(crate) price_hit: Usd,
+
+    /// US dollars per million prompt tokens that were computed.
+    #[arg(long, value_name = "USD", default_value = "0.14", help_heading = "Accounts")]
+    pub(crate) price_miss: Usd,
+
+    /// US dollars per million tokens of answers.
+    #[arg(long, value_name = "USD", default_value = "0.28", help_heading = "Accounts")]
+    pub(crate) price_output: Usd,
+
+    /// Other prices (hit, miss, output) for hours of the day in UTC, such as
+    /// 16:30-00:30=0.007,0.07,0.14; may be given several times.
+    #[arg(long, value_name = "HOURS=PRICES", help_heading = "Accounts")]
+    pub(crate) price_hours: Vec<PriceHours>,
 
     /// Print the effective settings as TOML, fit for --config, and exit. Keys appear as hashes.
     #[arg(long)]

@@ -55,6 +55,7 @@ fn run(line: &[OsString]) -> Result<()> {
         Command::Pull(args) => commands::pull::run(&args),
         Command::Models(args) => commands::models::run(&args),
         Command::Inspect(args) => commands::inspect::run(&args),
+        Command::Usage(args) => commands::usage::run(&args),
     }
 }
 
@@ -74,6 +75,7 @@ fn log_to_stderr(command: &Command) -> Result<()> {
         Command::Pull(args) => (&args.base, "warn"),
         Command::Models(args) => (&args.base, "warn"),
         Command::Inspect(args) => (&args.base, "warn"),
+        Command::Usage(args) => (&args.base, "warn"),
     };
     let directives = base.log.as_deref().unwrap_or(default);
     let filter = EnvFilter::try_new(directives).with_context(|| format!("--log {directives}"))?;

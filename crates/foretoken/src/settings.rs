@@ -20,13 +20,14 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, anyhow, bail};
 use clap::{Arg, ArgAction, ArgMatches, Args, Command};
 use foretoken_cache::shared::without_password;
-use foretoken_server::ApiKey;
+use foretoken_server::{ApiKey, NamedKey};
 use toml::{Table, Value};
 
 use crate::cli::ModelArgs;
 
 /// Options that say what one run should do; they make no sense as settings.
-const NOT_SETTINGS: [&str; 5] = ["help", "version", "config", "json", "print-config"];
+const NOT_SETTINGS: [&str; 10] =
+    ["help", "version", "config", "json", "csv", "from", "to", "by", "tenant", "print-config"];
 
 /// Parses a command line with the environment and the file it names.
 ///
@@ -59,6 +60,7 @@ pub(crate) fn to_toml(command: &Command, name: &str, matches: &ArgMatches) -> Re
         let words = matches.get_raw(id).into_iter().flatten().map(|word| word.to_string_lossy().into_owned());
         let values = words.map(|word| match &*long {
             "api-key" | "admin-key" => sealed(&word),
+            "account" => sealed_account(&word),
             "cache-shared" => without_password(&word),
             _ => word,
         });
@@ -73,6 +75,11 @@ pub(crate) fn to_toml(command: &Command, name: &str, matches: &ArgMatches) -> Re
 /// A key as its hash, which lets in the same clients. A word that is no key stays, to be refused as before.
 fn sealed(key: &str) -> String {
     ApiKey::parse(key).map_or_else(|_| key.to_owned(), |key| format!("{key:?}"))
+}
+
+/// The same for a key with a name in front.
+fn sealed_account(word: &str) -> String {
+    word.parse::<NamedKey>().map_or_else(|_| word.to_owned(), |named| named.to_string())
 }
 
 fn config_path(matches: &ArgMatches) -> Option<PathBuf> {
@@ -320,14 +327,39 @@ mod tests {
         assert!(refusal("[serve]\nport = 70000\n").starts_with("`port` cannot be 70000: "));
         assert!(refusal("[serve]\ncache-ram = '1 parsec'\n").contains("unknown unit `parsec`"));
         assert!(refusal("[generate]\nchat = 'yes'\n").contains("`chat` must be true or false"));
+        assert!(refusal("[serve]\nprice-hit = -0.1\n").contains("no sign"));
+        assert!(
+            refusal("[serve]\nprice-hours = ['1:00-2:00']\n").contains("as in 16:30-00:30=0.007,0.07,0.14")
+        );
         assert!(refusal("serve = 3\n").contains("must be a table"));
     }
 
     #[test]
     fn printed_settings_read_back_to_themselves() {
         let command = Cli::command();
-        let line =
-            ["serve", "--port", "9000", "--api-key", "secret", "--threads", "2", "--cache-ram", "3GiB"];
+        let line = [
+            "serve",
+            "--port",
+            "9000",
+            "--api-key",
+            "secret",
+            "--threads",
+            "2",
+            "--cache-ram",
+            "3GiB",
+            "--account",
+            "alice=secret2",
+            "--admin-key",
+            "secret3",
+            "--prepaid",
+            "alice=5",
+            "--price-hit",
+            "0.01",
+            "--price-hours",
+            "16:30-00:30=0.007,0.07,0.14",
+            "--price-hours",
+            "01:00-02:00=0,0,0",
+        ];
         let printed = to_toml(&command, "serve", &serve("", &line)).unwrap();
         let again = to_toml(&command, "serve", &serve(&printed, &["serve"])).unwrap();
         assert_eq!(printed, again);
@@ -335,6 +367,9 @@ mod tests {
         assert!(printed.contains("[serve]\n"), "{printed}");
         assert!(printed.contains("api-key = [\"blake3:") && !printed.contains("secret"), "{printed}");
         assert!(printed.contains("cache-ram = \"3GiB\"\n"), "{printed}");
+        assert!(printed.contains("account = [\"alice=blake3:"), "{printed}");
+        assert!(printed.contains("price-hit = 0.01\n"), "{printed}");
+        assert!(printed.contains("price-hours = [\"16:30-00:30=0.007,0.07,0.14\", \"01:00"), "{printed}");
     }
 
     #[test]

@@ -194,7 +194,7 @@ fn a_wrong_command_line_is_exit_code_2() {
 
 #[test]
 fn every_help_has_examples_or_says_where_settings_come_from() {
-    for command in ["serve", "generate", "chat", "perplexity", "pull", "models", "inspect"] {
+    for command in ["serve", "generate", "chat", "perplexity", "pull", "models", "inspect", "usage"] {
         let help = stdout_of(&[command, "--help"]);
         assert!(help.contains("FORETOKEN_SOME_NAME"), "{help}");
     }

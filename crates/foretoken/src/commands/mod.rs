@@ -9,3 +9,4 @@ pub(crate) mod models;
 pub(crate) mod perplexity;
 pub(crate) mod pull;
 pub(crate) mod serve;
+pub(crate) mod usage;

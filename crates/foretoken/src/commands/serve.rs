@@ -13,7 +13,9 @@ use foretoken_cache::{SharedConfig, SystemClock};
 use foretoken_engine::{Answer, Engine, EngineConfig, EngineStats, Request, Responses, SubmitError};
 use foretoken_model::chat::{ChatInput, ChatTemplate};
 use foretoken_model::tokenizer::Tokenizer;
-use foretoken_server::{ApiKey, ChatPrompt, Codec, Generator, Served, Server, ServerConfig, Shutdown};
+use foretoken_server::{
+    ApiKey, ChatPrompt, Codec, Generator, NamedKey, Prices, Rates, Served, Server, ServerConfig, Shutdown,
+};
 
 use crate::cli::ServeArgs;
 use crate::{load, output, secret, shared_cache, shared_prompt};
@@ -29,12 +31,12 @@ pub(crate) fn run(args: &ServeArgs) -> Result<()> {
 
 async fn serve(args: &ServeArgs) -> Result<()> {
     let config = server_config(args)?;
+    let server = Server::new(config.clone())?;
     let shared = shared_cache::config(&args.shared)?;
     let shutdown = Shutdown::on_signals().context("cannot listen to signals")?;
     let address = format!("{}:{}", args.host, args.port);
     let listener = config.bind().await.with_context(|| format!("cannot listen on {address}"))?;
     writeln!(output::stdout(), "listening on http://{}", listener.local_addr()?)?;
-    let server = Server::new(config)?;
     let serving = tokio::spawn(server.clone().serve(listener, shutdown));
     let args = args.clone();
     let loaded = tokio::task::spawn_blocking(move || load_model(&args, shared));
@@ -56,6 +58,11 @@ async fn serve(args: &ServeArgs) -> Result<()> {
 /// The HTTP side of the settings.
 fn server_config(args: &ServeArgs) -> Result<ServerConfig> {
     let keys = |words: &[String]| words.iter().map(|key| ApiKey::parse(key)).collect::<Result<_, _>>();
+    let named = args.account.iter().map(|word| word.parse()).collect::<Result<Vec<NamedKey>, _>>();
+    let named_keys = named.context("--account")?;
+    let mut api_keys: Vec<ApiKey> = keys(&args.api_key).context("--api-key")?;
+    api_keys.extend(named_keys.iter().map(|named| named.key));
+    let rates = Rates { hit: args.price_hit, miss: args.price_miss, output: args.price_output };
     Ok(ServerConfig {
         host: args.host.clone(),
         port: args.port,
@@ -64,7 +71,10 @@ fn server_config(args: &ServeArgs) -> Result<ServerConfig> {
         } else {
             args.alias.clone()
         },
-        api_keys: keys(&args.api_key).context("--api-key")?,
+        api_keys,
+        named_keys,
+        prepaid: args.prepaid.clone(),
+        prices: Prices { rates, hours: args.price_hours.clone() },
         admin_keys: keys(&args.admin_key).context("--admin-key")?,
         metrics_open: args.metrics_open,
         cors_origins: args.cors_origin.clone(),
