@@ -64,6 +64,23 @@ fn a_reader_sees_the_rows_beside_the_writer_and_after_it() {
 }
 
 #[test]
+fn a_folder_that_may_only_be_read_can_be_read() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("odd?name#100%.db");
+    let store = open(&dir);
+    store.record(row(1, "a", ""));
+    drop(store);
+    std::fs::rename(dir.path().join(FILE), &path).unwrap();
+    let (db, version) = super::reader::connect_unshared(&path).unwrap().unwrap();
+    assert_eq!(version, SCHEMA_VERSION);
+    assert_eq!(ledger::usage(&db, None, 0, 9, GroupBy::None).unwrap()[0].requests, 1);
+    // Permissions do not stop the superuser, who may be running this; that no journal was made does show it.
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    std::fs::write(dir.path().join("odd?name#100%.db-wal"), b"a writer is at work").unwrap();
+    assert!(super::reader::connect_unshared(&path).is_none());
+}
+
+#[test]
 fn a_reader_makes_no_file_and_says_what_is_missing_or_wrong() {
     let dir = TempDir::new().unwrap();
     let error = LedgerReader::open(dir.path()).unwrap_err();
