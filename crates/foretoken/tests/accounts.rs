@@ -156,6 +156,19 @@ fn a_prepaid_account_gets_402_when_it_is_spent_also_after_a_kill() {
 }
 
 #[test]
+fn stopping_writes_the_last_row() {
+    let data = folder();
+    let mut server = start(data.path(), &[]);
+    for _ in 0..20 {
+        assert_eq!(ask(&server, "sk-a", &json!({"max_tokens": 1})).status, 200);
+    }
+    server.terminate();
+    assert_eq!(server.wait(), Some(0));
+    let report: Value = serde_json::from_str(&usage_command(data.path(), &["--json"])).expect("JSON");
+    assert_eq!(report["total"]["requests"], 20);
+}
+
+#[test]
 fn a_stream_that_the_client_leaves_is_in_the_ledger_with_what_had_come() {
     let data = folder();
     let server = start(data.path(), &[]);

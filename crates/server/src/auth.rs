@@ -2,8 +2,8 @@
 //!
 //! A request carries `Authorization: Bearer KEY`. The key is hashed and compared with every configured
 //! hash, each in constant time and without stopping at a match, so that time says nothing about them.
-//! An admin key opens everything. Where none is configured, whoever can reach a private server is its
-//! operator (see [`ServerConfig::admin_keys`]); on any other server nobody is.
+//! An admin key opens everything. Where none is configured, a program of this machine that asks a private
+//! server directly is its operator (see [`ServerConfig::admin_keys`]); on any other server nobody is.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use axum::http::{HeaderMap, header};
 use axum::middleware::Next;
 use axum::response::Response;
 
-use crate::config::{ApiKey, ServerConfig};
+use crate::config::{ApiKey, ServerConfig, is_loopback};
 use crate::error::ApiError;
 use crate::state::Shared;
 
@@ -44,7 +44,8 @@ pub(crate) fn require_admin(config: &ServerConfig, headers: &HeaderMap) -> Resul
     let presented = bearer(headers).map(blake3::hash);
     if config.admin_keys.is_empty() {
         let message = "this needs the operator's key and the server has none; start it with --admin-key";
-        return if config.is_private() { Ok(Admin(())) } else { Err(ApiError::forbidden(message)) };
+        let private = config.is_private() && is_direct(headers);
+        return if private { Ok(Admin(())) } else { Err(ApiError::forbidden(message)) };
     }
     match presented {
         Some(hash) if is_one_of(&config.admin_keys, &hash) => Ok(Admin(())),
@@ -53,6 +54,19 @@ pub(crate) fn require_admin(config: &ServerConfig, headers: &HeaderMap) -> Resul
             "this needs the operator's key; send the header 'Authorization: Bearer ADMIN_KEY'",
         )),
     }
+}
+
+/// Whether a request to a server on loopback seems to come from this machine: not through a proxy, and not
+/// from a page whose name was made to resolve to this machine.
+fn is_direct(headers: &HeaderMap) -> bool {
+    let proxied = headers.contains_key("x-forwarded-for") || headers.contains_key(header::FORWARDED);
+    let Some(host) = headers.get(header::HOST) else { return !proxied };
+    let name = host.to_str().unwrap_or_default();
+    let name = match name.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        _ => name,
+    };
+    !proxied && is_loopback(name)
 }
 
 fn check(config: &ServerConfig, headers: &HeaderMap) -> Result<(), ApiError> {
@@ -130,6 +144,19 @@ mod tests {
         let anyone = HeaderMap::new();
         assert!(require_admin(&keyed(&[], &[]), &anyone).is_ok());
         assert_eq!(require_admin(&keyed(&["one"], &[]), &with("Bearer one")).unwrap_err().status, 403);
+        for host in ["127.0.0.1:8080", "localhost", "[::1]:8080", "LOCALHOST:1"] {
+            let headers = HeaderMap::from_iter([(header::HOST, host.parse().unwrap())]);
+            assert!(require_admin(&keyed(&[], &[]), &headers).is_ok(), "{host}");
+        }
+        for (name, value) in [
+            (header::HOST, "rebound.example.org:8080"),
+            (header::HOST, "192.168.0.7"),
+            (header::FORWARDED, "for=192.0.2.1"),
+            (header::HeaderName::from_static("x-forwarded-for"), "192.0.2.1"),
+        ] {
+            let headers = HeaderMap::from_iter([(name, value.parse().unwrap())]);
+            assert!(require_admin(&keyed(&[], &[]), &headers).is_err(), "{value}");
+        }
         let wide = ServerConfig { host: "0.0.0.0".into(), ..keyed(&[], &[]) };
         assert_eq!(require_admin(&wide, &anyone).unwrap_err().code, "admin_required");
     }

@@ -27,8 +27,8 @@ pub struct ServerConfig {
     pub named_keys: Vec<NamedKey>,
     /// What accounts may spend in all; an account without an amount may spend what it likes.
     pub prepaid: Vec<Prepaid>,
-    /// Keys that open everything, the operator's routes included. Empty: those are open to whoever can use
-    /// a server that has no keys, listens on this machine alone and allows no other origin; else to nobody.
+    /// Keys that open everything, the operator's routes included. Empty: those are open to programs of this
+    /// machine on a server that has no keys, listens here alone and allows no other origin; else to nobody.
     pub admin_keys: Vec<ApiKey>,
     /// Let `/metrics` be read without a key.
     pub metrics_open: bool,
@@ -95,15 +95,19 @@ impl ServerConfig {
 
     /// Whether only programs of this machine, and no page in a browser, can reach the server without a key.
     pub(crate) fn is_private(&self) -> bool {
-        let ip = self.host.trim_matches(['[', ']']).parse::<std::net::IpAddr>();
-        let loopback = self.host.eq_ignore_ascii_case("localhost") || ip.is_ok_and(|ip| ip.is_loopback());
-        loopback && self.api_keys.is_empty() && self.cors_origins.is_empty()
+        is_loopback(&self.host) && self.api_keys.is_empty() && self.cors_origins.is_empty()
     }
 
     /// Whether `address` is reachable from elsewhere while no key is asked for.
     pub fn is_exposed(&self, address: SocketAddr) -> bool {
         self.api_keys.is_empty() && !address.ip().is_loopback()
     }
+}
+
+/// Whether a host name or address means this machine, whatever a name server says.
+pub(crate) fn is_loopback(host: &str) -> bool {
+    let ip = host.trim_matches(['[', ']']).parse::<std::net::IpAddr>();
+    host.eq_ignore_ascii_case("localhost") || ip.is_ok_and(|ip| ip.is_loopback())
 }
 
 /// The BLAKE3 hash of a key. Read from the key itself or from `blake3:` and 64 hexadecimal digits; always

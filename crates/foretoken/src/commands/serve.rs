@@ -41,18 +41,23 @@ async fn serve(args: &ServeArgs) -> Result<()> {
     let args = args.clone();
     let loaded = tokio::task::spawn_blocking(move || load_model(&args, shared));
     let mut serving = std::pin::pin!(serving);
-    let engine = tokio::select! {
+    let (engine, store) = tokio::select! {
         // Asked to stop while the model was loading.
         served = &mut serving => return Ok(served??),
         loaded = loaded => {
             let (served, engine) = loaded??;
+            let store = Arc::clone(&served.store);
             server.ready(served);
-            engine
+            (engine, store)
         }
     };
     serving.await??;
-    // What the last answers left is still on its way to the disk.
-    Ok(tokio::task::spawn_blocking(move || engine.flush_cache()).await?)
+    // What the last answers left, their rows in the ledger too, is still on its way to the disk.
+    let flush = move || {
+        engine.flush_cache();
+        store.flush();
+    };
+    Ok(tokio::task::spawn_blocking(flush).await?)
 }
 
 /// The HTTP side of the settings.

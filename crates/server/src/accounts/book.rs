@@ -165,6 +165,9 @@ impl Book {
         let first = Account { name: DEFAULT.to_owned(), prepaid: None };
         let mut book = Book { accounts: vec![first], keys: Vec::new(), prices: config.prices.clone() };
         for named in &config.named_keys {
+            if !config.api_keys.contains(&named.key) {
+                return Err(format!("accounts: the key of '{}' is not one of api_keys", named.name));
+            }
             let names = config.named_keys.iter().filter(|other| other.key == named.key);
             if names.clone().any(|other| other.name != named.name) {
                 return Err(format!("accounts: the key of '{}' has a second name; give it one", named.name));
@@ -298,6 +301,8 @@ mod tests {
     fn contradictions_are_refused() {
         let refusal = |named: &[&str], prepaid: &[&str]| Book::new(&config(&[], named, prepaid)).unwrap_err();
         assert!(refusal(&["a=k", "b=k"], &[]).contains("second name"));
+        let closed = ServerConfig { api_keys: vec![ApiKey::new("k")], ..config(&[], &["a=other"], &[]) };
+        assert!(Book::new(&closed).unwrap_err().contains("not one of api_keys"));
         assert!(refusal(&["a=k"], &["b=1"]).contains("no account 'b'"));
         assert!(refusal(&["a=k"], &["a=1", "a=2"]).contains("twice"));
         assert!(refusal(&["a=k"], &["*=1", "*=2"]).contains("twice"));
