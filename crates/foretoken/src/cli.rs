@@ -4,11 +4,13 @@
 //! `FORETOKEN_*` variable and a key of the configuration file, which [`crate::settings`] derives from
 //! these definitions, so an option is spelled out once.
 
+mod accounts;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use foretoken_server::{GROUPINGS, Prepaid, PriceHours, Usd};
+pub(crate) use accounts::{AccountArgs, UsageArgs};
 
 use crate::size::ByteSize;
 
@@ -420,36 +422,6 @@ pub(crate) struct ModelsArgs {
 }
 
 #[derive(Args)]
-pub(crate) struct UsageArgs {
-    /// What rows are summed over.
-    #[arg(long, value_name = "WHAT", default_value = "day", value_parser = GROUPINGS.map(|(name, _)| name))]
-    pub(crate) by: String,
-
-    /// From this date, RFC 3339 time or second since 1970 [default: the first row].
-    #[arg(long, value_name = "TIME")]
-    pub(crate) from: Option<String>,
-
-    /// Up to this date (its whole day) or to before this time [default: the last row].
-    #[arg(long, value_name = "TIME")]
-    pub(crate) to: Option<String>,
-
-    /// Only this account.
-    #[arg(long, value_name = "NAME")]
-    pub(crate) tenant: Option<String>,
-
-    /// Print comma-separated values instead of a table.
-    #[arg(long, conflicts_with = "json")]
-    pub(crate) csv: bool,
-
-    /// Print the JSON of `GET /v1/usage` instead of a table.
-    #[arg(long)]
-    pub(crate) json: bool,
-
-    #[command(flatten)]
-    pub(crate) base: BaseArgs,
-}
-
-#[derive(Args)]
 pub(crate) struct InspectArgs {
     /// The model: a path or any other model reference.
     #[arg(value_name = "FILE", default_value = "smollm2")]
@@ -590,32 +562,8 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "SECONDS", default_value_t = 30, help_heading = "Limits")]
     pub(crate) grace: u64,
 
-    /// A key with the name of its account, NAME=KEY or NAME=blake3:HASH; it opens like an --api-key. May
-    /// be given several times; keys with one name are one account.
-    #[arg(long, value_name = "NAME=KEY", help_heading = "Accounts")]
-    pub(crate) account: Vec<String>,
-
-    /// All that an account may spend, in US dollars; then it gets 402. `*` is every account that is not
-    /// named itself, `default` everyone on a server without keys. May be given several times.
-    #[arg(long, value_name = "NAME=AMOUNT", help_heading = "Accounts")]
-    pub(crate) prepaid: Vec<Prepaid>,
-
-    /// US dollars per million prompt tokens that a cache had.
-    #[arg(long, value_name = "USD", default_value = "0.014", help_heading = "Accounts")]
-    pub(crate) price_hit: Usd,
-
-    /// US dollars per million prompt tokens that were computed.
-    #[arg(long, value_name = "USD", default_value = "0.14", help_heading = "Accounts")]
-    pub(crate) price_miss: Usd,
-
-    /// US dollars per million tokens of answers.
-    #[arg(long, value_name = "USD", default_value = "0.28", help_heading = "Accounts")]
-    pub(crate) price_output: Usd,
-
-    /// Other prices (hit, miss, output) for hours of the day in UTC, such as
-    /// 16:30-00:30=0.007,0.07,0.14; may be given several times.
-    #[arg(long, value_name = "HOURS=PRICES", help_heading = "Accounts")]
-    pub(crate) price_hours: Vec<PriceHours>,
+    #[command(flatten)]
+    pub(crate) accounts: AccountArgs,
 
     /// Print the effective settings as TOML, fit for --config, and exit. Keys appear as hashes.
     #[arg(long)]

@@ -63,11 +63,15 @@ async fn serve(args: &ServeArgs) -> Result<()> {
 /// The HTTP side of the settings.
 fn server_config(args: &ServeArgs) -> Result<ServerConfig> {
     let keys = |words: &[String]| words.iter().map(|key| ApiKey::parse(key)).collect::<Result<_, _>>();
-    let named = args.account.iter().map(|word| word.parse()).collect::<Result<Vec<NamedKey>, _>>();
+    let named = args.accounts.account.iter().map(|word| word.parse()).collect::<Result<Vec<NamedKey>, _>>();
     let named_keys = named.context("--account")?;
     let mut api_keys: Vec<ApiKey> = keys(&args.api_key).context("--api-key")?;
     api_keys.extend(named_keys.iter().map(|named| named.key));
-    let rates = Rates { hit: args.price_hit, miss: args.price_miss, output: args.price_output };
+    let rates = Rates {
+        hit: args.accounts.price_hit,
+        miss: args.accounts.price_miss,
+        output: args.accounts.price_output,
+    };
     Ok(ServerConfig {
         host: args.host.clone(),
         port: args.port,
@@ -78,8 +82,8 @@ fn server_config(args: &ServeArgs) -> Result<ServerConfig> {
         },
         api_keys,
         named_keys,
-        prepaid: args.prepaid.clone(),
-        prices: Prices { rates, hours: args.price_hours.clone() },
+        prepaid: args.accounts.prepaid.clone(),
+        prices: Prices { rates, hours: args.accounts.price_hours.clone() },
         admin_keys: keys(&args.admin_key).context("--admin-key")?,
         metrics_open: args.metrics_open,
         cors_origins: args.cors_origin.clone(),

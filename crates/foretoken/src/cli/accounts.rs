@@ -1,0 +1,67 @@
+//! Options about money: who pays, what tokens cost, and what `foretoken usage` shows.
+
+use clap::Args;
+use foretoken_server::{GROUPINGS, Prepaid, PriceHours, Usd};
+
+use super::BaseArgs;
+
+/// Accounts and prices of a server.
+#[derive(Args, Clone)]
+pub(crate) struct AccountArgs {
+    /// A key with the name of its account, NAME=KEY or NAME=blake3:HASH; it opens like an --api-key. May
+    /// be given several times; keys with one name are one account.
+    #[arg(long, value_name = "NAME=KEY", help_heading = "Accounts")]
+    pub(crate) account: Vec<String>,
+
+    /// All that an account may spend, in US dollars; then it gets 402. `*` is every account that is not
+    /// named itself, `default` everyone on a server without keys. May be given several times.
+    #[arg(long, value_name = "NAME=AMOUNT", help_heading = "Accounts")]
+    pub(crate) prepaid: Vec<Prepaid>,
+
+    /// US dollars per million prompt tokens that a cache had.
+    #[arg(long, value_name = "USD", default_value = "0.014", help_heading = "Accounts")]
+    pub(crate) price_hit: Usd,
+
+    /// US dollars per million prompt tokens that were computed.
+    #[arg(long, value_name = "USD", default_value = "0.14", help_heading = "Accounts")]
+    pub(crate) price_miss: Usd,
+
+    /// US dollars per million tokens of answers.
+    #[arg(long, value_name = "USD", default_value = "0.28", help_heading = "Accounts")]
+    pub(crate) price_output: Usd,
+
+    /// Other prices (hit, miss, output) for hours of the day in UTC, such as
+    /// 16:30-00:30=0.007,0.07,0.14; may be given several times.
+    #[arg(long, value_name = "HOURS=PRICES", help_heading = "Accounts")]
+    pub(crate) price_hours: Vec<PriceHours>,
+}
+
+#[derive(Args)]
+pub(crate) struct UsageArgs {
+    /// What rows are summed over.
+    #[arg(long, value_name = "WHAT", default_value = "day", value_parser = GROUPINGS.map(|(name, _)| name))]
+    pub(crate) by: String,
+
+    /// From this date, RFC 3339 time or second since 1970 [default: the first row].
+    #[arg(long, value_name = "TIME")]
+    pub(crate) from: Option<String>,
+
+    /// Up to this date (its whole day) or to before this time [default: the last row].
+    #[arg(long, value_name = "TIME")]
+    pub(crate) to: Option<String>,
+
+    /// Only this account.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) tenant: Option<String>,
+
+    /// Print comma-separated values instead of a table.
+    #[arg(long, conflicts_with = "json")]
+    pub(crate) csv: bool,
+
+    /// Print the JSON of `GET /v1/usage` instead of a table.
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    #[command(flatten)]
+    pub(crate) base: BaseArgs,
+}
