@@ -203,7 +203,8 @@ fn a_full_queue_is_answered_429_with_retry_after() {
     server.wait_for("vllm:num_requests_running", 1.0, PATIENCE);
     let _waiting = server.open(TEXT, &endless());
     server.wait_for("vllm:num_requests_waiting", 1.0, PATIENCE);
-    let refused = server.post(TEXT, &counting(json!({})));
+    // An answer from the response store waits in no queue.
+    let refused = server.post(TEXT, &counting(json!({"cache": {"read": false}})));
     refused.error(429);
     let seconds: u64 =
         refused.header("retry-after").and_then(|s| s.parse().ok()).expect("a number of seconds");

@@ -109,7 +109,8 @@ fn prefix_counters_are_exported() {
     let data = folder();
     let server = start(data.path(), &["--cache-disk", "0"]);
     ask(&server, &json!({}));
-    let (_, hit) = ask(&server, &json!({}));
+    // The same prompt, but not the same request: that would be replayed without a look at the prefix.
+    let (_, hit) = ask(&server, &json!({"max_tokens": 13}));
     server.wait_for("vllm:prefix_cache_hits_total", hit as f64, Duration::from_secs(5));
     assert!(server.metric("vllm:prefix_cache_queries_total") > hit as f64);
 }
