@@ -52,7 +52,7 @@ Examples:
   foretoken serve --port 9000 --print-config > foretoken.toml
 
 {SETTINGS_HELP}"))]
-    Serve(ServeArgs),
+    Serve(Box<ServeArgs>),
 
     /// Continue a prompt; only the answer goes to standard output.
     #[command(after_help = format!("\
