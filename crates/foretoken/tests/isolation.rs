@@ -62,7 +62,8 @@ fn timeless(mut answer: Value) -> Value {
     match &mut answer {
         Value::Object(fields) => {
             let named = |key: &str| key == "id" || key == "created";
-            let timed = |key: &str| key.ends_with("_ms") || key.contains("_per_");
+            let timed =
+                |key: &str| ["_ms", "_seconds"].iter().any(|end| key.ends_with(end)) || key.contains("_per_");
             fields.retain(|key, _| !named(key) && !timed(key));
             fields.values_mut().for_each(|value| *value = timeless(value.take()));
         }

@@ -31,6 +31,7 @@ pub(crate) fn run(args: &ServeArgs) -> Result<()> {
 
 async fn serve(args: &ServeArgs) -> Result<()> {
     let config = server_config(args)?;
+    let server = Server::new(config.clone())?;
     let shared = shared_cache::config(&args.shared)?;
     let server = Server::new(config.clone())?;
     let shutdown = Shutdown::on_signals().context("cannot listen to signals")?;
