@@ -146,7 +146,7 @@ fn a_declared_system_prompt_is_everyones_and_what_follows_it_is_not() {
     ask(&used, VICTIM, &body);
     assert!(hit(&ask(&used, VICTIM, &body)) > 256, "there is something to be seen");
     let (seen, control) = (ask(&used, SPY, &body), ask(&unused, SPY, &body));
-    assert!(hit(&seen) >= 64 && hit(&seen) % 64 == 0, "{}", hit(&seen));
+    assert!(hit(&seen) >= 64 && hit(&seen).is_multiple_of(64), "{}", hit(&seen));
     assert_eq!(timeless(seen), timeless(control));
     // Another system prompt shares nothing.
     assert_eq!(hit(&ask(&used, SPY, &conversation(SYSTEM, &secret()))), 0);
