@@ -23,16 +23,11 @@ struct Tally {
 /// See the [module](self).
 pub(crate) struct Calibrator {
     tallies: Vec<Tally>,
-    /// How good the estimates were.
-    pub(crate) reliability: [[Reliability; RELIABILITY_CLASSES]; Source::ALL.len()],
 }
 
 impl Default for Calibrator {
     fn default() -> Self {
-        Calibrator {
-            tallies: vec![Tally::default(); Source::ALL.len() * BUCKETS * DEPTHS],
-            reliability: Default::default(),
-        }
+        Calibrator { tallies: vec![Tally::default(); Source::ALL.len() * BUCKETS * DEPTHS] }
     }
 }
 
@@ -43,14 +38,6 @@ impl Calibrator {
         ((right + PRIOR_WEIGHT * prior) / (seen + PRIOR_WEIGHT)).clamp(0.0, 1.0)
     }
 
-    /// Records whether a guess that was estimated at `estimate` was right.
-    pub(crate) fn judge(&mut self, source: Source, estimate: f32, right: bool) {
-        let class = (estimate * RELIABILITY_CLASSES as f32) as usize;
-        let of = &mut self.reliability[source.index()][class.min(RELIABILITY_CLASSES - 1)];
-        of.seen += 1;
-        of.right += u64::from(right);
-    }
-
     /// Records whether such a guess was right.
     pub(crate) fn observe(&mut self, source: Source, bucket: u8, depth: usize, right: bool) {
         let tally = &mut self.tallies[place(source, bucket, depth)];
@@ -59,6 +46,20 @@ impl Calibrator {
         if tally.seen > MEMORY {
             *tally = Tally { right: tally.right / 2.0, seen: tally.seen / 2.0 };
         }
+    }
+}
+
+/// How good estimates were, of all tenants together.
+#[derive(Default)]
+pub(crate) struct Record(pub(crate) [[Reliability; RELIABILITY_CLASSES]; Source::ALL.len()]);
+
+impl Record {
+    /// Records whether a guess that was estimated at `estimate` was right.
+    pub(crate) fn judge(&mut self, source: Source, estimate: f32, right: bool) {
+        let class = (estimate * RELIABILITY_CLASSES as f32) as usize;
+        let of = &mut self.0[source.index()][class.min(RELIABILITY_CLASSES - 1)];
+        of.seen += 1;
+        of.right += u64::from(right);
     }
 }
 
