@@ -118,8 +118,10 @@ impl StepLoop {
                 self.wait_for_blocks();
                 continue;
             }
-            let expected_ms = self.drafts.plan(&self.cache, &mut self.scheduler.running, &mut work);
-            let ended = self.step(&work, expected_ms);
+            let start = Instant::now();
+            let foreseen = self.drafts.plan(&self.cache, &mut self.scheduler.running, &mut work);
+            let ended = self.step(&work);
+            self.drafts.observe_step(foreseen, start.elapsed().as_secs_f64() * 1e3);
             self.retire(ended);
             self.publish();
         }
@@ -167,7 +169,7 @@ impl StepLoop {
     }
 
     /// Computes the planned rows and gives each sequence that reached its end the next tokens.
-    fn step(&mut self, work: &[Work], expected_ms: f64) -> Vec<Ended> {
+    fn step(&mut self, work: &[Work]) -> Vec<Ended> {
         let mut seqs: Vec<(usize, usize, &mut Sequence)> = Vec::with_capacity(work.len());
         let mut planned = work.iter().peekable();
         for (index, seq) in self.scheduler.running.iter_mut().enumerate() {
@@ -184,7 +186,6 @@ impl StepLoop {
             let cost = &mut self.scheduler.cost;
             *cost = RecomputeCost { token_s: cost.token_s + COST_WEIGHT * (token_s - cost.token_s), ..*cost };
         }
-        self.drafts.observe_step(rows, expected_ms, took.as_secs_f64() * 1e3);
         self.stats.steps_total += 1;
         let mut computed = Computed {
             model: &self.model,

@@ -1,9 +1,9 @@
 //! What a step costs on this machine: milliseconds for so many rows after so much context.
 //!
-//! Measured when a model first runs on a machine, kept in a file under a fingerprint of both, and refined by every
-//! step that is taken. Only ratios matter to the planner, so a scale that drifts (a shared machine, a hot one) is
-//! kept apart from the shape. Between measured points the lower convex hull counts: a step that happens to be cheap
-//! for 8 rows makes 7 rows worth the way to 8.
+//! Measured when a model first runs on a machine and kept in a file under a fingerprint of both. Between measured
+//! points the lower convex hull counts: a step that happens to be cheap for 8 rows makes 7 rows worth the way to 8.
+//! Every step that is taken [refines](Refined) what the curve says, separately for steps of one sequence, of several
+//! and of prompts, since a measurement of one sequence cannot know what company costs.
 
 use std::fs;
 use std::path::Path;
@@ -26,11 +26,14 @@ const ROUNDS_MAX: usize = 8;
 /// How long to warm up, and when to measure no more; what is not measured then is drawn on from what is.
 const WARM_UP: Duration = Duration::from_millis(60);
 const MEASURE_MAX: Duration = Duration::from_millis(600);
-/// Weight of a step in the scale and in the shape.
-const SCALE_WEIGHT: f64 = 0.05;
-const SHAPE_WEIGHT: f64 = 0.02;
-/// Steps between two looks at the hull.
-const HULL_EVERY: u32 = 64;
+/// Weight of a step in what is refined.
+const WEIGHT: f64 = 0.05;
+/// How fast a slope that keeps guesses from being taken is forgotten: it is seen again only if some are.
+const FORGET: f64 = 0.005;
+/// Kinds of steps that are refined apart.
+const KINDS: usize = 5;
+/// Rows beyond one per sequence that make a step one that reads a prompt.
+const PROMPT_ROWS: usize = 4;
 const HEADER: &str = "foretoken step costs v1";
 
 /// See the [module](self).
@@ -43,17 +46,55 @@ pub(crate) struct CostCurve {
     row_context_ms: f64,
     /// `hull[n]`: milliseconds for `n` rows, up to [`ROWS_MAX`].
     hull: Vec<f64>,
-    scale: f64,
-    observed: u32,
+    refined: [Refined; KINDS],
+}
+
+/// How far the curve is off for one kind of steps.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Refined {
+    /// Real milliseconds of steps without guesses, for each that the curve says.
+    level: f64,
+    /// The same for what guesses add.
+    slope: f64,
+}
+
+impl Refined {
+    /// By how much guesses are dearer, beside the step they are in, than the curve says.
+    pub(crate) fn dearer(&self) -> f64 {
+        (self.slope / self.level).clamp(0.5, 4.0)
+    }
+
+    /// Takes in a step for which the curve says `base_ms`, and `more_ms` for its guesses, and which took `ms`.
+    fn observe(&mut self, base_ms: f64, more_ms: f64, ms: f64) {
+        if more_ms == 0.0 {
+            let ratio = (ms / base_ms).clamp(self.level / 2.0, self.level * 2.0);
+            self.level += WEIGHT * (ratio - self.level);
+            self.slope += FORGET * (self.level - self.slope);
+        } else {
+            let ratio = ((ms - self.level * base_ms) / more_ms).clamp(0.0, 4.0 * self.level);
+            // A step with few guesses says little about what they cost.
+            self.slope += WEIGHT * (more_ms / base_ms).min(1.0) * (ratio - self.slope);
+        }
+    }
+}
+
+/// What kind of step it is that computes `rows` rows for `tokens` sure tokens.
+fn kind(rows: usize, tokens: usize) -> usize {
+    match tokens {
+        _ if rows > tokens + PROMPT_ROWS => 0,
+        0..=1 => 1,
+        2..=3 => 2,
+        4..=6 => 3,
+        _ => 4,
+    }
 }
 
 impl CostCurve {
     fn new(mut points: Vec<(usize, f64)>, context_ms: f64, row_context_ms: f64) -> CostCurve {
         points.sort_unstable_by_key(|(rows, _)| *rows);
-        let mut curve =
-            CostCurve { points, context_ms, row_context_ms, hull: Vec::new(), scale: 1.0, observed: 0 };
-        curve.draw_hull();
-        curve
+        let hull = lower_hull(&points);
+        let refined = [Refined { level: 1.0, slope: 1.0 }; KINDS];
+        CostCurve { points, context_ms, row_context_ms, hull, refined }
     }
 
     /// A curve in which every further row costs `row` of what the first one does: for tests.
@@ -90,47 +131,22 @@ impl CostCurve {
         self.rows_ms(rows + 1) - self.rows_ms(rows) + self.row_context_ms * context as f64
     }
 
-    /// Takes a step into account that was foreseen to take `expected_ms` and took `ms`.
-    pub(crate) fn observe(&mut self, rows: usize, expected_ms: f64, ms: f64) {
-        let ratio = ms / expected_ms;
-        if !ratio.is_finite() || rows == 0 || rows > ROWS_MAX {
-            return;
-        }
-        let ratio = ratio.clamp(0.25, 4.0);
-        self.scale += SCALE_WEIGHT * (ratio - self.scale);
-        let off = (ratio / self.scale).clamp(0.5, 2.0);
-        let after = self.points.partition_point(|&(have, _)| have < rows).min(self.points.len() - 1);
-        let before = if self.points[after].0 == rows { after } else { after.saturating_sub(1) };
-        for (_, ms) in &mut self.points[before..=after] {
-            *ms *= 1.0 + SHAPE_WEIGHT * (off - 1.0);
-        }
-        self.observed += 1;
-        if self.observed.is_multiple_of(HULL_EVERY) {
-            self.draw_hull();
-        }
+    /// How far the curve is off for steps of so many rows and sure tokens.
+    pub(crate) fn refined(&self, rows: usize, tokens: usize) -> Refined {
+        self.refined[kind(rows, tokens)]
     }
 
-    fn draw_hull(&mut self) {
-        let mut hull: Vec<(f64, f64)> = Vec::new();
-        for &(rows, ms) in &self.points {
-            let point = (rows as f64, ms);
-            while let [.., a, b] = hull[..] {
-                let bends_up = (b.1 - a.1) * (point.0 - b.0) <= (point.1 - b.1) * (b.0 - a.0);
-                if bends_up {
-                    break;
-                }
-                hull.pop();
-            }
-            hull.push(point);
+    /// Takes in how long a step took that was foreseen as `base_ms` for `rows` rows and `tokens` sure tokens, and
+    /// `more_ms` for guesses.
+    pub(crate) fn observe(
+        &mut self,
+        (rows, tokens): (usize, usize),
+        (base_ms, more_ms): (f64, f64),
+        ms: f64,
+    ) {
+        if base_ms > 0.0 && ms.is_finite() {
+            self.refined[kind(rows, tokens)].observe(base_ms, more_ms, ms);
         }
-        let at = |rows: usize| {
-            let x = rows as f64;
-            let after = hull.partition_point(|p| p.0 < x).clamp(1, hull.len() - 1);
-            let (a, b) = (hull[after - 1], hull[after]);
-            a.1 + (x - a.0) * ((b.1 - a.1) / (b.0 - a.0)).max(0.0)
-        };
-        self.hull = (0..=ROWS_MAX).map(|rows| at(rows.max(1))).collect();
-        self.hull[0] = 0.0;
     }
 
     /// The curve in `folder` for this model on this machine, or a newly measured one that is kept there.
@@ -176,6 +192,31 @@ impl CostCurve {
         (points.len() >= 2 && points.is_sorted_by(|a, b| a.0 < b.0))
             .then(|| CostCurve::new(points, context, row))
     }
+}
+
+/// `hull[n]`: milliseconds for `n` rows by the lower convex hull of `(rows, ms)`, in order of rows.
+fn lower_hull(points: &[(usize, f64)]) -> Vec<f64> {
+    let mut hull: Vec<(f64, f64)> = Vec::new();
+    for &(rows, ms) in points {
+        let point = (rows as f64, ms);
+        while let [.., a, b] = hull[..] {
+            let bends_up = (b.1 - a.1) * (point.0 - b.0) <= (point.1 - b.1) * (b.0 - a.0);
+            if bends_up {
+                break;
+            }
+            hull.pop();
+        }
+        hull.push(point);
+    }
+    let at = |rows: usize| {
+        let x = rows as f64;
+        let after = hull.partition_point(|p| p.0 < x).clamp(1, hull.len() - 1);
+        let (a, b) = (hull[after - 1], hull[after]);
+        a.1 + (x - a.0) * ((b.1 - a.1) / (b.0 - a.0)).max(0.0)
+    };
+    let mut hull: Vec<f64> = (0..=ROWS_MAX).map(|rows| at(rows.max(1))).collect();
+    hull[0] = 0.0;
+    hull
 }
 
 /// Everything that decides how long steps take.
@@ -266,26 +307,39 @@ mod tests {
         assert!(steps.is_sorted_by(|a, b| *a <= b + 1e-12), "marginal costs rise: {steps:?}");
     }
 
-    #[test]
-    fn a_machine_that_slows_down_as_a_whole_keeps_its_shape() {
-        let mut curve = CostCurve::linear(1.0, 0.2);
-        let before = curve.rows_ms(8) / curve.rows_ms(1);
-        for _ in 0..2000 {
-            curve.observe(1, curve.rows_ms(1), 3.0 * curve.rows_ms(1));
+    /// Steps of one sequence on a machine where guesses cost `factor` times what the curve says.
+    fn steps(curve: &mut CostCurve, count: usize, speed: f64, factor: f64, guesses: impl Fn(usize) -> bool) {
+        for step in 0..count {
+            let (base, more) =
+                (curve.rows_ms(1), if guesses(step) { curve.rows_ms(8) - curve.rows_ms(1) } else { 0.0 });
+            curve.observe((1, 1), (base, more), speed * (base + factor * more));
         }
-        let after = curve.rows_ms(8) / curve.rows_ms(1);
-        assert!((after / before - 1.0).abs() < 0.25, "{before} {after}");
     }
 
     #[test]
-    fn rows_that_turn_out_dear_become_dear() {
-        let mut curve = CostCurve::new(vec![(1, 1.0), (4, 1.1), (8, 1.2), (64, 10.0)], 0.0, 0.0);
-        for step in 0..4000 {
-            let (rows, factor) = if step % 2 == 0 { (1, 1.0) } else { (8, 2.0) };
-            let expected = curve.rows_ms(rows);
-            curve.observe(rows, expected, if rows == 1 { expected } else { 1.2 * factor });
-        }
-        assert!(curve.rows_ms(8) > 1.6 * curve.rows_ms(1), "{} {}", curve.rows_ms(8), curve.rows_ms(1));
+    fn a_machine_that_slows_down_as_a_whole_makes_guesses_no_dearer() {
+        let mut curve = CostCurve::linear(1.0, 0.2);
+        steps(&mut curve, 2000, 3.0, 1.0, |step| step % 3 == 0);
+        let dearer = curve.refined(1, 1).dearer();
+        assert!((dearer - 1.0).abs() < 0.1, "{dearer}");
+    }
+
+    #[test]
+    fn guesses_that_turn_out_dear_become_dear_there_and_not_elsewhere() {
+        let mut curve = CostCurve::linear(1.0, 0.2);
+        steps(&mut curve, 2000, 1.0, 2.0, |step| step % 2 == 0);
+        let dearer = curve.refined(1, 1).dearer();
+        assert!((dearer - 2.0).abs() < 0.3, "{dearer}");
+        assert_eq!(curve.refined(8, 8).dearer(), 1.0);
+    }
+
+    #[test]
+    fn what_was_dear_once_is_tried_again() {
+        let mut curve = CostCurve::linear(1.0, 0.2);
+        steps(&mut curve, 500, 1.0, 4.0, |step| step % 2 == 0);
+        assert!(curve.refined(1, 1).dearer() > 2.0);
+        steps(&mut curve, 2000, 1.0, 4.0, |_| false);
+        assert!(curve.refined(1, 1).dearer() < 1.1);
     }
 
     #[test]

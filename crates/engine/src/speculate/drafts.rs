@@ -41,6 +41,16 @@ pub(crate) struct DraftsConfig {
     pub(crate) small: Option<Arc<SmallModel>>,
 }
 
+/// What a step is expected to be by the cost curve.
+#[derive(Clone, Copy)]
+pub(crate) struct Foreseen {
+    rows: usize,
+    tokens: usize,
+    base_ms: f64,
+    /// For the guesses in it.
+    more_ms: f64,
+}
+
 /// See the [module](self).
 pub(crate) struct Drafts {
     default: Speculation,
@@ -110,9 +120,13 @@ impl Drafts {
         Some(Speculator::new(settings, drafters, tenant, randomness))
     }
 
-    /// Chooses what the planned step verifies on top, and makes room for it where there is some to be had. Returns the
-    /// milliseconds that the step is expected to take.
-    pub(crate) fn plan(&mut self, cache: &ContextCache, running: &mut [Sequence], work: &mut [Work]) -> f64 {
+    /// Chooses what the planned step verifies on top, and makes room for it where there is some to be had.
+    pub(crate) fn plan(
+        &mut self,
+        cache: &ContextCache,
+        running: &mut [Sequence],
+        work: &mut [Work],
+    ) -> Foreseen {
         let mut base = Base { rows: 0, rows_max: self.step_tokens, tokens: 0, context_ms: 0.0 };
         for Work { index, rows } in work.iter() {
             let seq = &mut running[*index];
@@ -124,6 +138,8 @@ impl Drafts {
                 seq.propose(step_ms);
             }
         }
+        let base_ms = self.costs.rows_ms(base.rows) + base.context_ms;
+        let mut foreseen = Foreseen { rows: base.rows, tokens: base.tokens, base_ms, more_ms: 0.0 };
         let mut indices = Vec::new();
         let mut candidates = Vec::new();
         for (at, Work { index, .. }) in work.iter().enumerate() {
@@ -133,19 +149,20 @@ impl Drafts {
             }
         }
         if candidates.is_empty() {
-            return self.costs.rows_ms(base.rows) + base.context_ms;
+            return foreseen;
         }
-        let expected_ms = choose(&self.costs, base, &mut candidates);
+        foreseen.more_ms = choose(&self.costs, base, &mut candidates);
         let taken: Vec<_> = candidates.into_iter().map(|of| (of.taken, of.spent_ms)).collect();
         for (at, (taken, spent_ms)) in indices.into_iter().zip(taken) {
             work[at].rows += running[work[at].index].take(cache, &taken, spent_ms);
         }
-        expected_ms
+        foreseen
     }
 
-    /// Takes in how long a step took.
-    pub(crate) fn observe_step(&mut self, rows: usize, expected_ms: f64, ms: f64) {
-        self.costs.observe(rows, expected_ms, ms);
+    /// Takes in how long a step took, what was done with its logits included.
+    pub(crate) fn observe_step(&mut self, foreseen: Foreseen, ms: f64) {
+        let Foreseen { rows, tokens, base_ms, more_ms } = foreseen;
+        self.costs.observe((rows, tokens), (base_ms, more_ms), ms);
     }
 
     /// How good the estimates were.

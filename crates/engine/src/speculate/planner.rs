@@ -6,7 +6,8 @@
 //! where nothing pays nothing is taken.
 //!
 //! A sequence whose tenant has credit, milliseconds that cache hits saved, may go on while it raises its *own* tokens
-//! per millisecond; what others lose by that is charged.
+//! per millisecond; what others lose by that is charged. A step loses no more than [`LOSS_MAX`] of its time to all who
+//! have credit together: if everyone spent without bound, everyone would be slower.
 
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
@@ -15,7 +16,10 @@ use super::cost::CostCurve;
 use super::tree::{DraftTree, ROOT};
 
 /// A guess must promise this much more than it costs: drafting, sampling and bookkeeping are not in the curve.
-const MARGIN: f64 = 1.03;
+const MARGIN: f64 = 1.1;
+
+/// Share of a step's time that credit may cost the others.
+const LOSS_MAX: f64 = 0.01;
 
 /// One decoding sequence of the step.
 pub(crate) struct Candidate<'a> {
@@ -74,7 +78,7 @@ impl Ord for Guess {
     }
 }
 
-/// Fills `taken` of each candidate. Returns the milliseconds that the step is expected to take.
+/// Fills `taken` of each candidate. Returns the milliseconds that the curve says for the guesses taken.
 pub(crate) fn choose(costs: &CostCurve, base: Base, candidates: &mut [Candidate<'_>]) -> f64 {
     let mut heap = BinaryHeap::new();
     for (candidate, of) in candidates.iter().enumerate() {
@@ -82,21 +86,25 @@ pub(crate) fn choose(costs: &CostCurve, base: Base, candidates: &mut [Candidate<
     }
     let (mut rows, mut tokens) = (base.rows, base.tokens as f64);
     let mut ms = costs.rows_ms(rows) + base.context_ms;
+    let base_ms = ms;
+    let dearer = costs.refined(base.rows, base.tokens).dearer();
     let mut own: Vec<f64> = vec![1.0; candidates.len()];
+    let mut lost = 0.0;
     while rows < base.rows_max
         && let Some(Guess { path, candidate, node }) = heap.pop()
     {
         let of = &mut candidates[candidate];
         let gain = f64::from(path);
-        let cost = costs.row_ms(rows, of.context) * MARGIN;
+        let cost = costs.row_ms(rows, of.context) * dearer * MARGIN;
         if gain * ms < cost * tokens {
             // What the others lose, in milliseconds of the step.
             let loss = cost - gain * ms / tokens;
             let pays_alone = gain * ms >= cost * own[candidate];
-            if !pays_alone || of.spent_ms + loss > of.credit_ms {
+            if !pays_alone || of.spent_ms + loss > of.credit_ms || lost + loss > LOSS_MAX * ms {
                 continue;
             }
             of.spent_ms += loss;
+            lost += loss;
         }
         of.taken.push(node);
         rows += 1;
@@ -109,7 +117,7 @@ pub(crate) fn choose(costs: &CostCurve, base: Base, candidates: &mut [Candidate<
             heap.retain(|guess| guess.candidate != candidate);
         }
     }
-    ms
+    (ms - base_ms) / dearer
 }
 
 fn push_children(heap: &mut BinaryHeap<Guess>, of: &Candidate<'_>, candidate: usize, parent: u32) {
@@ -188,16 +196,23 @@ mod tests {
     }
 
     #[test]
-    fn credit_buys_depth_in_a_crowd_until_it_is_spent() {
-        let costs = CostCurve::new_for_test(&[(1, 1.0), (8, 1.5), (64, 20.0)]);
-        let crowd: Vec<DraftTree> = (0..8).map(|_| chain(20, 0.6)).collect();
-        let rich = taken(&costs, &crowd, 1e9);
-        assert!(rich.iter().all(|&n| n > 0), "{rich:?}");
-        let mut candidates: Vec<_> = crowd.iter().map(candidate).collect();
-        candidates[0].credit_ms = 0.3;
-        choose(&costs, Base { rows: 8, rows_max: 512, tokens: 8, context_ms: 0.0 }, &mut candidates);
-        assert!(candidates[0].spent_ms > 0.0 && candidates[0].spent_ms <= 0.3);
-        assert!(!candidates[0].taken.is_empty() && candidates[1].taken.is_empty());
+    fn credit_buys_depth_in_a_crowd_until_it_is_spent_or_the_others_lose_too_much() {
+        let costs = CostCurve::new_for_test(&[(1, 1.0), (8, 1.5), (64, 12.0)]);
+        let crowd: Vec<DraftTree> = (0..8).map(|_| chain(20, 0.99)).collect();
+        let plan = |credit_ms: f64| {
+            let mut candidates: Vec<_> = crowd.iter().map(candidate).collect();
+            candidates.iter_mut().for_each(|of| of.credit_ms = credit_ms);
+            let base = Base { rows: 8, rows_max: 512, tokens: 8, context_ms: 0.0 };
+            let ms = 1.5 + choose(&costs, base, &mut candidates);
+            let spent: f64 = candidates.iter().map(|of| of.spent_ms).sum();
+            (candidates.iter().map(|of| of.taken.len()).sum::<usize>(), spent, ms)
+        };
+        let (poor, nothing, _) = plan(0.0);
+        let (rich, spent, ms) = plan(1e9);
+        assert!(rich > poor && nothing == 0.0, "{rich} {poor}");
+        assert!(spent > 0.0 && spent <= LOSS_MAX * ms, "{spent} of {ms}");
+        let (_, little, _) = plan(spent / 20.0);
+        assert!(little <= spent / 20.0 * 8.0, "no one spends more than they have: {little}");
     }
 
     #[test]
