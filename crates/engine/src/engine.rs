@@ -423,8 +423,12 @@ impl Engine {
         self.handle.shared.in_flight.load(Relaxed) == 0
     }
 
+    pub(crate) fn cache(&self) -> &ContextCache {
+        &self.handle.cache
+    }
+
     /// Under which names the blocks of a request are kept.
-    fn scope(&self, request: &Request) -> Scope {
+    pub(crate) fn scope(&self, request: &Request) -> Scope {
         let own = self.handle.secret.scope(&request.tenant, self.handle.fingerprint);
         let mut prefixes = self.handle.shared_prefixes.iter();
         let shared = prefixes.find(|prefix| request.prompt.starts_with(prefix.tokens()));
