@@ -12,6 +12,7 @@ mod cause;
 mod fields;
 mod report;
 
+pub(crate) use asked::several;
 pub use asked::{Asked, Source};
 pub use cause::Cause;
 pub use report::{Divergence, Report};
@@ -19,7 +20,6 @@ pub use report::{Divergence, Report};
 use foretoken_engine::Explained;
 
 use crate::backend::Codec;
-use fields::Place;
 
 /// Characters of text shown on each side, and before.
 const SHOWN_CHARS: usize = 120;

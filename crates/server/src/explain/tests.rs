@@ -38,7 +38,8 @@ impl Codec for Bytes {
                 content => content.as_str().unwrap_or_default().to_owned(),
             };
             let role = message["role"].as_str().unwrap();
-            text += &format!("<{role}>{content}{}</>", message["tool_calls"]);
+            let call = message["tool_calls"][0]["function"]["arguments"].as_str().unwrap_or_default();
+            text += &format!("<{role}>{content}{call}</>");
         }
         Ok(ChatPrompt { tokens: self.encode(&text, true, true), opens_reasoning: false })
     }
@@ -126,8 +127,8 @@ fn the_sentence_names_what_changed_where_and_what_to_do() {
     let divergence = report.divergence.unwrap();
     assert_eq!((divergence.token, divergence.offset), (26, Some(18)));
     assert_eq!(divergence.before, "<system>Today is 2026-11-2");
-    assert!(divergence.prompt.starts_with("4.null</>"), "{divergence:?}");
-    assert!(divergence.cached.starts_with("3.null</>"), "{divergence:?}");
+    assert!(divergence.prompt.starts_with("4.</>"), "{divergence:?}");
+    assert!(divergence.cached.starts_with("3.</>"), "{divergence:?}");
 }
 
 #[test]
@@ -186,6 +187,8 @@ fn parts_and_calls_are_fields_of_their_own() {
     };
     let report = leaves(&body("Two.", "Lima"), &body("Too.", "Lima"));
     assert_eq!(place(&report), ("messages[0].content[1].text", Some(1)));
+    let report = leaves(&body("Two.", "Lima"), &body("Two.", "Oslo"));
+    assert_eq!((report.cause, place(&report)), (Cause::History, ("messages[1].tool_calls[0]", None)));
 }
 
 #[test]
