@@ -12,7 +12,8 @@ impl Engine {
     /// Compares a request's prompt with what is cached for its tenant. Nothing hits if the request does not let
     /// the cache be read, but the closest prefix is told all the same. May wait for the disk.
     pub fn explain(&self, request: &Request) -> Explained {
-        let explained = self.cache().explain(&self.scope(request), &request.prompt);
+        let scope = self.scope(&request.tenant, &request.prompt);
+        let explained = self.cache().explain(&scope, &request.prompt);
         match request.cache.read {
             true => explained,
             false => Explained { memory: 0, disk: 0, shared: Some(0), ..explained },

@@ -96,8 +96,9 @@ static DATES: LazyLock<Vec<Regex>> = LazyLock::new(|| {
 static IDS: LazyLock<Vec<Regex>> = LazyLock::new(|| {
     compile(&[
         r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b",
-        r"\b[a-z]*(?:req|request|run|session|trace|msg|call|conv|id)[a-z]*[-_:= ]{1,2}[a-z0-9]*\d[a-z0-9-]*\b",
-        r"\b(?:[a-f]*\d[0-9a-f]*[a-f]|\d*[a-f][0-9a-f]*\d)[0-9a-f]*\b",
+        r"\b(?:\w+[-_])?(?:req|request|run|session|trace|msg|chatcmpl|call|conv|id)[-_:=] ?[a-z0-9-]*\d[a-z0-9-]*\b",
+        r"\b[0-9a-f]{7,}\b",
+        r"\b[a-z_-]*\d[a-z0-9_-]{15,}\b",
     ])
 });
 
@@ -105,7 +106,7 @@ static KEYED_COUNTERS: LazyLock<Vec<Regex>> = LazyLock::new(|| {
     compile(&[r"<?\b\w*(?:tokens?|count(?:er)?|usage|turn|step)\w*>?[:= ]*\d+", r"\bcch=\w+"])
 });
 
-static NUMBERS: LazyLock<Vec<Regex>> = LazyLock::new(|| compile(&[r"\d+"]));
+static NUMBERS: LazyLock<Vec<Regex>> = LazyLock::new(|| compile(&[r"\b\d+\b"]));
 
 fn compile(patterns: &[&str]) -> Vec<Regex> {
     let one = |pattern: &&str| Regex::new(&format!("(?i){pattern}")).expect("the tests use every pattern");
@@ -199,8 +200,8 @@ impl Difference<'_> {
     fn date(&self, place: &str) -> Option<(Cause, String)> {
         let (here, there) = self.both(&DATES)?;
         let message = format!(
-            "A date or time differs, {place}: {here} here, {there} in what is cached. Put it into the last message, \
-             or write it no finer than it has to be."
+            "A date or time differs, {place}: {here} here, {there} in what is cached. Put it at the end of the \
+             last message, or write it no finer than it has to be."
         );
         Some((Cause::Date, message))
     }
@@ -256,9 +257,9 @@ impl Difference<'_> {
 
     /// "in messages[3].content at character 17".
     fn place(&self) -> String {
-        let Place { field, offset, message, .. } = self.place;
-        match (field.as_str(), offset, message) {
-            ("template", _, Some(message)) => format!("in the template's text before messages[{message}]"),
+        let Place { field, offset, next, .. } = self.place;
+        match (field.as_str(), offset, next) {
+            ("template", _, Some(next)) => format!("in the template's text before {next}"),
             ("template", ..) => "in the template's text at the end".into(),
             (field, Some(offset), _) => format!("in {field} at character {offset}"),
             (field, None, _) => format!("in {field}"),

@@ -17,7 +17,9 @@ pub(super) struct Place {
     pub(super) field: String,
     /// Characters from the beginning of that field; none in the template and in tools.
     pub(super) offset: Option<usize>,
-    /// The number of the message, if it is in one or in the template's text before one.
+    /// The field after it, if it is in the template's text.
+    pub(super) next: Option<String>,
+    /// The number of the message, if it is in one.
     pub(super) message: Option<usize>,
     /// The number of the tool, if it is in one.
     pub(super) tool: Option<usize>,
@@ -36,7 +38,7 @@ struct Span {
 pub(super) fn locate(text: &str, at: usize, source: &Source) -> Place {
     let Source::Chat(input) = source else {
         let offset = Some(text[..at].chars().count());
-        return Place { field: "prompt".into(), offset, message: None, tool: None };
+        return Place { field: "prompt".into(), offset, next: None, message: None, tool: None };
     };
     let mut spans = tools(text, input.tools.as_ref());
     spans.extend(messages(text, &input.messages));
@@ -44,11 +46,11 @@ pub(super) fn locate(text: &str, at: usize, source: &Source) -> Place {
     // Right after a field it is that field which ends here and goes on in the other prompt.
     let Some(span) = inside.or_else(|| spans.iter().find(|span| span.range.end == at)) else {
         let next = spans.iter().filter(|span| span.range.start > at).min_by_key(|span| span.range.start);
-        let message = next.and_then(|span| span.message);
-        return Place { field: "template".into(), offset: None, message, tool: None };
+        let next = next.map(|span| span.field.clone());
+        return Place { field: "template".into(), offset: None, next, message: None, tool: None };
     };
     let offset = span.skipped.map(|skipped| skipped + text[span.range.start..at].chars().count());
-    Place { field: span.field.clone(), offset, message: span.message, tool: span.tool }
+    Place { field: span.field.clone(), offset, next: None, message: span.message, tool: span.tool }
 }
 
 fn tools(text: &str, tools: Option<&Value>) -> Vec<Span> {

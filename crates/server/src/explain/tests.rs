@@ -103,6 +103,9 @@ fn texts_are_known_by_what_differs_in_them() {
         (Cause::Id, "[req_011CSHoEeqs5C35K2UUqR7Fy] Help.", "[req_0aBLaDuoS3AhnpTtWYmHw9vh] Help."),
         (Cause::Counter, "<total_tokens>181234</total_tokens>", "<total_tokens>179001</total_tokens>"),
         (Cause::Counter, "x-header: cch=a1b2c; Help.", "x-header: cch=ffe01; Help."),
+        (Cause::Id, "Key V1StGXR8_Z5jdHi6B-myT is yours.", "Key Hx9bQeR2_Lk7PzW0c-nUv is yours."),
+        (Cause::Counter, "Video 12 of the run 7.", "Video 13 of the run 7."),
+        (Cause::System, "Take vitamin b2.", "Take vitamin b6."),
         (Cause::Counter, "You have 12 hints left.", "You have 13 hints left."),
         (Cause::WhiteSpace, "You are kind.\n", "You are kind."),
         (Cause::WhiteSpace, "You are kind.", "You are kind. "),
@@ -122,7 +125,7 @@ fn the_sentence_names_what_changed_where_and_what_to_do() {
     assert_eq!(
         report.message,
         "A date or time differs, in messages[0].content at character 18: '2026-11-24' here, '2026-11-23' in what \
-         is cached. Put it into the last message, or write it no finer than it has to be."
+         is cached. Put it at the end of the last message, or write it no finer than it has to be."
     );
     let divergence = report.divergence.unwrap();
     assert_eq!((divergence.token, divergence.offset), (26, Some(18)));
@@ -199,7 +202,7 @@ fn what_the_template_writes_is_the_templates() {
     };
     let report = leaves(&body("assistant", "x"), &body("tool", "x"));
     assert_eq!((report.cause, place(&report)), (Cause::Template, ("template", None)));
-    assert!(report.message.contains("before messages[1]"), "{}", report.message);
+    assert!(report.message.contains("before messages[1].content:"), "{}", report.message);
     let report = leaves(&body("assistant", "24 Nov 2026"), &body("assistant", "23 Nov 2026"));
     assert_eq!((report.cause, place(&report)), (Cause::Date, ("template", None)));
 }

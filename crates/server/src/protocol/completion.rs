@@ -58,6 +58,7 @@ impl CompletionRequest {
     }
 }
 
+/// The prompts of a body, checked.
 pub(crate) fn prompts(fields: Fields<'_>, vocab: usize) -> Result<Vec<Prompt>, ApiError> {
     let wanted = "a string, an array of strings, an array of token ids, or an array of those";
     let value =
