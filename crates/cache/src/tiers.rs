@@ -327,6 +327,11 @@ impl ContextCache {
         }
     }
 
+    /// Whether there is a shared store, in reach or not.
+    pub(crate) fn has_shared(&self) -> bool {
+        self.shared.is_some()
+    }
+
     /// The disk tier, to verify it.
     pub fn disk(&self) -> Option<&DiskTier> {
         self.disk.as_deref()

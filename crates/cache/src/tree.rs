@@ -530,7 +530,7 @@ fn ensure(holds: bool, what: impl FnOnce() -> String) -> Result<(), IntegrityErr
     if holds { Ok(()) } else { Err(IntegrityError(what())) }
 }
 
-fn common_prefix(a: &[u32], b: &[u32]) -> usize {
+pub(crate) fn common_prefix(a: &[u32], b: &[u32]) -> usize {
     a.iter().zip(b).take_while(|(a, b)| a == b).count()
 }
 

@@ -359,7 +359,7 @@ impl Engine {
         // One event per token, one for the end.
         let (events, answer) = Answer::channel(answer_max + 1);
         let retry_after_s = self.retry_after_s();
-        let (scope, tenant) = (self.scope(&request), scope.id());
+        let (scope, tenant) = (self.scope(&request.tenant, &request.prompt), scope.id());
         let job = Job { request, len_max, events, arrived: Instant::now(), scope, tenant, keep };
         handle.shared.in_flight.fetch_add(1, Relaxed);
         handle.shared.inbox.push(job, retry_after_s).inspect_err(|_| {
@@ -424,11 +424,15 @@ impl Engine {
         self.handle.shared.in_flight.load(Relaxed) == 0
     }
 
+    pub(crate) fn cache(&self) -> &ContextCache {
+        &self.handle.cache
+    }
+
     /// Under which names the blocks of a request are kept.
-    fn scope(&self, request: &Request) -> Scope {
-        let own = self.handle.secret.scope(&request.tenant, self.handle.fingerprint);
+    pub(crate) fn scope(&self, tenant: &str, prompt: &[u32]) -> Scope {
+        let own = self.handle.secret.scope(tenant, self.handle.fingerprint);
         let mut prefixes = self.handle.shared_prefixes.iter();
-        let shared = prefixes.find(|prefix| request.prompt.starts_with(prefix.tokens()));
+        let shared = prefixes.find(|prefix| prompt.starts_with(prefix.tokens()));
         shared.map_or_else(|| own.clone(), |prefix| own.after(prefix))
     }
 

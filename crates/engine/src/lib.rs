@@ -8,6 +8,7 @@
 
 pub mod api;
 mod engine;
+mod explain;
 mod inbox;
 mod output;
 mod random;
@@ -22,3 +23,4 @@ mod table;
 
 pub use api::*;
 pub use engine::{Engine, EngineConfig, EngineError, Responses};
+pub use foretoken_cache::Explained;

@@ -5,12 +5,16 @@
 //! these definitions, so an option is spelled out once.
 
 mod accounts;
+mod cache;
+mod cache_explain;
 
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
 pub(crate) use accounts::{AccountArgs, UsageArgs};
+pub(crate) use cache::CacheCommand;
+pub(crate) use cache_explain::CacheExplainArgs;
 
 use crate::size::ByteSize;
 
@@ -127,6 +131,10 @@ saved has two figures: money by the price list, and seconds by measured prefill 
 
 {SETTINGS_HELP}"))]
     Usage(UsageArgs),
+
+    /// See what keeps prompts from being found in the cache.
+    #[command(subcommand)]
+    Cache(CacheCommand),
 }
 
 /// Measurements.

@@ -81,14 +81,7 @@ pub(crate) fn load(args: &ModelArgs) -> Result<Loaded> {
 pub(crate) fn load_file(path: &Path, compute: Arc<Compute>) -> Result<Loaded> {
     let gguf = Arc::new(open(path)?);
     let of_file = || format!("cannot use the model file {}", path.display());
-    let tokenizer = Arc::new(Tokenizer::from_gguf(&gguf).with_context(of_file)?);
-    let template = match ChatTemplate::from_gguf(&gguf, &tokenizer).with_context(of_file)? {
-        Some(template) => template,
-        None => {
-            tracing::info!("the model has no chat template; conversations are written as ChatML");
-            ChatTemplate::chatml(&tokenizer).with_context(of_file)?
-        }
-    };
+    let (tokenizer, template) = text(&gguf).with_context(of_file)?;
     let threads = compute.pool().threads();
     let model = std::thread::scope(|scope| {
         // Packing reads every byte anyway; what identifies the model is computed along with it.
@@ -97,6 +90,17 @@ pub(crate) fn load_file(path: &Path, compute: Arc<Compute>) -> Result<Loaded> {
     });
     let model = Arc::new(model.with_context(of_file)?);
     Ok(Loaded { gguf, model, tokenizer, template })
+}
+
+/// What turns text and conversations into a model's tokens; nothing is computed with it.
+pub(crate) fn text(gguf: &Gguf) -> Result<(Arc<Tokenizer>, ChatTemplate)> {
+    let tokenizer = Arc::new(Tokenizer::from_gguf(gguf)?);
+    if let Some(template) = ChatTemplate::from_gguf(gguf, &tokenizer)? {
+        return Ok((tokenizer, template));
+    }
+    tracing::info!("the model has no chat template; conversations are written as ChatML");
+    let template = ChatTemplate::chatml(&tokenizer)?;
+    Ok((tokenizer, template))
 }
 
 /// How the command line wants requests to be speculated on.

@@ -30,7 +30,7 @@ use clap::{ArgMatches, CommandFactory, FromArgMatches};
 use tracing_subscriber::EnvFilter;
 
 use answer::Interrupted;
-use cli::{Bench, Cli, Command};
+use cli::{Bench, CacheCommand, Cli, Command};
 
 /// What a shell expects of a program that Ctrl-C ended.
 const EXIT_INTERRUPTED: u8 = 130;
@@ -59,6 +59,7 @@ fn run(line: &[OsString]) -> Result<()> {
         Command::Models(args) => commands::models::run(&args),
         Command::Inspect(args) => commands::inspect::run(&args),
         Command::Usage(args) => commands::usage::run(&args),
+        Command::Cache(CacheCommand::Explain(args)) => commands::cache_explain::run(&args),
     }
 }
 
@@ -80,6 +81,7 @@ fn log_to_stderr(command: &Command) -> Result<()> {
         Command::Models(args) => (&args.base, "warn"),
         Command::Inspect(args) => (&args.base, "warn"),
         Command::Usage(args) => (&args.base, "warn"),
+        Command::Cache(command) => (command.base(), "warn"),
     };
     let directives = base.log.as_deref().unwrap_or(default);
     let filter = EnvFilter::try_new(directives).with_context(|| format!("--log {directives}"))?;

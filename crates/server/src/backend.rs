@@ -1,14 +1,15 @@
 //! The seam to what computes answers.
 //!
-//! HTTP needs three verbs of an engine and four of a tokenizer with its chat template. They are traits so
+//! HTTP needs four verbs of an engine and four of a tokenizer with its chat template. They are traits so
 //! that this crate's tests run without a model. The invariant: nothing behind these traits may block for
-//! long except [`Codec::encode`] and [`Codec::render`], which are called on the blocking pool.
+//! long except [`Codec::encode`], [`Codec::render`] and [`Generator::explain`], which are called on the blocking
+//! pool.
 
 use std::fmt;
 use std::sync::Arc;
 
 use foretoken_cache::store::Store;
-use foretoken_engine::{Answer, EngineStats, Request, SubmitError};
+use foretoken_engine::{Answer, EngineStats, Explained, Request, SubmitError};
 use foretoken_model::chat::ChatInput;
 
 /// Takes requests, gives answers.
@@ -18,6 +19,10 @@ pub trait Generator: Send + Sync + 'static {
     /// # Errors
     /// The queue is full, the engine drains, the prompt does not fit, or a field cannot be honoured.
     fn submit(&self, request: Request) -> Result<Answer, SubmitError>;
+
+    /// What is cached of a request's prompt, for its tenant alone. Changes nothing; may wait for the disk, so it
+    /// is called on the blocking pool.
+    fn explain(&self, request: &Request) -> Explained;
 
     /// Counters and gauges right now.
     fn stats(&self) -> EngineStats;

@@ -20,6 +20,10 @@ use crate::state::Shared;
 pub(crate) struct JsonBody(Map<String, Value>);
 
 impl JsonBody {
+    pub(crate) fn object(&self) -> &Map<String, Value> {
+        &self.0
+    }
+
     pub(crate) fn fields(&self) -> Fields<'_> {
         Fields::of_body(&self.0)
     }

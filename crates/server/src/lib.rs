@@ -17,6 +17,7 @@ mod body;
 mod caller;
 mod config;
 mod error;
+pub mod explain;
 mod metrics;
 mod protocol;
 mod reasoning;

@@ -68,6 +68,8 @@ pub(crate) struct Job {
     pub(crate) shape: Shape,
     /// Who pays for it.
     pub(crate) payer: Payer,
+    /// The `cache` object of the answer, if it is asked for.
+    pub(crate) cache_report: Option<Value>,
 }
 
 /// Runs a job and makes its response.
@@ -94,7 +96,7 @@ pub(crate) async fn respond<W: Writer>(
     body["usage"] = run.usage();
     body["timings"] = run.bill.totals().timings();
     body["cost"] = run.bill.cost();
-    run.bill.totals().add_reports(&mut body);
+    run.add_reports(&mut body);
     Ok(Json(body).into_response())
 }
 
@@ -105,6 +107,7 @@ pub(crate) struct Run<W> {
     pub(crate) bill: Bill,
     events: Events,
     n: usize,
+    cache_report: Option<Value>,
 }
 
 /// What [`Run::next`] saw.
@@ -133,7 +136,7 @@ impl<W: Writer> Run<W> {
         };
         let bill = Bill::new(&backend.ledger, job.payer, backend.id(), &trace, job.requests.len());
         let events = Events::start(shared, backend, trace, job.requests, job.shape.prompt_param)?;
-        Ok(Run { writer, envelope, bill, events, n: job.n })
+        Ok(Run { writer, envelope, bill, events, n: job.n, cache_report: job.cache_report })
     }
 
     /// The next event, already given to the writer; `None` when all choices have ended.
@@ -164,6 +167,14 @@ impl<W: Writer> Run<W> {
     /// Whether all choices have ended.
     pub(crate) fn is_over(&self) -> bool {
         self.events.open.is_empty()
+    }
+
+    /// What drafts came to and what was asked about the cache, beside the timings.
+    pub(crate) fn add_reports(&mut self, body: &mut Value) {
+        self.bill.totals().add_reports(body);
+        if let Some(report) = self.cache_report.take() {
+            body["cache"] = report;
+        }
     }
 
     pub(crate) fn usage(&self) -> Value {

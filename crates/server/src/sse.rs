@@ -93,7 +93,7 @@ impl<W: Writer> Streamer<W> {
         if last {
             chunk["timings"] = self.run.bill.totals().timings();
             chunk["cost"] = self.run.bill.cost();
-            self.run.bill.totals().add_reports(&mut chunk);
+            self.run.add_reports(&mut chunk);
         }
         self.ready.push_back(chunk.to_string());
     }

@@ -68,7 +68,16 @@ impl Index {
         self.bytes = self.bytes - entry.bytes + new.bytes;
         entry.bytes = new.bytes;
         entry.used = entry.used.max(new.used);
-        if let (None, Some(place)) = (entry.place, new.place) {
+        if let Some(place) = new.place {
+            self.learn(&key, place);
+        }
+    }
+
+    /// Notes where a known file's block stands, if that is news.
+    pub(super) fn learn(&mut self, key: &BlockKey, place: Place) {
+        if let Some(entry) = self.entries.get_mut(key)
+            && entry.place.is_none()
+        {
             entry.place = Some(place);
             *self.children.entry(place.parent).or_default() += 1;
         }

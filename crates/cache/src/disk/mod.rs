@@ -21,6 +21,7 @@ mod quarantine;
 pub mod ram;
 mod reader;
 mod reclaimer;
+mod siblings;
 mod verify;
 mod writer;
 

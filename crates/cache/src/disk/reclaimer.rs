@@ -80,11 +80,11 @@ impl Shared {
         weighed.collect()
     }
 
-    fn learn_place(&self, key: &BlockKey) {
-        let known = self.index().get(key).copied();
-        let Some(entry) = known.filter(|entry| entry.place.is_none()) else { return };
-        if let Some(header) = self.read_header(key) {
-            self.index().put(*key, Entry { place: Some(header.place), ..entry });
+    /// Reads where a file's block stands, if that is not known yet.
+    pub(super) fn learn_place(&self, key: &BlockKey) {
+        let unknown = self.index().get(key).is_some_and(|entry| entry.place.is_none());
+        if unknown && let Some(header) = self.read_header(key) {
+            self.index().learn(key, header.place);
         }
     }
 

@@ -10,7 +10,9 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result};
 use foretoken_cache::store::{Store, StoreConfig};
 use foretoken_cache::{SharedConfig, SystemClock};
-use foretoken_engine::{Answer, Engine, EngineConfig, EngineStats, Request, Responses, SubmitError};
+use foretoken_engine::{
+    Answer, Engine, EngineConfig, EngineStats, Explained, Request, Responses, SubmitError,
+};
 use foretoken_model::chat::{ChatInput, ChatTemplate};
 use foretoken_model::tokenizer::Tokenizer;
 use foretoken_server::{
@@ -170,6 +172,10 @@ impl Generator for Answers {
         self.0.submit(request)
     }
 
+    fn explain(&self, request: &Request) -> Explained {
+        self.0.explain(request)
+    }
+
     fn stats(&self) -> EngineStats {
         self.0.stats()
     }
@@ -180,9 +186,9 @@ impl Generator for Answers {
 }
 
 /// Tokenizer and chat template as the server sees them.
-struct Text {
-    tokenizer: Arc<Tokenizer>,
-    template: ChatTemplate,
+pub(crate) struct Text {
+    pub(crate) tokenizer: Arc<Tokenizer>,
+    pub(crate) template: ChatTemplate,
 }
 
 impl Codec for Text {

@@ -7,11 +7,12 @@ use axum::extract::State;
 use axum::response::Response;
 use foretoken_model::chat::ChatInput;
 
-use super::{blocking, check_prompt, predict};
+use super::{blocking, check_prompt, explain, predict};
 use crate::backend::{ChatPrompt, Codec};
 use crate::body::JsonBody;
 use crate::caller::Caller;
 use crate::error::ApiError;
+use crate::explain::{Asked, Source};
 use crate::protocol::chat::{ChatRequest, ChatWriter};
 use crate::run::{Job, Shape, respond};
 use crate::state::Shared;
@@ -38,15 +39,24 @@ pub(super) async fn complete(
     let mut request = ChatRequest::read(fields, &shared.config, backend.served.codec.vocab_size())?;
     caller.mark(fields, &mut request.shared.request)?;
     let input = std::mem::take(&mut request.input);
+    let source = explain::wanted(fields)?.then(|| Source::Chat(input.clone()));
     let prompt = render(&backend.served.codec, input).await?;
     predict(&backend.served.codec, &mut request.shared).await?;
     check_prompt(&shared, backend, SHAPE.prompt_param, &prompt.tokens)?;
+    let cache_report = match source {
+        Some(source) => {
+            let asked = Asked { tokens: prompt.tokens.clone(), source };
+            Some(explain::report(backend, &request.shared.request, asked).await?)
+        }
+        None => None,
+    };
     let job = Job {
         requests: request.shared.requests_for(&prompt.tokens).collect(),
         n: request.shared.n,
         stream: request.shared.stream,
         shape: SHAPE,
         payer,
+        cache_report,
     };
     let writer = ChatWriter::new(Arc::clone(&shared), &request, prompt.opens_reasoning);
     respond(&shared, backend, trace, job, writer).await

@@ -6,11 +6,12 @@ use axum::Extension;
 use axum::extract::State;
 use axum::response::Response;
 
-use super::{blocking, check_prompt, predict};
+use super::{blocking, check_prompt, explain, predict};
 use crate::backend::Codec;
 use crate::body::JsonBody;
 use crate::caller::Caller;
 use crate::error::ApiError;
+use crate::explain::{Asked, Source, several};
 use crate::protocol::completion::{CompletionRequest, CompletionWriter, Prompt};
 use crate::run::{Job, Shape, respond};
 use crate::state::Shared;
@@ -45,13 +46,20 @@ pub(super) async fn complete(
     .await?;
     let mut requests = Vec::with_capacity(prompts.len() * common.n);
     let mut echoes = Vec::with_capacity(requests.capacity());
+    let mut cache_report = None;
+    if explain::wanted(fields)? {
+        let [(tokens, _)] = &prompts[..] else { return Err(several(prompts.len())) };
+        check_prompt(&shared, backend, SHAPE.prompt_param, tokens)?;
+        let asked = Asked { tokens: tokens.clone(), source: Source::Prompt };
+        cache_report = Some(explain::report(backend, &common.request, asked).await?);
+    }
     for (tokens, echo) in prompts {
         check_prompt(&shared, backend, SHAPE.prompt_param, &tokens)?;
         requests.extend(common.requests_for(&tokens));
         echoes.resize(requests.len(), echo);
     }
     let writer = CompletionWriter::new(echoes, common.request.logprobs.is_some());
-    let job = Job { requests, n: common.n, stream: common.stream, shape: SHAPE, payer };
+    let job = Job { requests, n: common.n, stream: common.stream, shape: SHAPE, payer, cache_report };
     respond(&shared, backend, trace, job, writer).await
 }
 

@@ -5,6 +5,7 @@
 mod accounts;
 mod chat;
 mod completions;
+mod explain;
 mod health;
 mod metrics;
 mod models;
@@ -34,6 +35,7 @@ pub(crate) fn router(shared: Arc<Shared>, cors: Option<CorsLayer>) -> Router {
     let api = Router::new()
         .route("/chat/completions", post(chat::complete))
         .route("/completions", post(completions::complete))
+        .route("/cache/explain", post(explain::dry_run))
         .route("/models", get(models::list))
         .route("/models/{*id}", get(models::one))
         .route("/tokenize", post(tokens::tokenize))

@@ -1,15 +1,16 @@
 //! A server without a model: what it generates is written in the test.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Request as HttpRequest, StatusCode};
-use foretoken_cache::SystemClock;
 use foretoken_cache::store::{Store, StoreConfig};
+use foretoken_cache::{Closest, SystemClock};
 use foretoken_engine::{
-    Answer, EngineStats, Event, FinishReason, Request, ScoredToken, SubmitError, Summary, Timings,
+    Answer, EngineStats, Event, Explained, FinishReason, Request, ScoredToken, SubmitError, Summary, Timings,
     TokenEvent, TokenLogprob, Usage,
 };
 use foretoken_model::chat::ChatInput;
@@ -49,6 +50,10 @@ pub(crate) struct Engine {
     /// Answers that were dropped before their end.
     pub(crate) left: AtomicUsize,
     pub(crate) draining: AtomicBool,
+    /// The last prompt of each tenant.
+    cached: Mutex<HashMap<String, Vec<u32>>>,
+    /// Requests that were explained.
+    pub(crate) asked: Mutex<Vec<Request>>,
 }
 
 impl Engine {
@@ -77,6 +82,7 @@ impl Generator for Handle {
         }
         let choice = self.0.seen.lock().unwrap().len();
         self.0.seen.lock().unwrap().push(request.clone());
+        self.0.cached.lock().unwrap().insert(request.tenant.clone(), request.prompt.clone());
         let (sender, answer) = Answer::channel(1000);
         let engine = Arc::clone(&self.0);
         tokio::spawn(async move {
@@ -116,6 +122,14 @@ impl Generator for Handle {
             let _ = sender.send(Event::Done(summary)).await;
         });
         Ok(answer)
+    }
+
+    fn explain(&self, request: &Request) -> Explained {
+        self.0.asked.lock().unwrap().push(request.clone());
+        let cached = self.0.cached.lock().unwrap().get(&request.tenant).cloned().unwrap_or_default();
+        let agreed = cached.iter().zip(&request.prompt).take_while(|(a, b)| a == b).count();
+        let closest = Closest { agreed, cached: cached[agreed..].to_vec() };
+        Explained { closest, memory: agreed, disk: 0, shared: Some(0) }
     }
 
     fn stats(&self) -> EngineStats {
@@ -199,6 +213,8 @@ pub(crate) fn served(script: Script) -> (Served, Arc<Engine>) {
         seen: Mutex::new(Vec::new()),
         left: AtomicUsize::new(0),
         draining: AtomicBool::new(false),
+        cached: Mutex::default(),
+        asked: Mutex::default(),
     });
     let served = Served {
         name: "tiny".into(),

@@ -4,6 +4,7 @@
 mod accounts;
 mod chat;
 mod completions;
+mod explain;
 mod fake;
 mod lifecycle;
 mod refusals;

@@ -1,0 +1,29 @@
+//! Options of `foretoken cache explain`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::BaseArgs;
+
+#[derive(Args)]
+pub(crate) struct CacheExplainArgs {
+    /// The request that came first: a JSON file.
+    #[arg(value_name = "A.json")]
+    pub(crate) first: PathBuf,
+
+    /// The request that should have hit.
+    #[arg(value_name = "B.json")]
+    pub(crate) second: PathBuf,
+
+    /// Print JSON instead of text.
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    /// The model whose tokenizer and chat template make the prompts.
+    #[arg(long, value_name = "REF", default_value = "smollm2")]
+    pub(crate) model: String,
+
+    #[command(flatten)]
+    pub(crate) base: BaseArgs,
+}
