@@ -197,7 +197,7 @@ mod tests {
 
     #[test]
     fn credit_buys_depth_in_a_crowd_until_it_is_spent_or_the_others_lose_too_much() {
-        let costs = CostCurve::new_for_test(&[(1, 1.0), (8, 1.5), (64, 12.0)]);
+        let costs = CostCurve::new_for_test(&[(1, 1.0), (8, 1.5), (64, 11.3)]);
         let crowd: Vec<DraftTree> = (0..8).map(|_| chain(20, 0.99)).collect();
         let plan = |credit_ms: f64| {
             let mut candidates: Vec<_> = crowd.iter().map(candidate).collect();
