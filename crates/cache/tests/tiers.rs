@@ -273,7 +273,7 @@ fn memory_makes_room_for_what_is_new() {
 fn a_pinned_prefix_stays() {
     let cache = cache(4, None, None);
     known(&cache, "alice", &prompt(1, 2));
-    assert_eq!(cache.pin(&scope("alice"), &prompt(1, 2), Duration::from_secs(60)), 2);
+    assert_eq!(cache.pin(&scope("alice"), &prompt(1, 2), Duration::from_secs(60), 8), Ok(2));
     for seed in 2..10 {
         known(&cache, "alice", &prompt(seed, 2));
     }
