@@ -347,12 +347,29 @@ impl ContextCache {
         Ok(blocks)
     }
 
+    /// Whether a prefix could be pinned if all of it were in memory.
+    ///
+    /// # Errors
+    /// More than `blocks_max` blocks would be pinned.
+    pub fn check_pin(&self, scope: &Scope, tokens: &[u32], blocks_max: usize) -> Result<(), PinLimit> {
+        let tree = self.tree();
+        let (before, after) = tree.pinned(Some((scope, tokens)), self.clock.elapsed());
+        let missing = tokens.len().saturating_sub(tree.closest(scope, tokens).agreed).div_ceil(BLOCK_TOKENS);
+        let (wanted, left) = (after - before + missing, blocks_max.saturating_sub(before));
+        if wanted > left { Err(PinLimit { wanted, left }) } else { Ok(()) }
+    }
+
     /// Takes the pin of a prefix off; says how many blocks it went over.
     pub fn unpin(&self, scope: &Scope, tokens: &[u32]) -> usize {
         let mut tree = self.tree();
         let blocks = tree.unpin(scope, tokens);
         self.keep_pinned(&tree);
         blocks
+    }
+
+    /// Blocks that memory holds at most.
+    pub fn capacity(&self) -> usize {
+        self.pool.counts().capacity
     }
 
     /// Blocks that are pinned now.

@@ -337,7 +337,7 @@ impl Engine {
         let answer_max = request.max_tokens.map_or(room, |max| max.min(room));
         let len_max = request.prompt.len() + answer_max;
         let mut keep = Keep::default();
-        if let Some(store) = &handle.store
+        if let Some(store) = handle.store.as_ref().filter(|_| !request.forgettable)
             && let Some(key) = replay::key(&scope, &request, policy, len_max, handle.responses)
         {
             if request.cache.read
@@ -359,7 +359,7 @@ impl Engine {
         // One event per token, one for the end.
         let (events, answer) = Answer::channel(answer_max + 1);
         let retry_after_s = self.retry_after_s();
-        let (scope, tenant) = (self.scope(&request), scope.id());
+        let (scope, tenant) = (self.scope(&request.tenant, &request.prompt), scope.id());
         let job = Job { request, len_max, events, arrived: Instant::now(), scope, tenant, keep };
         handle.shared.in_flight.fetch_add(1, Relaxed);
         handle.shared.inbox.push(job, retry_after_s).inspect_err(|_| {
@@ -408,6 +408,18 @@ impl Engine {
         }
     }
 
+    pub(crate) fn cache(&self) -> &ContextCache {
+        &self.handle.cache
+    }
+
+    pub(crate) fn store(&self) -> Option<&Store> {
+        self.handle.store.as_deref()
+    }
+
+    pub(crate) fn small(&self) -> Option<&SmallModel> {
+        self.handle.small.as_deref()
+    }
+
     /// Refuses new requests from now on; those taken are finished.
     pub fn drain(&self) {
         self.handle.shared.inbox.close();
@@ -424,10 +436,10 @@ impl Engine {
     }
 
     /// Under which names the blocks of a request are kept.
-    fn scope(&self, request: &Request) -> Scope {
-        let own = self.handle.secret.scope(&request.tenant, self.handle.fingerprint);
+    pub(crate) fn scope(&self, tenant: &str, prompt: &[u32]) -> Scope {
+        let own = self.handle.secret.scope(tenant, self.handle.fingerprint);
         let mut prefixes = self.handle.shared_prefixes.iter();
-        let shared = prefixes.find(|prefix| request.prompt.starts_with(prefix.tokens()));
+        let shared = prefixes.find(|prefix| prompt.starts_with(prefix.tokens()));
         shared.map_or_else(|| own.clone(), |prefix| own.after(prefix))
     }
 

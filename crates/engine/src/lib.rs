@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod api;
+mod control;
 mod engine;
 mod inbox;
 mod output;
@@ -21,4 +22,5 @@ mod stop;
 mod table;
 
 pub use api::*;
+pub use control::{CacheInfo, Forgotten, PinRefused};
 pub use engine::{Engine, EngineConfig, EngineError, Responses};
