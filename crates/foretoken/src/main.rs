@@ -56,6 +56,7 @@ fn run(line: &[OsString]) -> Result<()> {
         Command::Models(args) => commands::models::run(&args),
         Command::Inspect(args) => commands::inspect::run(&args),
         Command::Usage(args) => commands::usage::run(&args),
+        Command::Cache(command) => commands::cache::run(&command),
     }
 }
 
@@ -76,6 +77,7 @@ fn log_to_stderr(command: &Command) -> Result<()> {
         Command::Models(args) => (&args.base, "warn"),
         Command::Inspect(args) => (&args.base, "warn"),
         Command::Usage(args) => (&args.base, "warn"),
+        Command::Cache(command) => (command.base(), "warn"),
     };
     let directives = base.log.as_deref().unwrap_or(default);
     let filter = EnvFilter::try_new(directives).with_context(|| format!("--log {directives}"))?;

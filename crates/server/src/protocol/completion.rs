@@ -58,7 +58,8 @@ impl CompletionRequest {
     }
 }
 
-fn prompts(fields: Fields<'_>, vocab: usize) -> Result<Vec<Prompt>, ApiError> {
+/// The prompts of a body, checked.
+pub(crate) fn prompts(fields: Fields<'_>, vocab: usize) -> Result<Vec<Prompt>, ApiError> {
     let wanted = "a string, an array of strings, an array of token ids, or an array of those";
     let value =
         fields.get("prompt").ok_or_else(|| ApiError::missing("prompt", "send the text to be continued"))?;
