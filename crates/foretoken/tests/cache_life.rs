@@ -127,7 +127,7 @@ fn a_pin_survives_pressure_and_what_is_not_pinned_does_not() {
     let message = error["message"].as_str().expect("a text");
     assert!(message.contains("may be pinned in all") && message.contains("--cache-ram"), "{message}");
     // A whole context still runs beside the pins.
-    assert_eq!(ask(&server, "sk-b", &text("Rye", 95)).1, false);
+    assert!(!ask(&server, "sk-b", &text("Rye", 95)).1);
 
     let unpinned = post(&server, "sk-a", "/v1/cache/unpin", &json!({"prompt": pinned}));
     assert_eq!(unpinned["blocks"].as_u64(), Some(tokens.div_ceil(64)));

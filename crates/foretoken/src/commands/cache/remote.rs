@@ -49,7 +49,6 @@ impl Remote {
         }
     }
 
-    #[expect(clippy::result_large_err, reason = "it is the client's own type, looked at once")]
     fn read(&self, answer: Result<ureq::Response, ureq::Error>) -> Result<Value> {
         match answer {
             Ok(response) => json(response).context("the server's answer is not the JSON of this command"),
