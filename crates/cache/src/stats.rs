@@ -7,6 +7,9 @@ use std::time::Duration;
 pub const LATENCY_BOUNDS_S: [f64; 12] =
     [1e-5, 5e-5, 1e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 5e-2, 0.1, 0.5, 2.0];
 
+/// One part in so many is what a new observation counts for among the recent ones.
+const RECENT_WEIGHT: u64 = 8;
+
 /// A counter that only grows.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
@@ -28,6 +31,7 @@ impl Counter {
 pub struct Latency {
     buckets: [Counter; LATENCY_BOUNDS_S.len() + 1],
     sum_us: Counter,
+    recent_us: AtomicU64,
 }
 
 /// A copy of a [`Latency`], as Prometheus histograms want it but not cumulative.
@@ -39,21 +43,32 @@ pub struct LatencySnapshot {
     pub sum_s: f64,
     /// Number of observations.
     pub count: u64,
+    /// Seconds of the latest observations: a mean in which each one counts for an eighth of what came before.
+    /// 0 where it is not kept, as in [`AgeSnapshot`].
+    pub recent_s: f64,
 }
 
 impl Latency {
     /// Counts one observation.
     pub fn observe(&self, took: Duration) {
         let bucket = LATENCY_BOUNDS_S.partition_point(|&bound| bound < took.as_secs_f64());
+        let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        let first = self.sum_us.get() == 0;
         self.buckets[bucket].add(1);
-        self.sum_us.add(took.as_micros().try_into().unwrap_or(u64::MAX));
+        self.sum_us.add(us);
+        let before = self.recent_us.load(Ordering::Relaxed);
+        // Of two threads that observe at a time, one may go unheard here.
+        let recent = if first { us } else { before - before / RECENT_WEIGHT + us / RECENT_WEIGHT };
+        self.recent_us.store(recent, Ordering::Relaxed);
     }
 
     /// A copy of all buckets.
     pub fn snapshot(&self) -> LatencySnapshot {
         let buckets: Vec<u64> = self.buckets.iter().map(Counter::get).collect();
         let count = buckets.iter().sum();
-        LatencySnapshot { buckets, sum_s: self.sum_us.get() as f64 / 1e6, count }
+        let seconds = |us: u64| us as f64 / 1e6;
+        let recent_s = seconds(self.recent_us.load(Ordering::Relaxed));
+        LatencySnapshot { buckets, sum_s: seconds(self.sum_us.get()), count, recent_s }
     }
 }
 
@@ -79,6 +94,8 @@ impl AgeCounts {
             buckets: self.buckets.to_vec(),
             sum_s: self.sum_s,
             count: self.buckets.iter().sum(),
+            // Nobody decides anything by it.
+            recent_s: 0.0,
         }
     }
 }
@@ -137,5 +154,14 @@ mod tests {
         let shot = latency.snapshot();
         assert_eq!((shot.buckets[0], shot.buckets[1], shot.buckets[12], shot.count), (1, 1, 1, 3));
         assert!((shot.sum_s - 3.000_021).abs() < 1e-9);
+    }
+
+    #[test]
+    fn what_is_recent_forgets_what_was() {
+        let latency = Latency::default();
+        latency.observe(Duration::from_secs(2));
+        assert_eq!(latency.snapshot().recent_s, 2.0);
+        (0..50).for_each(|_| latency.observe(Duration::from_millis(1)));
+        assert!(latency.snapshot().recent_s < 0.01, "{}", latency.snapshot().recent_s);
     }
 }

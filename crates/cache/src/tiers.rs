@@ -27,9 +27,10 @@ use crate::tree::{CachedPrefix, Closest, Inserted, IntegrityError, Match, Prefix
 
 /// Restores that may wait for the one that is under way.
 const RESTORES_MAX: usize = 64;
-/// Seconds per block until some were read: 1 GB/s for a block of 2 MB, and a network that is slower.
-const DISK_BLOCK_S_ASSUMED: f64 = 2e-3;
-const SHARED_BLOCK_S_ASSUMED: f64 = 2e-2;
+/// Seconds per block until one was read. Low, so that one is: what is never tried is never measured.
+const BLOCK_S_ASSUMED: f64 = 2e-3;
+/// Of so many restores that are not worth it, one brings a block all the same, to measure again.
+const MEASURE_AGAIN_EVERY: u64 = 64;
 
 /// The size of the cache in memory.
 #[derive(Debug, Clone, Copy)]
@@ -260,16 +261,16 @@ impl ContextCache {
         }
     }
 
-    /// What reading a block has taken so far, next to what computing one takes.
+    /// What reading a block has taken lately, next to what computing one takes.
     pub fn rates(&self, recompute: RecomputeCost) -> Rates {
-        let mean = |latency: LatencySnapshot, assumed: f64| {
-            if latency.count == 0 { assumed } else { latency.sum_s / latency.count as f64 }
+        let seconds = |latency: LatencySnapshot| {
+            if latency.count == 0 { BLOCK_S_ASSUMED } else { latency.recent_s }
         };
         let disk = self.disk.as_ref().map(|disk| disk.read_latency());
         let shared = self.shared.as_ref().map(|shared| shared.stats().read_latency);
         Rates {
-            disk_block_s: mean(disk.unwrap_or_default(), DISK_BLOCK_S_ASSUMED),
-            shared_block_s: mean(shared.unwrap_or_default(), SHARED_BLOCK_S_ASSUMED),
+            disk_block_s: seconds(disk.unwrap_or_default()),
+            shared_block_s: seconds(shared.unwrap_or_default()),
             recompute,
         }
     }
@@ -280,11 +281,14 @@ impl ContextCache {
         if below.wanted.is_empty() {
             return None;
         }
-        below.wanted.truncate(below.worth_restoring(rates));
-        if below.wanted.is_empty() {
+        let worth = below.worth_restoring(rates);
+        if worth == 0 {
             self.counters.restores_not_worth.add(1);
-            return None;
+            if !self.counters.restores_not_worth.get().is_multiple_of(MEASURE_AGAIN_EVERY) {
+                return None;
+            }
         }
+        below.wanted.truncate(worth.max(1));
         let items: Vec<_> =
             below.wanted.into_iter().map_while(|wanted| Some((wanted, self.open()?))).collect();
         let started = match &self.restores {

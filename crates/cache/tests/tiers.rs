@@ -221,6 +221,21 @@ fn what_takes_longer_to_read_than_to_compute_is_not_read() {
 }
 
 #[test]
+fn a_store_that_was_slow_is_measured_again_now_and_then() {
+    let fs = Arc::new(RamFileSystem::default());
+    let tokens = prompt(1, 4);
+    known(&cache(16, Some(disk(&fs)), None), "alice", &tokens);
+    let cache = cache(16, Some(disk(&fs)), None);
+    let slow = Rates { disk_block_s: 65.0, ..QUICK };
+    let begun = (0..128).filter(|_| {
+        let below = cache.lookup(&scope("alice"), &tokens).below;
+        cache.begin_restore(below, &slow).is_some()
+    });
+    assert_eq!(begun.count(), 2);
+    assert_eq!(cache.stats().restores_not_worth, 128);
+}
+
+#[test]
 fn a_slow_read_is_worth_it_where_computing_is_slower() {
     let fs = Arc::new(RamFileSystem::default());
     let tokens = prompt(1, 8);

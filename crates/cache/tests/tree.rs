@@ -309,6 +309,7 @@ struct Known {
     saved: f64,
     worth: f64,
     used: u64,
+    pinned: bool,
 }
 
 /// The tree's contract, said as slowly as possible.
@@ -347,7 +348,16 @@ impl Naive {
         let len = prefix.len() - start;
         self.ids += 1;
         let prefix = prefix.to_vec();
-        self.known.push(Known { id: self.ids, scope, prefix, len, saved, worth: 0.0, used: 0 });
+        self.known.push(Known {
+            id: self.ids,
+            scope,
+            prefix,
+            len,
+            saved,
+            worth: 0.0,
+            used: 0,
+            pinned: false,
+        });
         self.touch(self.known.len() - 1);
         true
     }
@@ -362,6 +372,17 @@ impl Naive {
         best
     }
 
+    /// Pins the full blocks of a prompt, or takes their pins off; says how many.
+    fn pin(&mut self, scope: usize, tokens: &[u32], pinned: bool) -> usize {
+        let full = (BLOCK_TOKENS..=tokens.len()).step_by(BLOCK_TOKENS);
+        let path = full.map_while(|end| {
+            self.known.iter().position(|known| known.scope == scope && known.prefix == tokens[..end])
+        });
+        let path: Vec<usize> = path.collect();
+        path.iter().for_each(|&at| self.known[at].pinned = pinned);
+        path.len()
+    }
+
     fn evict(&mut self, held: &[(u64, SealedBlock)]) -> bool {
         let leaf = |at: &Known| {
             !self.known.iter().any(|other| {
@@ -370,7 +391,7 @@ impl Naive {
                     && other.prefix.starts_with(&at.prefix)
             })
         };
-        let free = |at: &Known| !held.iter().any(|(id, _)| *id == at.id);
+        let free = |at: &Known| !at.pinned && !held.iter().any(|(id, _)| *id == at.id);
         let order = |a: &Known, b: &Known| a.worth.total_cmp(&b.worth).then(a.used.cmp(&b.used));
         let candidates = self.known.iter().enumerate().filter(|(_, known)| leaf(known) && free(known));
         let worst = candidates.min_by(|(_, a), (_, b)| order(a, b)).map(|(at, _)| at);
@@ -386,6 +407,7 @@ enum Op {
     Remember { scope: usize, tokens: Vec<u32> },
     Match { scope: usize, tokens: Vec<u32>, hold: bool },
     LetGo,
+    Pin { scope: usize, tokens: Vec<u32>, pinned: bool },
     Evict { wanted: usize },
 }
 
@@ -408,6 +430,8 @@ fn op() -> impl Strategy<Value = Op> {
         3 => (0usize..2, tokens(), any::<bool>())
             .prop_map(|(scope, tokens, hold)| Op::Match { scope, tokens, hold }),
         1 => Just(Op::LetGo),
+        2 => (0usize..2, tokens(), any::<bool>())
+            .prop_map(|(scope, tokens, pinned)| Op::Pin { scope, tokens, pinned }),
         3 => (1usize..4).prop_map(|wanted| Op::Evict { wanted }),
     ]
 }
@@ -456,11 +480,23 @@ impl Both {
         }
     }
 
+    /// Of full blocks only: which of several siblings a part of one agrees with is the tree's own choice.
+    fn pin(&mut self, scope: usize, tokens: &[u32], pinned: bool) {
+        let known = self.naive.pin(scope, tokens, pinned);
+        let (scope, tokens) = (&self.scopes[scope], &tokens[..known * BLOCK_TOKENS]);
+        let went_over = match pinned {
+            true => self.tree.pin(scope, tokens, Duration::MAX),
+            false => self.tree.unpin(scope, tokens),
+        };
+        assert_eq!(went_over, known);
+    }
+
     fn apply(&mut self, op: Op) {
         match op {
             Op::Remember { scope, tokens } => self.remember(scope, &tokens),
             Op::Match { scope, tokens, hold } => self.matched(scope, &tokens, hold),
             Op::LetGo => self.held.clear(),
+            Op::Pin { scope, tokens, pinned } => self.pin(scope, &tokens, pinned),
             Op::Evict { wanted } => {
                 let naive = (0..wanted).take_while(|_| self.naive.evict(&self.held)).count();
                 assert_eq!(self.tree.evict(wanted, NOW), naive);
@@ -485,7 +521,7 @@ proptest! {
         ops.into_iter().for_each(|op| both.apply(op));
         both.held.clear();
         let left = both.tree.counts().blocks;
-        prop_assert_eq!(both.tree.evict(usize::MAX, NOW), left);
+        prop_assert_eq!(both.tree.evict(usize::MAX, Duration::MAX), left, "every pin has ended");
         prop_assert_eq!(both.pool.counts().free, 1000);
     }
 }

@@ -7,8 +7,8 @@
 use tokio::sync::mpsc;
 
 pub use crate::speculate::settings::{
-    DRAFT_POSITIONS, DraftReport, DraftTotals, MAX_DRAFT_LIMIT, Policy, Source, SourceReport, SourceTotals,
-    Sources, Speculation, SpeculationChoice, Thresholds,
+    DRAFT_POSITIONS, DraftReport, DraftTotals, MAX_DRAFT_LIMIT, Policy, RELIABILITY_CLASSES, Reliability,
+    Source, SourceReport, SourceTotals, Sources, Speculation, SpeculationChoice, Thresholds,
 };
 
 /// Longest list of alternatives that `logprobs` may ask for.

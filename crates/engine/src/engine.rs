@@ -389,9 +389,10 @@ impl Engine {
         self.handle.cache.stats()
     }
 
-    /// Waits until what is cached now is on disk, or was dropped.
+    /// Waits until what is cached and learnt now is on disk, or was dropped.
     pub fn flush_cache(&self) {
         self.handle.cache.flush();
+        self.handle.tenants.lock().save(true);
         if let Some(small) = &self.handle.small {
             small.flush();
         }

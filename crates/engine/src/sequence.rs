@@ -17,7 +17,6 @@ use crate::output::{Output, Scores};
 use crate::replay::Keep;
 use crate::sampler::{Sampler, logprobs};
 use crate::speculate::accept::decide;
-use crate::speculate::calibrate::Calibrator;
 use crate::speculate::drafts::Drafts;
 use crate::speculate::planner::Candidate;
 use crate::speculate::speculator::Speculator;
@@ -187,9 +186,9 @@ impl Sequence {
     }
 
     /// Asks the drafters what may come next.
-    pub(crate) fn propose(&mut self, calibrator: &Calibrator, step_ms: f64) {
+    pub(crate) fn propose(&mut self, step_ms: f64) {
         if let Some(speculator) = &mut self.speculator {
-            speculator.propose(calibrator, step_ms, &self.tokens, self.prompt_len);
+            speculator.propose(step_ms, &self.tokens, self.prompt_len);
         }
     }
 
@@ -256,7 +255,7 @@ impl Sequence {
         // The last token was not fed, or its KV is not wanted any more.
         let fed = self.tokens.len() - answer_from - 1;
         if let Some(speculator) = &mut self.speculator {
-            speculator.observe(step.drafts.calibrator_mut(), &self.tokens[answer_from..], &kept);
+            speculator.observe(step.drafts.record_mut(), &self.tokens[answer_from..], &kept);
         }
         self.table.move_slots(step.layout, self.committed + own, &kept[..fed]);
         self.commit(step.cache, own + fed);

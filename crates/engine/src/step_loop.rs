@@ -247,6 +247,7 @@ impl StepLoop {
         self.stats.preemptions_total = self.scheduler.preemptions;
         let held: usize = self.scheduler.running.iter().map(|seq| seq.table.blocks()).sum();
         self.stats.kv_usage = (held as f64 / self.blocks as f64).min(1.0);
+        self.stats.drafts.reliability = self.drafts.reliability();
         self.shared.publish(self.stats, self.request_s, self.scheduler.cost);
     }
 }

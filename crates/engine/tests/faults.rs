@@ -30,11 +30,11 @@ fn engine(fs: &Arc<RamFileSystem>) -> Engine {
 /// What a request is answered without any cache.
 fn uncached(engine: &Engine, request: &Request) -> Vec<u32> {
     let cache = CacheUse { read: false, write: false };
-    collect(engine.submit(Request { cache, ..request.clone() }).expect("it is taken")).0
+    collect(engine.submit(Request { cache, ..request.clone() }).expect("there is room")).0
 }
 
 fn answer(engine: &Engine, request: &Request) -> (Vec<u32>, usize) {
-    let (ids, _, summary) = collect(engine.submit(request.clone()).expect("it is taken"));
+    let (ids, _, summary) = collect(engine.submit(request.clone()).expect("there is room"));
     (ids, summary.usage.cache_hit_tokens)
 }
 
@@ -190,7 +190,7 @@ proptest! {
                 Op::Ask(asked) => {
                     let requests: Vec<_> = asked.into_iter().map(prompt).collect();
                     let answers: Vec<_> =
-                        requests.iter().map(|request| cached.submit(request.clone()).unwrap()).collect();
+                        requests.iter().map(|request| cached.submit(request.clone()).expect("there is room")).collect();
                     for (request, answer) in requests.iter().zip(answers) {
                         prop_assert_eq!(collect(answer).0, uncached(&plain, request));
                     }

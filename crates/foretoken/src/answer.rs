@@ -3,7 +3,7 @@
 use std::fmt;
 
 use anyhow::{Context, Result, bail};
-use foretoken_engine::{Answer, Event, FinishReason, Sampling, Summary};
+use foretoken_engine::{Answer, Event, FinishReason, Sampling, Source, Summary};
 use foretoken_model::chat::{ChatInput, Rendered};
 use serde_json::Value;
 
@@ -43,13 +43,13 @@ pub(crate) fn render(loaded: &Loaded, messages: Vec<Value>) -> Result<Rendered> 
     Ok(loaded.template.render(&input)?)
 }
 
-/// Passes the answer's text on as it becomes certain. `Ok(None)` if Ctrl-C ended it.
+/// Passes the answer's text on as it becomes certain, with who drafted its last token. `Ok(None)` if Ctrl-C ended it.
 ///
 /// # Errors
 /// Whatever `on_text` fails with, or why the engine could not go on.
 pub(crate) async fn stream(
     mut answer: Answer,
-    mut on_text: impl FnMut(&str) -> Result<()>,
+    mut on_text: impl FnMut(&str, Option<Source>) -> Result<()>,
 ) -> Result<Option<Summary>> {
     loop {
         let event = tokio::select! {
@@ -58,12 +58,12 @@ pub(crate) async fn stream(
         };
         match event.context("the engine stopped before the answer was complete")? {
             Event::Token(token) if token.text.is_empty() => {}
-            Event::Token(token) => on_text(&token.text)?,
+            Event::Token(token) => on_text(&token.text, token.source)?,
             Event::Done(summary) => {
                 if let FinishReason::Error(reason) = &summary.reason {
                     bail!("the answer ended early: {reason}");
                 }
-                on_text(&summary.text)?;
+                on_text(&summary.text, None)?;
                 return Ok(Some(summary));
             }
         }

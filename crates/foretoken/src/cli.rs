@@ -155,6 +155,16 @@ Examples:
 
 {SETTINGS_HELP}"))]
     Model(BenchModelArgs),
+
+    /// What the agreement policy buys and what it costs, for a range of thresholds.
+    #[command(after_help = format!("\
+Examples:
+  foretoken bench agreement
+  foretoken bench agreement --tau 0.9,0.5,0.2 --plot agreement.svg
+  foretoken bench agreement --json --reliability-plot reliability.svg
+
+{SETTINGS_HELP}"))]
+    Agreement(BenchAgreementArgs),
 }
 
 /// Options of every command.
@@ -283,6 +293,14 @@ pub(crate) struct SpeculationArgs {
     #[arg(long, value_name = "on|off", default_value = "on", value_parser = ["on", "off"], help_heading = "Speculation")]
     pub(crate) fund_speculation: String,
 
+    /// A smaller model with the same vocabulary that guesses ahead.
+    #[arg(long, value_name = "REF", help_heading = "Speculation")]
+    pub(crate) draft_model: Option<String>,
+
+    /// Memory for the KV of --draft-model; one context at least.
+    #[arg(long, value_name = "SIZE", default_value = "256MiB", help_heading = "Speculation")]
+    pub(crate) draft_cache_ram: ByteSize,
+
     /// Tokens of past prompts and answers to guess from; each takes up to 64 bytes of memory.
     #[arg(long, value_name = "N", default_value_t = 1_000_000, help_heading = "Speculation")]
     pub(crate) draft_memory: usize,
@@ -410,6 +428,42 @@ pub(crate) struct BenchModelArgs {
     /// Print JSON instead of a table.
     #[arg(long)]
     pub(crate) json: bool,
+
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+}
+
+#[derive(Args)]
+pub(crate) struct BenchAgreementArgs {
+    /// Thresholds to measure beside exact; epsilon and delta are set to the same number.
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_values_t = [0.9, 0.7, 0.5, 0.3, 0.2, 0.1, 0.05])]
+    pub(crate) tau: Vec<f32>,
+
+    /// Requests per threshold.
+    #[arg(long, value_name = "N", default_value_t = 32)]
+    pub(crate) requests: usize,
+
+    /// Tokens per answer.
+    #[arg(long, value_name = "N", default_value_t = 150)]
+    pub(crate) tokens: usize,
+
+    /// Draw speed and perplexity against agreement into this SVG file.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) plot: Option<PathBuf>,
+
+    /// Draw how often guesses of an estimated probability were right into this SVG file.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) reliability_plot: Option<PathBuf>,
+
+    /// Print JSON instead of a table.
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    #[command(flatten)]
+    pub(crate) context: ContextArgs,
+
+    #[command(flatten)]
+    pub(crate) speculation: SpeculationArgs,
 
     #[command(flatten)]
     pub(crate) model: ModelArgs,

@@ -137,6 +137,19 @@ impl Loaded {
         args.ctx.unwrap_or(trained.min(held))
     }
 
+    /// The model that drafts, if one is asked for, and the memory for its KV.
+    fn draft_model(&self, base: &BaseArgs, args: &SpeculationArgs) -> Result<Option<(Arc<Model>, usize)>> {
+        let Some(reference) = &args.draft_model else { return Ok(None) };
+        let path = resolve(reference, base)?;
+        let small = load_file(&path, Arc::clone(self.model.compute()))?;
+        if let Some(difference) = self.tokenizer.difference(&small.tokenizer) {
+            bail!(
+                "--draft-model {reference} cannot draft for this model: {difference}; use one of the same family"
+            );
+        }
+        Ok(Some((small.model, usize::try_from(args.draft_cache_ram.0).unwrap_or(usize::MAX))))
+    }
+
     /// Starts an engine with the context and the speculation that the command line asks for.
     pub(crate) fn start_engine(
         &self,
@@ -151,6 +164,7 @@ impl Loaded {
             speculation: self::speculation(speculation)?,
             draft_memory: speculation.draft_memory,
             drafts: Some(data_dir(base)?.join("drafts")),
+            draft_model: self.draft_model(base, speculation)?,
             ..bounds
         };
         Ok(Engine::start(Arc::clone(&self.model), Arc::clone(&self.tokenizer), config)?)

@@ -11,6 +11,8 @@ mod commands;
 mod dim;
 mod load;
 mod output;
+mod paint;
+mod plot;
 mod progress;
 mod secret;
 mod sequence;
@@ -52,6 +54,7 @@ fn run(line: &[OsString]) -> Result<()> {
         Command::Chat(args) => commands::chat::run(&args),
         Command::Perplexity(args) => commands::perplexity::run(&args),
         Command::Bench(Bench::Model(args)) => commands::bench::run(&args),
+        Command::Bench(Bench::Agreement(args)) => commands::bench_agreement::run(&args),
         Command::Pull(args) => commands::pull::run(&args),
         Command::Models(args) => commands::models::run(&args),
         Command::Inspect(args) => commands::inspect::run(&args),
@@ -73,6 +76,7 @@ fn log_to_stderr(command: &Command) -> Result<()> {
         Command::Chat(args) => (&args.model.base, "warn"),
         Command::Perplexity(args) => (&args.model.base, "warn"),
         Command::Bench(Bench::Model(args)) => (&args.model.base, "warn"),
+        Command::Bench(Bench::Agreement(args)) => (&args.model.base, "warn"),
         Command::Pull(args) => (&args.base, "warn"),
         Command::Models(args) => (&args.base, "warn"),
         Command::Inspect(args) => (&args.base, "warn"),

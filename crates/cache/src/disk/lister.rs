@@ -1,5 +1,8 @@
 //! Learns which files exist: names first, which is quick and enough to be of use, then sizes and times. Again
 //! every ten minutes, for what other servers on the folder did. Also removes what a killed writer left.
+//!
+//! A folder may hold 100,000 files and the machine two cores that compute, so this thread rests after every few
+//! files: nobody waits for it.
 
 use std::io;
 use std::path::Path;
@@ -13,6 +16,9 @@ use super::writer::TEMPORARY_PREFIX;
 use crate::faults::Fault;
 use crate::keys::BlockKey;
 
+/// Files between two rests, and how long one is: less than a tenth of a core.
+const FILES_PER_REST: usize = 64;
+const REST: Duration = Duration::from_millis(4);
 const AGAIN_AFTER: Duration = Duration::from_secs(600);
 /// A temporary file this old (or this far in the future) belongs to no writer that still runs.
 const LEFT_BEHIND: Duration = Duration::from_secs(600);
@@ -57,8 +63,13 @@ fn list_names(shared: &Shared) {
             _ => {}
         }
         temporary.iter().for_each(|path| remove_if_left_behind(shared, path));
+        let many = keys.len() >= FILES_PER_REST;
         let mut index = shared.index();
         keys.into_iter().for_each(|key| index.note(key));
+        drop(index);
+        if many {
+            std::thread::sleep(REST);
+        }
     }
 }
 
@@ -90,11 +101,16 @@ fn remove_if_left_behind(shared: &Shared, path: &Path) {
 
 fn learn_sizes(shared: &Shared) {
     let keys: Vec<BlockKey> = shared.index().iter().map(|(key, _)| *key).collect();
-    for key in keys {
+    for keys in keys.chunks(FILES_PER_REST) {
         if shared.closing.load(Ordering::Relaxed) {
             return;
         }
-        shared.look(&key);
+        for key in keys {
+            shared.look(key);
+        }
+        if keys.len() == FILES_PER_REST {
+            std::thread::sleep(REST);
+        }
     }
 }
 

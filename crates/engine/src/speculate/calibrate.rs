@@ -4,7 +4,7 @@
 //! Counts with a memory: each class starts from the drafter's own estimate and fades slowly, so that it follows what
 //! the text is like now. What it estimates is conditional: the guess is right, given that everything before it was.
 
-use super::settings::Source;
+use super::settings::{RELIABILITY_CLASSES, Reliability, Source};
 
 /// Classes that a source may tell apart.
 pub(crate) const BUCKETS: usize = 64;
@@ -46,6 +46,20 @@ impl Calibrator {
         if tally.seen > MEMORY {
             *tally = Tally { right: tally.right / 2.0, seen: tally.seen / 2.0 };
         }
+    }
+}
+
+/// How good estimates were, of all tenants together.
+#[derive(Default)]
+pub(crate) struct Record(pub(crate) [[Reliability; RELIABILITY_CLASSES]; Source::ALL.len()]);
+
+impl Record {
+    /// Records whether a guess that was estimated at `estimate` was right.
+    pub(crate) fn judge(&mut self, source: Source, estimate: f32, right: bool) {
+        let class = (estimate * RELIABILITY_CLASSES as f32) as usize;
+        let of = &mut self.0[source.index()][class.min(RELIABILITY_CLASSES - 1)];
+        of.seen += 1;
+        of.right += u64::from(right);
     }
 }
 

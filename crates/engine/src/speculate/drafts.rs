@@ -12,12 +12,12 @@ use foretoken_kernels::{Compute, math};
 use foretoken_model::Model;
 use foretoken_model::step::Scratch;
 
-use super::calibrate::Calibrator;
+use super::calibrate::Record;
 use super::cost::CostCurve;
 use super::drafter::Drafter;
 use super::parking::Mutex;
 use super::planner::{Base, choose};
-use super::settings::{Source, Speculation};
+use super::settings::{RELIABILITY_CLASSES, Reliability, Source, Speculation};
 use super::small::{DraftModel, SmallModel};
 use super::speculator::Speculator;
 use super::successors::Successors;
@@ -46,7 +46,7 @@ pub(crate) struct Drafts {
     default: Speculation,
     /// Rows that a step may have.
     step_tokens: usize,
-    calibrator: Calibrator,
+    record: Record,
     costs: CostCurve,
     tenants: Arc<Mutex<Tenants>>,
     small: Option<Arc<SmallModel>>,
@@ -68,7 +68,7 @@ impl Drafts {
         Drafts {
             default,
             step_tokens,
-            calibrator: Calibrator::default(),
+            record: Record::default(),
             costs: CostCurve::load_or_measure(model, scratch, folder.as_deref()),
             tenants,
             small,
@@ -121,7 +121,7 @@ impl Drafts {
             base.context_ms += self.costs.context_ms(seq.committed, *rows);
             if seq.pending() == 1 {
                 let step_ms = self.costs.rows_ms(1) + self.costs.context_ms(seq.committed, 1);
-                seq.propose(&self.calibrator, step_ms);
+                seq.propose(step_ms);
             }
         }
         let mut indices = Vec::new();
@@ -148,8 +148,13 @@ impl Drafts {
         self.costs.observe(rows, expected_ms, ms);
     }
 
-    pub(crate) fn calibrator_mut(&mut self) -> &mut Calibrator {
-        &mut self.calibrator
+    /// How good the estimates were.
+    pub(crate) fn reliability(&self) -> [[Reliability; RELIABILITY_CLASSES]; Source::ALL.len()] {
+        self.record.0
+    }
+
+    pub(crate) fn record_mut(&mut self) -> &mut Record {
+        &mut self.record
     }
 
     /// Learns what may follow the last of `tokens` from the logits there, which are as the model left them.

@@ -6,7 +6,7 @@
 //! answer: the target samples every token itself.
 
 pub(crate) mod accept;
-pub(crate) mod calibrate;
+mod calibrate;
 mod cost;
 mod drafter;
 pub(crate) mod drafts;

@@ -230,9 +230,24 @@ pub struct DraftReport {
 /// Positions in a draft that are told apart in [`DraftTotals`]; later ones count as the last.
 pub const DRAFT_POSITIONS: usize = 16;
 
+/// Classes of estimated probability in [`DraftTotals::reliability`], each a tenth wide.
+pub const RELIABILITY_CLASSES: usize = 10;
+
+/// Guesses that were thought about equally likely.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reliability {
+    /// Guesses whose truth became known.
+    pub seen: u64,
+    /// Of those, right ones.
+    pub right: u64,
+}
+
 /// What speculation did for all finished answers.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct DraftTotals {
+    /// By [`Source::ALL`] and by estimated probability, given that everything before the guess was right: how often
+    /// such guesses were right. All guesses count, verified or not, of running answers too.
+    pub reliability: [[Reliability; RELIABILITY_CLASSES]; 5],
     /// Steps in which something was drafted.
     pub drafts: u64,
     /// By [`Source::ALL`].

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::calibrate::Calibrator;
+use super::calibrate::Record;
 use super::drafter::{Context, Drafter, Draws, Proposals};
 use super::planner::{Candidate, in_rows};
 use super::settings::{DraftReport, Policy, Source, Speculation};
@@ -48,9 +48,10 @@ impl Speculator {
     }
 
     /// Asks the drafters what may follow `tokens`, of which the first `prompt` are the prompt.
-    pub(crate) fn propose(&mut self, calibrator: &Calibrator, step_ms: f64, tokens: &[u32], prompt: usize) {
+    pub(crate) fn propose(&mut self, step_ms: f64, tokens: &[u32], prompt: usize) {
         self.clear();
         let context = Context { tokens, prompt, drawn: self.draws, step_ms };
+        let calibrator = &*self.tenant.calibrator.lock();
         for drafter in &mut self.drafters {
             let source = drafter.source();
             let start = Instant::now();
@@ -144,8 +145,8 @@ impl Speculator {
     }
 
     /// Hears what the step added to the answer, and the rows that were kept.
-    pub(crate) fn observe(&mut self, calibrator: &mut Calibrator, added: &[u32], kept: &[usize]) {
-        self.tree.observe(calibrator, added);
+    pub(crate) fn observe(&mut self, record: &mut Record, added: &[u32], kept: &[usize]) {
+        self.tree.observe(&mut self.tenant.calibrator.lock(), record, added);
         let report = &mut self.report;
         report.steps += 1;
         if !self.rows.is_empty() {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use foretoken_cache::store::Store;
 use foretoken_cache::{DraftMemory, Fingerprint, ScopeId, SuccessorTable};
 
+use super::calibrate::Calibrator;
 use super::parking::Mutex;
 
 /// Tenants whose drafts are in memory; of more, those that asked longest ago are put away.
@@ -23,6 +24,8 @@ pub(crate) struct Tenant {
     scope: ScopeId,
     pub(crate) memory: Arc<Mutex<DraftMemory>>,
     pub(crate) successors: Arc<Mutex<SuccessorTable>>,
+    /// What its guesses are worth. Of no other tenant: how much is guessed would tell what others' texts are like.
+    pub(crate) calibrator: Mutex<Calibrator>,
     credit_ms: Mutex<f64>,
     saved_at: Mutex<u64>,
 }
@@ -33,6 +36,7 @@ impl Tenant {
             scope,
             memory: Arc::new(Mutex::new(memory)),
             successors: Arc::new(Mutex::new(successors)),
+            calibrator: Mutex::default(),
             credit_ms: Mutex::new(0.0),
             saved_at: Mutex::new(0),
         }

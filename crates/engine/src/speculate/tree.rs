@@ -4,7 +4,7 @@
 //! who proposed it and how likely it is, given its parent and in all. The invariant: a node comes after its parent
 //! and is no likelier, and siblings have different tokens.
 
-use super::calibrate::Calibrator;
+use super::calibrate::{Calibrator, Record};
 use super::settings::Source;
 
 /// A node's parent if that is the root.
@@ -137,7 +137,7 @@ impl DraftTree {
     /// Tells the calibrator which guesses came true, given what really followed the root. Guesses that were not
     /// verified count as well: the truth is known all the same, and a drafter that does not pay now is seen to pay
     /// later.
-    pub(crate) fn observe(&self, calibrator: &mut Calibrator, followed: &[u32]) {
+    pub(crate) fn observe(&self, calibrator: &mut Calibrator, record: &mut Record, followed: &[u32]) {
         let mut parent = ROOT;
         for &token in followed {
             let mut next = None;
@@ -145,6 +145,7 @@ impl DraftTree {
                 let node = &self.nodes[child as usize];
                 let came = node.token == token;
                 next = if came { Some(child) } else { next };
+                record.judge(node.source, node.given, came);
                 for (source, &vote) in Source::ALL.into_iter().zip(&node.votes) {
                     if let Some(bucket) = vote.checked_sub(1) {
                         calibrator.observe(source, bucket, node.depth, came);

@@ -21,6 +21,7 @@ use crate::cli::ChatArgs;
 use crate::dim::{self, Dimmer};
 use crate::load::{self, Loaded};
 use crate::output;
+use crate::paint::{legend, paint};
 
 /// Lines that the history file keeps.
 const HISTORY_LINES_MAX: usize = 1000;
@@ -150,7 +151,7 @@ impl Chat<'_> {
         };
         let events = self.engine.submit(request)?;
         let mut out = output::stdout();
-        let colours = std::io::stdout().is_terminal();
+        let colours = std::io::stdout().is_terminal() && !self.args.show_draft;
         let (mut dimmer, start) = Dimmer::new(rendered.opens_reasoning());
         let mut text = String::new();
         let mut show = |piece: &str| -> Result<()> {
@@ -160,9 +161,14 @@ impl Chat<'_> {
         if colours {
             show(start)?;
         }
-        let ended = self.runtime.block_on(answer::stream(events, |piece| {
+        let by_source = self.args.show_draft;
+        let ended = self.runtime.block_on(answer::stream(events, |piece, source| {
             text.push_str(piece);
-            if colours { show(&dimmer.push(piece)) } else { show(piece) }
+            match (by_source, colours) {
+                (true, _) => show(&paint(piece, source)),
+                (false, true) => show(&dimmer.push(piece)),
+                (false, false) => show(piece),
+            }
         }));
         if colours {
             show(&dimmer.finish())?;
@@ -173,6 +179,9 @@ impl Chat<'_> {
             None => eprintln!("(stopped)"),
             Some(summary) if summary.reason == FinishReason::Length => {
                 eprintln!("(the answer was cut off: --max-tokens or the end of the context)");
+            }
+            Some(summary) if by_source => {
+                eprintln!("{}", legend(summary.usage.completion_tokens, &summary.drafts));
             }
             Some(_) => {}
         }

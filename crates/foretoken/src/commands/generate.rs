@@ -11,6 +11,7 @@ use crate::answer::{self, Interrupted};
 use crate::cli::GenerateArgs;
 use crate::load::{self, Loaded};
 use crate::output;
+use crate::paint::{legend, paint};
 
 /// Runs the command.
 pub(crate) fn run(args: &GenerateArgs) -> Result<()> {
@@ -30,11 +31,12 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut text = String::new();
     let mut out = output::stdout();
-    let ended = runtime.block_on(answer::stream(answer, |piece| {
+    let ended = runtime.block_on(answer::stream(answer, |piece, source| {
         if args.json {
             text.push_str(piece);
         } else {
-            out.write_all(piece.as_bytes())?;
+            let source = source.filter(|_| args.show_draft);
+            out.write_all(paint(piece, source).as_bytes())?;
             out.flush()?;
         }
         Ok(())
@@ -46,6 +48,9 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<()> {
     let Some(summary) = ended else { bail!(Interrupted) };
     if args.json {
         print_json(&text, &summary)?;
+    }
+    if args.show_draft {
+        eprintln!("{}", legend(summary.usage.completion_tokens, &summary.drafts));
     }
     if args.stats {
         eprintln!("{}", answer::stats_line(&summary));

@@ -1,6 +1,7 @@
 //! One module per command; each takes its parsed options and runs to the end.
 
 pub(crate) mod bench;
+pub(crate) mod bench_agreement;
 pub(crate) mod cache;
 pub(crate) mod chat;
 mod conversation;

@@ -32,8 +32,8 @@ pub(crate) fn run(args: &ServeArgs) -> Result<()> {
 
 async fn serve(args: &ServeArgs) -> Result<()> {
     let config = server_config(args)?;
-    let shared = shared_cache::config(&args.shared)?;
     let server = Server::new(config.clone())?;
+    let shared = shared_cache::config(&args.shared)?;
     let shutdown = Shutdown::on_signals().context("cannot listen to signals")?;
     let address = format!("{}:{}", args.host, args.port);
     let listener = config.bind().await.with_context(|| format!("cannot listen on {address}"))?;

@@ -133,6 +133,21 @@ impl Tokenizer {
         TokenDecoder::new(false)
     }
 
+    /// What keeps two tokenizers' ids from meaning the same, in words, if anything does.
+    pub fn difference(&self, other: &Tokenizer) -> Option<String> {
+        let (ours, theirs) = (self.vocab_size(), other.vocab_size());
+        if ours != theirs {
+            return Some(format!("its vocabulary has {theirs} tokens and not {ours}"));
+        }
+        let text =
+            |tokenizer: &Tokenizer, id| String::from_utf8_lossy(tokenizer.token_bytes(id)).into_owned();
+        let differs =
+            |&id: &u32| self.token_bytes(id) != other.token_bytes(id) || self.is_eog(id) != other.is_eog(id);
+        (0..ours as u32)
+            .find(differs)
+            .map(|id| format!("its token {id} is {:?} and not {:?}", text(other, id), text(self, id)))
+    }
+
     /// Number of ids. Every id below it is valid for all methods here; ids from it on have no text.
     pub fn vocab_size(&self) -> usize {
         self.vocab.len()
