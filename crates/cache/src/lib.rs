@@ -32,7 +32,7 @@ pub mod tree;
 pub use automaton::{Continuation, Cursor, SuffixAutomaton};
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use cost::RecomputeCost;
-pub use disk::{DiskConfig, DiskStats, DiskTier, Enqueued, VerifyReport};
+pub use disk::{DiskConfig, DiskEntry, DiskStats, DiskTier, Enqueued, VerifyReport};
 pub use explain::Explained;
 pub use faults::{Fault, Faults};
 pub use format::Wanted;
@@ -41,9 +41,10 @@ pub use memory::{Alike, DraftMemory};
 pub use pool::{BlockLayout, BlockPool, Evictable, OpenBlock, PoolCounts, SealedBlock};
 pub use restore::{Below, Rates, Restore, Restored, Tier};
 pub use shared::{SharedConfig, SharedError, SharedStats, SharedTier, Store};
+pub use stats::{AGE_BOUNDS_S, AgeSnapshot, LATENCY_BOUNDS_S, LatencySnapshot};
 pub use successors::{Guesses, Successor, SuccessorTable};
-pub use tiers::{CacheConfig, CacheStats, ContextCache, Hit};
-pub use tree::{Closest, Inserted, IntegrityError, Match, PrefixTree, TreeCounts};
+pub use tiers::{CacheConfig, CacheStats, ContextCache, Hit, PinLimit};
+pub use tree::{CachedPrefix, Closest, Inserted, IntegrityError, Match, PrefixTree, TreeCounts};
 
 /// Tokens in a full block.
 pub const BLOCK_TOKENS: usize = 64;

@@ -44,6 +44,7 @@ pub struct LatencySnapshot {
     /// Number of observations.
     pub count: u64,
     /// Seconds of the latest observations: a mean in which each one counts for an eighth of what came before.
+    /// 0 where it is not kept, as in [`AgeSnapshot`].
     pub recent_s: f64,
 }
 
@@ -68,6 +69,75 @@ impl Latency {
         let seconds = |us: u64| us as f64 / 1e6;
         let recent_s = seconds(self.recent_us.load(Ordering::Relaxed));
         LatencySnapshot { buckets, sum_s: seconds(self.sum_us.get()), count, recent_s }
+    }
+}
+
+/// Upper bounds of the buckets of [`AgeSnapshot`], in seconds.
+pub const AGE_BOUNDS_S: [f64; 12] =
+    [1.0, 5.0, 10.0, 30.0, 60.0, 300.0, 600.0, 1800.0, 3600.0, 14_400.0, 86_400.0, 604_800.0];
+
+#[derive(Debug, Clone, Copy, Default)]
+struct AgeCounts {
+    buckets: [u64; AGE_BOUNDS_S.len() + 1],
+    sum_s: f64,
+}
+
+impl AgeCounts {
+    fn observe(&mut self, age: Duration) {
+        let age_s = age.as_secs_f64();
+        self.buckets[AGE_BOUNDS_S.partition_point(|&bound| bound < age_s)] += 1;
+        self.sum_s += age_s;
+    }
+
+    fn snapshot(&self) -> LatencySnapshot {
+        LatencySnapshot {
+            buckets: self.buckets.to_vec(),
+            sum_s: self.sum_s,
+            count: self.buckets.iter().sum(),
+            // Nobody decides anything by it.
+            recent_s: 0.0,
+        }
+    }
+}
+
+/// How long blocks are in memory, and how long nobody asks for them. Not for several threads.
+#[derive(Debug, Default)]
+pub struct Ages {
+    lifetime: AgeCounts,
+    idle: AgeCounts,
+    reuse_gap: AgeCounts,
+}
+
+/// A copy of [`Ages`], its buckets by [`AGE_BOUNDS_S`].
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct AgeSnapshot {
+    /// Of evicted blocks: since they were added.
+    pub lifetime: LatencySnapshot,
+    /// Of evicted blocks: since they were last used.
+    pub idle: LatencySnapshot,
+    /// Of blocks that were used again: since the use before.
+    pub reuse_gap: LatencySnapshot,
+}
+
+impl Ages {
+    /// A block was evicted so long after it was added and after it was last used.
+    pub fn evicted(&mut self, lifetime: Duration, idle: Duration) {
+        self.lifetime.observe(lifetime);
+        self.idle.observe(idle);
+    }
+
+    /// A block was used again so long after the last time.
+    pub fn reused(&mut self, gap: Duration) {
+        self.reuse_gap.observe(gap);
+    }
+
+    /// A copy of all buckets.
+    pub fn snapshot(&self) -> AgeSnapshot {
+        AgeSnapshot {
+            lifetime: self.lifetime.snapshot(),
+            idle: self.idle.snapshot(),
+            reuse_gap: self.reuse_gap.snapshot(),
+        }
     }
 }
 

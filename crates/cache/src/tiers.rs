@@ -22,8 +22,8 @@ use crate::keys::{Scope, ScopeId};
 use crate::pool::{BlockLayout, BlockPool, OpenBlock, PoolCounts, SealedBlock};
 use crate::restore::{Below, Rates, Restore, RestoreJob, Restored, Tier, run};
 use crate::shared::{SharedStats, SharedTier};
-use crate::stats::{Counter, LatencySnapshot};
-use crate::tree::{Closest, Inserted, IntegrityError, Match, PrefixTree, TreeCounts};
+use crate::stats::{AgeSnapshot, Counter, LatencySnapshot};
+use crate::tree::{CachedPrefix, Closest, Inserted, IntegrityError, Match, PrefixTree, TreeCounts};
 
 /// Restores that may wait for the one that is under way.
 const RESTORES_MAX: usize = 64;
@@ -54,6 +54,15 @@ pub struct Hit {
     pub below: Below,
 }
 
+/// A pin that was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PinLimit {
+    /// Blocks that it would have added.
+    pub wanted: usize,
+    /// Blocks that may still be pinned.
+    pub left: usize,
+}
+
 /// A copy of all figures.
 #[derive(Debug, Clone, Default)]
 pub struct CacheStats {
@@ -63,14 +72,26 @@ pub struct CacheStats {
     pub query_tokens: u64,
     /// Tokens found in memory.
     pub ram_hit_tokens: u64,
+    /// Tokens in full blocks that memory did not have and that the disk was asked for.
+    pub disk_query_tokens: u64,
     /// Tokens restored from disk.
     pub disk_hit_tokens: u64,
+    /// The same for the shared store: what neither memory nor the disk had.
+    pub shared_query_tokens: u64,
     /// Tokens restored from the shared store.
     pub shared_hit_tokens: u64,
     /// Blocks added to memory.
     pub inserted: u64,
     /// Blocks evicted from memory to make room.
     pub evicted: u64,
+    /// Blocks that someone had forgotten.
+    pub cleared: u64,
+    /// Blocks that are pinned.
+    pub pinned: usize,
+    /// How long the first block has been in memory.
+    pub oldest: Option<Duration>,
+    /// How long blocks stay in memory and how often they are asked for.
+    pub ages: AgeSnapshot,
     /// Times that no slot could be freed, since all are in use.
     pub out_of_slots: u64,
     /// Restores not begun since computing is quicker.
@@ -92,10 +113,13 @@ struct Counters {
     queries: Counter,
     query_tokens: Counter,
     ram_hit_tokens: Counter,
+    disk_query_tokens: Counter,
     disk_hit_tokens: Counter,
+    shared_query_tokens: Counter,
     shared_hit_tokens: Counter,
     inserted: Counter,
     evicted: Counter,
+    cleared: Counter,
     out_of_slots: Counter,
     restores_not_worth: Counter,
     restores_refused: Counter,
@@ -171,10 +195,31 @@ impl ContextCache {
 
     /// What is known of a prompt. Changes recency only; asks no network.
     pub fn lookup(&self, scope: &Scope, tokens: &[u32]) -> Hit {
+        let hit = self.find(scope, tokens);
+        let counters = &self.counters;
+        counters.queries.add(1);
+        counters.query_tokens.add(tokens.len() as u64);
+        counters.ram_hit_tokens.add(hit.ram.tokens() as u64);
+        let left = (tokens.len() / BLOCK_TOKENS).saturating_sub(hit.ram.blocks.len()) * BLOCK_TOKENS;
+        if self.disk.is_some() {
+            counters.disk_query_tokens.add(left as u64);
+        }
+        if self.shared.as_ref().is_some_and(|shared| shared.is_available()) {
+            counters.shared_query_tokens.add((left - hit.below.disk_tokens().min(left)) as u64);
+        }
+        hit
+    }
+
+    /// As [`lookup`](Self::lookup) for a prompt that was looked up before and waited: counts only what memory has
+    /// beyond the `had` tokens that were counted then.
+    pub fn lookup_again(&self, scope: &Scope, tokens: &[u32], had: usize) -> Hit {
+        let hit = self.find(scope, tokens);
+        self.counters.ram_hit_tokens.add(hit.ram.tokens().saturating_sub(had) as u64);
+        hit
+    }
+
+    fn find(&self, scope: &Scope, tokens: &[u32]) -> Hit {
         let ram = self.tree().match_prefix(scope, tokens);
-        self.counters.queries.add(1);
-        self.counters.query_tokens.add(tokens.len() as u64);
-        self.counters.ram_hit_tokens.add(ram.tokens() as u64);
         let store = self.shared.as_ref().is_some_and(|shared| shared.is_available());
         if self.disk.is_none() && !store {
             return Hit { ram, below: Below::default() };
@@ -284,22 +329,78 @@ impl ContextCache {
         self.tree().closest(scope, tokens)
     }
 
-    /// Keeps what memory has of a prefix for `ttl`; says how many blocks.
-    pub fn pin(&self, scope: &Scope, tokens: &[u32], ttl: Duration) -> usize {
-        let until = self.clock.elapsed().saturating_add(ttl);
-        self.tree().pin(scope, tokens, until)
+    /// Keeps what memory has of a prefix for `ttl`, on disk too; says how many blocks.
+    ///
+    /// # Errors
+    /// More than `blocks_max` blocks would be pinned; nothing was changed.
+    pub fn pin(
+        &self,
+        scope: &Scope,
+        tokens: &[u32],
+        ttl: Duration,
+        blocks_max: usize,
+    ) -> Result<usize, PinLimit> {
+        let now = self.clock.elapsed();
+        let mut tree = self.tree();
+        let (before, after) = tree.pinned(Some((scope, tokens)), now);
+        if after > blocks_max {
+            return Err(PinLimit { wanted: after - before, left: blocks_max.saturating_sub(before) });
+        }
+        let blocks = tree.pin(scope, tokens, now.saturating_add(ttl));
+        self.keep_pinned(&tree);
+        Ok(blocks)
     }
 
-    /// Takes the pins of a prefix off; says how many blocks it went over.
+    /// Whether a prefix could be pinned if all of it were in memory.
+    ///
+    /// # Errors
+    /// More than `blocks_max` blocks would be pinned.
+    pub fn check_pin(&self, scope: &Scope, tokens: &[u32], blocks_max: usize) -> Result<(), PinLimit> {
+        let tree = self.tree();
+        let (before, after) = tree.pinned(Some((scope, tokens)), self.clock.elapsed());
+        let missing = tokens.len().saturating_sub(tree.closest(scope, tokens).agreed).div_ceil(BLOCK_TOKENS);
+        let (wanted, left) = (after - before + missing, blocks_max.saturating_sub(before));
+        if wanted > left { Err(PinLimit { wanted, left }) } else { Ok(()) }
+    }
+
+    /// Takes the pin of a prefix off; says how many blocks it went over.
     pub fn unpin(&self, scope: &Scope, tokens: &[u32]) -> usize {
-        self.tree().unpin(scope, tokens)
+        let mut tree = self.tree();
+        let blocks = tree.unpin(scope, tokens);
+        self.keep_pinned(&tree);
+        blocks
+    }
+
+    /// Blocks that memory holds at most.
+    pub fn capacity(&self) -> usize {
+        self.pool.counts().capacity
+    }
+
+    /// Blocks that are pinned now.
+    pub fn pinned(&self) -> usize {
+        self.tree().pinned(None, self.clock.elapsed()).0
+    }
+
+    /// The prefixes in memory, in no order.
+    pub fn prefixes(&self) -> Vec<CachedPrefix> {
+        self.tree().prefixes(self.clock.elapsed())
+    }
+
+    fn keep_pinned(&self, tree: &PrefixTree) {
+        if let Some(disk) = &self.disk {
+            disk.keep(&tree.pinned_keys(self.clock.elapsed()));
+        }
     }
 
     /// Forgets everything, or one scope, in memory and on disk; says how many blocks from each. Running
     /// sequences keep what they hold. The shared store is other machines' too and is left alone. Waits for the
     /// disk.
     pub fn clear(&self, scope: Option<ScopeId>) -> (usize, u64) {
-        let ram = self.tree().reset(scope);
+        let mut tree = self.tree();
+        let ram = tree.reset(scope);
+        self.keep_pinned(&tree);
+        drop(tree);
+        self.counters.cleared.add(ram as u64);
         let disk = self.disk.as_ref().map_or(0, |disk| disk.clear(scope));
         (ram, disk)
     }
@@ -340,7 +441,17 @@ impl ContextCache {
     /// All figures now.
     pub fn stats(&self) -> CacheStats {
         let counters = &self.counters;
+        let (tree, now) = (self.tree(), self.clock.elapsed());
+        let (pinned, oldest, ages, counts) =
+            (tree.pinned(None, now).0, tree.oldest(now), tree.ages(), tree.counts());
+        drop(tree);
         CacheStats {
+            cleared: counters.cleared.get(),
+            disk_query_tokens: counters.disk_query_tokens.get(),
+            shared_query_tokens: counters.shared_query_tokens.get(),
+            pinned,
+            oldest,
+            ages,
             queries: counters.queries.get(),
             query_tokens: counters.query_tokens.get(),
             ram_hit_tokens: counters.ram_hit_tokens.get(),
@@ -351,7 +462,7 @@ impl ContextCache {
             out_of_slots: counters.out_of_slots.get(),
             restores_not_worth: counters.restores_not_worth.get(),
             restores_refused: counters.restores_refused.get(),
-            tree: self.tree().counts(),
+            tree: counts,
             pool: Some(self.pool.counts()),
             disk: self.disk.as_ref().map(|disk| disk.stats()),
             shared: self.shared.as_ref().map(|shared| shared.stats()),
@@ -360,7 +471,9 @@ impl ContextCache {
 
     fn tree(&self) -> MutexGuard<'_, PrefixTree> {
         // A panic inside the tree is a bug that its integrity check finds; it must not take the server down.
-        self.tree.lock().unwrap_or_else(PoisonError::into_inner)
+        let mut tree = self.tree.lock().unwrap_or_else(PoisonError::into_inner);
+        tree.set_time(self.clock.elapsed());
+        tree
     }
 }
 

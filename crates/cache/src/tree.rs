@@ -14,6 +14,8 @@
 //! | [`closest`](PrefixTree::closest) | nothing | until the next change |
 //! | [`insert`](PrefixTree::insert) | adds a block | until it is evicted |
 //! | [`pin`](PrefixTree::pin), [`unpin`](PrefixTree::unpin) | when a path may be evicted | until the time given |
+//! | [`prefixes`](PrefixTree::prefixes), [`pinned`](PrefixTree::pinned) | nothing | until the next change |
+//! | [`set_time`](PrefixTree::set_time) | by what entries are dated | until the next time |
 //! | [`evict`](PrefixTree::evict) | removes leaves that nobody holds | for good |
 //! | [`reset`](PrefixTree::reset) | removes everything, or one scope | for good |
 //! | [`check_integrity`](PrefixTree::check_integrity) | nothing | until the next change |
@@ -30,6 +32,11 @@ use crate::BLOCK_TOKENS;
 use crate::cost::RecomputeCost;
 use crate::keys::{BlockKey, Scope, ScopeId};
 use crate::pool::SealedBlock;
+use crate::stats::Ages;
+
+mod pins;
+
+pub use pins::CachedPrefix;
 
 /// What the tree has of a prefix. Holding it keeps its blocks in memory.
 #[derive(Debug, Clone, Default)]
@@ -111,7 +118,10 @@ struct Node {
     children: Children,
     saved_s_per_byte: f64,
     rank: Rank,
+    /// Of the last block of a pinned prefix only: while that is there, so are those before it.
     pinned_until: Option<Duration>,
+    added: Duration,
+    used: Duration,
 }
 
 /// See the [module](self).
@@ -127,6 +137,11 @@ pub struct PrefixTree {
     /// The worth of the last block evicted.
     floor: f64,
     uses: u64,
+    /// Nodes with a pin, which may be over.
+    pins: BTreeSet<NodeId>,
+    /// The caller's time.
+    now: Duration,
+    ages: Ages,
 }
 
 impl PrefixTree {
@@ -142,6 +157,9 @@ impl PrefixTree {
             unfilled: 0,
             floor: 0.0,
             uses: 0,
+            pins: BTreeSet::new(),
+            now: Duration::ZERO,
+            ages: Ages::default(),
         }
     }
 
@@ -155,6 +173,7 @@ impl PrefixTree {
         let (path, branch) = self.walk(scope, tokens);
         let tip = branch.map(|(node, _)| node);
         for &node in path.iter().chain(&tip) {
+            self.ages.reused(self.now.saturating_sub(self.node(node).used));
             self.touch(node);
         }
         Match {
@@ -204,17 +223,6 @@ impl PrefixTree {
         Inserted::Added
     }
 
-    /// Keeps the known blocks of a prefix, its unfilled last one included, until `until` of the caller's clock;
-    /// says how many.
-    pub fn pin(&mut self, scope: &Scope, tokens: &[u32], until: Duration) -> usize {
-        self.set_pin(scope, tokens, Some(until))
-    }
-
-    /// Takes the pins of a prefix off; says how many blocks it went over.
-    pub fn unpin(&mut self, scope: &Scope, tokens: &[u32]) -> usize {
-        self.set_pin(scope, tokens, None)
-    }
-
     /// Takes up to `wanted` blocks out, worst first, leaves first, none that is pinned at `now` or that anyone
     /// holds. Returns how many; their slots are back in the pool.
     pub fn evict(&mut self, wanted: usize, now: Duration) -> usize {
@@ -229,6 +237,8 @@ impl PrefixTree {
                 continue;
             }
             self.floor = self.floor.max(f64::from_bits(rank.worth_bits));
+            let (added, used) = (self.node(node).added, self.node(node).used);
+            self.ages.evicted(now.saturating_sub(added), now.saturating_sub(used));
             self.unlink(node);
             evicted += 1;
         }
@@ -307,19 +317,12 @@ impl PrefixTree {
         self.uses += 1;
         let worth = self.floor + self.node(id).saved_s_per_byte;
         let rank = Rank { worth_bits: worth.to_bits(), used: self.uses };
+        let now = self.now;
+        self.node_mut(id).used = now;
         let old = std::mem::replace(&mut self.node_mut(id).rank, rank);
         if self.leaves.remove(&(old, id)) {
             self.leaves.insert((rank, id));
         }
-    }
-
-    fn set_pin(&mut self, scope: &Scope, tokens: &[u32], until: Option<Duration>) -> usize {
-        let (mut path, branch) = self.walk(scope, tokens);
-        path.extend(branch.map(|(node, _)| node));
-        for &node in &path {
-            self.node_mut(node).pinned_until = until;
-        }
-        path.len()
     }
 
     fn add_root(&mut self, scope: &Scope) -> NodeId {
@@ -331,6 +334,8 @@ impl PrefixTree {
             saved_s_per_byte: 0.0,
             rank: Rank::default(),
             pinned_until: None,
+            added: self.now,
+            used: self.now,
         });
         self.by_key.insert(scope.own_root().parent, root);
         self.roots.insert(scope.own_root().parent, root);
@@ -348,7 +353,12 @@ impl PrefixTree {
             children: BTreeMap::new(),
             rank: Rank::default(),
             pinned_until,
+            added: self.now,
+            used: self.now,
         });
+        if pinned_until.is_some() {
+            self.pins.insert(node);
+        }
         match key {
             Some(key) => drop(self.by_key.insert(key, node)),
             None => self.unfilled += 1,
@@ -440,6 +450,7 @@ impl PrefixTree {
 
     fn vacate(&mut self, id: NodeId) {
         self.nodes[id as usize] = None;
+        self.pins.remove(&id);
         self.vacant.push(id);
     }
 
@@ -472,6 +483,9 @@ impl PrefixTree {
         ensure(live == seen.nodes + self.roots.len(), || format!("{live} nodes, {} reachable", seen.nodes))?;
         ensure(self.nodes.len() - live == self.vacant.len(), || "vacant list and nodes differ".into())?;
         ensure(self.leaves.len() == seen.leaves, || format!("{} leaves listed", self.leaves.len()))?;
+        let pinned =
+            |id: &NodeId| self.nodes[*id as usize].as_ref().is_some_and(|n| n.pinned_until.is_some());
+        ensure(self.pins.iter().all(pinned), || "a pin is on no block".into())?;
         ensure(self.unfilled == seen.unfilled, || format!("{} unfilled counted", self.unfilled))?;
         let keys = seen.nodes - seen.unfilled + self.roots.len();
         ensure(self.by_key.len() == keys, || format!("{} keys for {keys} nodes", self.by_key.len()))

@@ -11,8 +11,8 @@ use std::time::{Duration, SystemTime};
 use common::{LAYOUT, assert_true, expected, fingerprint, prompt, scope};
 use foretoken_cache::disk::ram::{Injected, RamFileSystem, Verb};
 use foretoken_cache::{
-    BLOCK_TOKENS, CacheConfig, Closest, ContextCache, DiskConfig, DiskTier, ManualClock, Place, Rates,
-    RecomputeCost, Scope, SealedBlock, ServerSecret, SharedConfig, SharedTier, Store, SystemClock,
+    BLOCK_TOKENS, CacheConfig, Closest, ContextCache, DiskConfig, DiskTier, ManualClock, PinLimit, Place,
+    Rates, RecomputeCost, Scope, SealedBlock, ServerSecret, SharedConfig, SharedTier, Store, SystemClock,
 };
 use proptest::prelude::*;
 
@@ -288,7 +288,7 @@ fn memory_makes_room_for_what_is_new() {
 fn a_pinned_prefix_stays() {
     let cache = cache(4, None, None);
     known(&cache, "alice", &prompt(1, 2));
-    assert_eq!(cache.pin(&scope("alice"), &prompt(1, 2), Duration::from_secs(60)), 2);
+    assert_eq!(cache.pin(&scope("alice"), &prompt(1, 2), Duration::from_secs(60), 8), Ok(2));
     for seed in 2..10 {
         known(&cache, "alice", &prompt(seed, 2));
     }
@@ -379,4 +379,76 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn no_more_is_pinned_than_is_allowed_and_a_second_pin_of_the_same_costs_nothing() {
+    let cache = cache(16, None, None);
+    let (one, other) = (prompt(1, 3), prompt(2, 3));
+    known(&cache, "alice", &one);
+    known(&cache, "alice", &other);
+    let (alice, minute) = (scope("alice"), Duration::from_secs(60));
+    assert_eq!(cache.pin(&alice, &one, minute, 5), Ok(3));
+    assert_eq!(cache.pin(&alice, &one, minute, 3), Ok(3));
+    let limit = PinLimit { wanted: 3, left: 2 };
+    assert_eq!(cache.pin(&alice, &other, minute, 5), Err(limit));
+    assert_eq!((cache.pinned(), cache.stats().pinned), (3, 3));
+    // What is not in memory counts as it would.
+    assert_eq!(cache.check_pin(&alice, &other, 5), Err(limit));
+    assert_eq!(cache.check_pin(&alice, &prompt(3, 3), 5), Err(limit));
+    assert_eq!(cache.check_pin(&alice, &prompt(1, 3), 3), Ok(()));
+    cache.unpin(&alice, &one);
+    assert_eq!(cache.pin(&alice, &other, minute, 5), Ok(3));
+}
+
+#[test]
+fn a_pinned_block_outlives_older_ones_on_disk_until_it_is_unpinned() {
+    let fs = Arc::new(RamFileSystem::default());
+    let clock = Arc::new(ManualClock::new(SystemTime::UNIX_EPOCH));
+    // Room for six files.
+    let budget = 6 * (LAYOUT.bytes as u64 + 512) + 100;
+    let config = DiskConfig { queue_blocks: 500, ..DiskConfig::new("/cache", budget) };
+    let tier = DiskTier::open(config, fs, clock.clone());
+    let memory =
+        CacheConfig { layout: LAYOUT, ram_blocks: 64, advise: |_| {}, cost: RecomputeCost::default() };
+    let cache = ContextCache::new(memory, Some(tier), None, clock.clone()).unwrap();
+    let (pinned, alice) = (prompt(1, 2), scope("alice"));
+    let on_disk = |cache: &ContextCache| {
+        let mut keys = Vec::new();
+        cache.disk().unwrap().entries(|entry| keys.push(entry.key));
+        alice.chain(&pinned).filter(|(_, key)| keys.contains(key)).count()
+    };
+    known(&cache, "alice", &pinned);
+    cache.pin(&alice, &pinned, Duration::from_secs(1000), 64).unwrap();
+    for seed in 2..9 {
+        clock.advance(Duration::from_secs(10));
+        known(&cache, "alice", &prompt(seed, 2));
+        cache.flush();
+    }
+    assert!(cache.stats().disk.unwrap().evicted > 0);
+    assert_eq!(on_disk(&cache), 2);
+    cache.unpin(&alice, &pinned);
+    for seed in 10..17 {
+        clock.advance(Duration::from_secs(10));
+        known(&cache, "alice", &prompt(seed, 2));
+        cache.flush();
+    }
+    assert_eq!(on_disk(&cache), 0);
+}
+
+#[test]
+fn looking_again_after_a_wait_counts_no_token_twice() {
+    let cache = cache(16, None, None);
+    let tokens = prompt(1, 4);
+    known(&cache, "alice", &tokens[..128]);
+    let before = cache.stats();
+    let had = cache.lookup(&scope("alice"), &tokens).ram.tokens();
+    known(&cache, "bob", &tokens);
+    let between = cache.stats();
+    cache.lookup_again(&scope("alice"), &tokens, had);
+    assert_eq!(cache.stats().query_tokens, between.query_tokens);
+    assert_eq!(cache.stats().ram_hit_tokens, between.ram_hit_tokens);
+    assert_eq!(between.ram_hit_tokens - before.ram_hit_tokens, 128);
+    cache.lookup_again(&scope("alice"), &tokens, 28);
+    assert_eq!(cache.stats().ram_hit_tokens - between.ram_hit_tokens, 100);
 }

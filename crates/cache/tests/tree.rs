@@ -209,6 +209,62 @@ fn a_pin_passes_to_the_block_that_takes_its_place() {
 }
 
 #[test]
+fn pins_with_a_common_beginning_do_not_know_of_each_other() {
+    let (pool, alice, mut tree) = (BlockPool::new(LAYOUT, 8), scope("alice"), tree());
+    let (one, start) = (prompt(1, 3), prompt(1, 1));
+    let other = [&start[..], &prompt(2, 1)].concat();
+    remember(&mut tree, &pool, &alice, &one);
+    remember(&mut tree, &pool, &alice, &other);
+    tree.pin(&alice, &one, Duration::from_secs(60));
+    tree.pin(&alice, &other, Duration::from_secs(30));
+    assert_eq!(tree.pinned(None, NOW).0, 4, "the common block counts once");
+    tree.pin(&alice, &one, Duration::from_secs(10));
+    assert_eq!(tree.pinned(None, Duration::from_secs(59)).0, 3, "a shorter pin does not cut a longer one");
+    assert_eq!(tree.pinned(Some((&alice, &other)), Duration::from_secs(59)), (3, 4));
+    assert_eq!(tree.unpin(&alice, &one), 3);
+    assert_eq!(tree.pinned(None, NOW).0, 2);
+    assert_eq!(tree.evict(8, NOW), 2);
+    assert_eq!(hit(&mut tree, &alice, &other), 128);
+    tree.check_integrity().unwrap();
+}
+
+#[test]
+fn a_pin_comes_off_though_an_answer_has_filled_up_its_last_block() {
+    let (pool, alice, mut tree) = (BlockPool::new(LAYOUT, 8), scope("alice"), tree());
+    let tokens = prompt(1, 2);
+    let ends = |end: u32| [&tokens[..100], &[end; 20]].concat();
+    remember(&mut tree, &pool, &alice, &tokens[..100]);
+    tree.pin(&alice, &tokens[..100], Duration::MAX);
+    remember(&mut tree, &pool, &alice, &ends(7_000_001));
+    remember(&mut tree, &pool, &alice, &ends(7_000_002));
+    assert_eq!(tree.pinned(None, NOW).0, 2);
+    tree.unpin(&alice, &tokens[..100]);
+    assert_eq!(tree.pinned(None, NOW).0, 0);
+}
+
+#[test]
+fn ages_and_prefixes_are_told_by_the_callers_time() {
+    let (pool, alice, mut tree) = (BlockPool::new(LAYOUT, 8), scope("alice"), tree());
+    let tokens = &prompt(1, 2)[..100];
+    let at = Duration::from_secs;
+    tree.set_time(at(10));
+    remember(&mut tree, &pool, &alice, tokens);
+    tree.set_time(at(17));
+    hit(&mut tree, &alice, tokens);
+    tree.pin(&alice, tokens, at(30));
+    assert_eq!(tree.oldest(at(20)), Some(at(10)));
+    let prefixes = tree.prefixes(at(20));
+    assert_eq!(prefixes.len(), 1);
+    let prefix = &prefixes[0];
+    assert_eq!((prefix.tokens, prefix.unused, prefix.pinned), (100, at(3), Some(at(10))));
+    assert_eq!((prefix.scope, prefix.key), (alice.id(), None));
+    assert_eq!(tree.evict(8, at(47)), 2);
+    let ages = tree.ages();
+    assert_eq!((ages.lifetime.count, ages.idle.count), (2, 2));
+    assert_eq!((ages.lifetime.sum_s, ages.idle.sum_s, ages.reuse_gap.sum_s), (74.0, 60.0, 14.0));
+}
+
+#[test]
 fn an_unpinned_path_can_go_at_once() {
     let (pool, alice, mut tree) = (BlockPool::new(LAYOUT, 8), scope("alice"), tree());
     let tokens = prompt(1, 3);

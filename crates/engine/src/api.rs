@@ -41,6 +41,8 @@ pub struct Request {
     pub prediction: Vec<u32>,
     /// How it wants to be speculated on, where not by default.
     pub speculation: SpeculationChoice,
+    /// The answer is thrown away: it is neither looked up among earlier answers nor kept to replay or draft from.
+    pub forgettable: bool,
 }
 
 /// What a request may do with the caches. The default is everything.

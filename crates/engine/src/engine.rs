@@ -337,7 +337,7 @@ impl Engine {
         let answer_max = request.max_tokens.map_or(room, |max| max.min(room));
         let len_max = request.prompt.len() + answer_max;
         let mut keep = Keep::default();
-        if let Some(store) = &handle.store
+        if let Some(store) = handle.store.as_ref().filter(|_| !request.forgettable)
             && let Some(key) = replay::key(&scope, &request, policy, len_max, handle.responses)
         {
             if request.cache.read
@@ -409,6 +409,18 @@ impl Engine {
         }
     }
 
+    pub(crate) fn cache(&self) -> &ContextCache {
+        &self.handle.cache
+    }
+
+    pub(crate) fn store(&self) -> Option<&Store> {
+        self.handle.store.as_deref()
+    }
+
+    pub(crate) fn small(&self) -> Option<&SmallModel> {
+        self.handle.small.as_deref()
+    }
+
     /// Refuses new requests from now on; those taken are finished.
     pub fn drain(&self) {
         self.handle.shared.inbox.close();
@@ -422,10 +434,6 @@ impl Engine {
     /// Whether nothing runs and nothing waits.
     pub fn is_idle(&self) -> bool {
         self.handle.shared.in_flight.load(Relaxed) == 0
-    }
-
-    pub(crate) fn cache(&self) -> &ContextCache {
-        &self.handle.cache
     }
 
     /// Under which names the blocks of a request are kept.

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod api;
+mod control;
 mod engine;
 mod explain;
 mod inbox;
@@ -22,5 +23,6 @@ mod stop;
 mod table;
 
 pub use api::*;
+pub use control::{CacheInfo, Forgotten, PinRefused};
 pub use engine::{Engine, EngineConfig, EngineError, Responses};
 pub use foretoken_cache::Explained;

@@ -73,7 +73,6 @@ impl Scheduler {
                     continue;
                 }
                 // What came is in memory now; what did not come is to be computed.
-                seq.restore = None;
                 seq.attach(cache, self.cost, false);
                 follow(seq, earlier);
             } else if let Some((leader, end)) = seq.follows {
@@ -90,7 +89,8 @@ impl Scheduler {
     /// Whether a sequence of `tokens` tokens can start now without taking blocks from another.
     pub(crate) fn has_room(&self, cache: &ContextCache, tokens: usize) -> bool {
         let held: usize = self.running.iter().map(|seq| seq.table.sealed()).sum();
-        let available = cache.available_max().saturating_sub(held);
+        // A held block may be a pinned one.
+        let available = cache.available_max().saturating_sub(held.max(cache.pinned()));
         let promised: usize = self
             .running
             .iter()

@@ -148,7 +148,13 @@ impl Sequence {
         if !self.cache_use.read {
             return;
         }
-        let found = cache.lookup(&self.scope, &self.tokens[..self.tokens.len() - 1]);
+        let known = &self.tokens[..self.tokens.len() - 1];
+        let found = match (restore, self.restore.take()) {
+            (true, _) => cache.lookup(&self.scope, known),
+            // What was restored counts as that.
+            (false, Some(_)) => cache.lookup_again(&self.scope, known, usize::MAX),
+            (false, None) => cache.lookup_again(&self.scope, known, self.committed),
+        };
         if restore {
             self.restore = cache.begin_restore(found.below, &cache.rates(cost));
         }

@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 pub(crate) use accounts::{AccountArgs, UsageArgs};
-pub(crate) use cache::CacheCommand;
+pub(crate) use cache::{CacheArgs, CacheClearArgs, CacheCommand, CachePromptArgs};
 pub(crate) use cache_explain::CacheExplainArgs;
 
 use crate::size::ByteSize;
@@ -132,8 +132,16 @@ saved has two figures: money by the price list, and seconds by measured prefill 
 {SETTINGS_HELP}"))]
     Usage(UsageArgs),
 
-    /// See what keeps prompts from being found in the cache.
+    /// See and change what is cached, on a running server or in a folder that no server has open.
     #[command(subcommand)]
+    #[command(after_help = format!("\
+Examples:
+  foretoken cache stat --server http://127.0.0.1:8080
+  foretoken cache verify
+  foretoken cache pin system.txt --ttl 86400 --server http://127.0.0.1:8080
+  foretoken cache clear --user-id u1 --server http://127.0.0.1:8080 --admin-key \"$ADMIN\"
+
+{SETTINGS_HELP}"))]
     Cache(CacheCommand),
 }
 

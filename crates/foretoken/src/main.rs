@@ -30,7 +30,7 @@ use clap::{ArgMatches, CommandFactory, FromArgMatches};
 use tracing_subscriber::EnvFilter;
 
 use answer::Interrupted;
-use cli::{Bench, CacheCommand, Cli, Command};
+use cli::{Bench, Cli, Command};
 
 /// What a shell expects of a program that Ctrl-C ended.
 const EXIT_INTERRUPTED: u8 = 130;
@@ -59,7 +59,7 @@ fn run(line: &[OsString]) -> Result<()> {
         Command::Models(args) => commands::models::run(&args),
         Command::Inspect(args) => commands::inspect::run(&args),
         Command::Usage(args) => commands::usage::run(&args),
-        Command::Cache(CacheCommand::Explain(args)) => commands::cache_explain::run(&args),
+        Command::Cache(command) => commands::cache::run(&command),
     }
 }
 

@@ -26,8 +26,23 @@ use toml::{Table, Value};
 use crate::cli::ModelArgs;
 
 /// Options that say what one run should do; they make no sense as settings.
-const NOT_SETTINGS: [&str; 10] =
-    ["help", "version", "config", "json", "csv", "from", "to", "by", "tenant", "print-config"];
+const NOT_SETTINGS: [&str; 15] = [
+    "help",
+    "version",
+    "config",
+    "json",
+    "csv",
+    "from",
+    "to",
+    "by",
+    "tenant",
+    "print-config",
+    "all",
+    "scope",
+    "limit",
+    "ttl",
+    "user-id",
+];
 
 /// Parses a command line with the environment and the file it names.
 ///

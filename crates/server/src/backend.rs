@@ -12,6 +12,8 @@ use foretoken_cache::store::Store;
 use foretoken_engine::{Answer, EngineStats, Explained, Request, SubmitError};
 use foretoken_model::chat::ChatInput;
 
+use crate::cache_control::CacheControl;
+
 /// Takes requests, gives answers.
 pub trait Generator: Send + Sync + 'static {
     /// Queues a request. Dropping the answer cancels it.
@@ -26,6 +28,9 @@ pub trait Generator: Send + Sync + 'static {
 
     /// Counters and gauges right now.
     fn stats(&self) -> EngineStats;
+
+    /// What is cached.
+    fn cache(&self) -> &dyn CacheControl;
 
     /// Refuses new requests from now on and finishes what was taken.
     fn drain(&self);

@@ -76,8 +76,7 @@ impl Caller {
     /// Puts the request under its tenant, with the permissions of the headers and of the `cache` field.
     pub(crate) fn mark(&self, fields: Fields<'_>, request: &mut Request) -> Result<(), ApiError> {
         let user = user_id(fields)?;
-        // A key's hash has a fixed length, so no other pair reads the same.
-        request.tenant = format!("{}/{}", self.key, user.unwrap_or_default());
+        request.tenant = tenant_name(&self.key, user.unwrap_or_default());
         request.cache = CacheUse { read: !self.no_cache, write: !self.no_store };
         if let Some(cache) = fields.get("cache") {
             let cache = Fields::at("cache", cache)?;
@@ -86,6 +85,12 @@ impl Caller {
         }
         Ok(())
     }
+}
+
+/// Under which name the caches keep what a key's user asks. The key's hash has a fixed length (or none at all on a
+/// server without keys), so no other pair reads the same.
+pub(crate) fn tenant_name(key_hash: &str, user: &str) -> String {
+    format!("{key_hash}/{user}")
 }
 
 /// DeepSeek's `user_id`, or `metadata.user_id`.

@@ -5,6 +5,7 @@
 //! a key or a path of this machine.
 
 use axum::Json;
+use axum::extract::rejection::QueryRejection;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use foretoken_engine::{InvalidParam, SubmitError};
@@ -97,6 +98,11 @@ impl ApiError {
     /// 403: a known caller who may not do this.
     pub(crate) fn forbidden(message: &str) -> Self {
         Self::new(StatusCode::FORBIDDEN, "permission_error", "admin_required", message)
+    }
+
+    /// 409: more than may be pinned.
+    pub(crate) fn pin_limit(message: String) -> Self {
+        Self::new(StatusCode::CONFLICT, "invalid_request_error", "pin_limit", message)
     }
 
     /// 404: a model that is not served here.
@@ -200,6 +206,12 @@ impl ApiError {
                 "code": self.code,
             }
         })
+    }
+}
+
+impl From<QueryRejection> for ApiError {
+    fn from(error: QueryRejection) -> Self {
+        Self::bad_value("query", error.body_text())
     }
 }
 

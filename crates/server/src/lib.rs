@@ -14,8 +14,12 @@ mod accounts;
 mod auth;
 mod backend;
 mod body;
+mod cache_control;
+mod cache_metrics;
+pub mod cache_report;
 mod caller;
 mod config;
+mod draft_metrics;
 mod error;
 pub mod explain;
 mod metrics;
@@ -26,6 +30,7 @@ mod run;
 mod shutdown;
 mod sse;
 mod state;
+mod tenants;
 mod tool_calls;
 mod track;
 
@@ -43,6 +48,7 @@ pub use accounts::{
     Rates, Report, Usd, UsdError, grouping, usd,
 };
 pub use backend::{ChatPrompt, Codec, Generator, Served};
+pub use cache_control::CacheControl;
 pub use config::{ApiKey, ApiKeyError, ServerConfig};
 pub use error::ApiError;
 pub use shutdown::{Shutdown, Trigger};

@@ -19,6 +19,8 @@ use prometheus_client::registry::Registry;
 
 use crate::accounts::{Ledger, LedgerCollector};
 use crate::backend::Generator;
+use crate::cache_metrics::CacheCollector;
+use crate::draft_metrics::DraftCollector;
 
 const FIRST_TOKEN_S: [f64; 22] = [
     0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0,
@@ -104,6 +106,8 @@ impl ModelMetrics {
     pub(crate) fn new(model: &str, generator: Arc<dyn Generator>, ledger: Arc<Ledger>) -> Self {
         let label = ("model_name".into(), model.to_owned().into());
         let mut registry = Registry::with_labels(std::iter::once(label));
+        registry.register_collector(Box::new(CacheCollector(Arc::clone(&generator))));
+        registry.register_collector(Box::new(DraftCollector(Arc::clone(&generator))));
         registry.register_collector(Box::new(EngineCollector(generator)));
         registry.register_collector(Box::new(LedgerCollector(ledger)));
         let mut histogram = |name: &str, help: &str, buckets: &[f64]| {

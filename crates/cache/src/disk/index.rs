@@ -27,6 +27,8 @@ pub(super) struct Index {
     children: HashMap<BlockKey, u32>,
     /// Files that are bad and cannot be moved away.
     refused: HashSet<BlockKey>,
+    /// Blocks that are pinned in memory, until a time of the steady clock.
+    kept: HashMap<BlockKey, Duration>,
     bytes: u64,
     /// Whether every name in the folder was seen once.
     pub(super) listed: bool,
@@ -102,6 +104,20 @@ impl Index {
             self.refused.clear();
         }
         self.refused.insert(key);
+    }
+
+    /// Replaces what must not be reclaimed.
+    pub(super) fn keep(&mut self, kept: HashMap<BlockKey, Duration>) {
+        self.kept = kept;
+    }
+
+    pub(super) fn is_kept(&self, key: &BlockKey, now: Duration) -> bool {
+        self.kept.get(key).is_some_and(|&until| now < until)
+    }
+
+    /// When the file that was used least lately was used, among those that were looked at.
+    pub(super) fn oldest(&self) -> Option<Duration> {
+        self.entries.values().filter(|entry| entry.bytes > 0).map(|entry| entry.used).min()
     }
 
     pub(super) fn is_refused(&self, key: &BlockKey) -> bool {

@@ -10,10 +10,13 @@
 //! Nothing is synced to the platter: after a power cut a file may be torn, its checksum says so, and the block
 //! is computed again. That costs a block; syncing would cost every block.
 //!
+//! What `entries` lists of a folder and what is kept for pins stands in **entries**.
+//!
 //! The invariant: only bytes whose header and payload checksums, fingerprint, place and token ids were all
 //! checked in this very read are served. No verb returns an error: what fails is counted as a
 //! [`Fault`], logged once, and is a miss.
 
+mod entries;
 pub mod fs;
 mod index;
 mod lister;
@@ -42,6 +45,7 @@ use crate::keys::BlockKey;
 use crate::pool::SealedBlock;
 use crate::stats::{Counter, Latency, LatencySnapshot};
 
+pub use entries::DiskEntry;
 use fs::FileSystem;
 use index::Index;
 pub use verify::VerifyReport;
@@ -118,6 +122,10 @@ pub struct DiskStats {
     pub evicted: u64,
     /// Files moved away because they were bad.
     pub quarantined: u64,
+    /// Files that someone had removed.
+    pub cleared: u64,
+    /// How long the file that was used least lately has not been used.
+    pub oldest: Option<Duration>,
     /// Seconds per block read, checks included.
     pub read_latency: LatencySnapshot,
     /// Seconds per block written.
@@ -138,6 +146,7 @@ struct Counters {
     dropped_failed: Counter,
     evicted: Counter,
     quarantined: Counter,
+    cleared: Counter,
     read_latency: Latency,
     write_latency: Latency,
 }
@@ -277,6 +286,8 @@ impl DiskTier {
             dropped_failed: counters.dropped_failed.get(),
             evicted: counters.evicted.get(),
             quarantined: counters.quarantined.get(),
+            cleared: counters.cleared.get(),
+            oldest: index.oldest().map(|used| self.shared.now().saturating_sub(used)),
             read_latency: counters.read_latency.snapshot(),
             write_latency: counters.write_latency.snapshot(),
             faults: self.shared.faults.snapshot(),

@@ -66,10 +66,13 @@ impl Shared {
         }
     }
 
-    /// The least recently used files, their headers read, each with its weight.
+    /// The least recently used files that no pin keeps, their headers read, each with its weight.
     fn oldest(&self, count: usize) -> HashMap<BlockKey, Weight> {
-        let mut all: Vec<(Duration, BlockKey)> =
-            self.index().iter().map(|(key, entry)| (entry.used, *key)).collect();
+        let index = self.index();
+        let now = self.clock.elapsed();
+        let loose = index.iter().filter(|(key, _)| !index.is_kept(key, now));
+        let mut all: Vec<(Duration, BlockKey)> = loose.map(|(key, entry)| (entry.used, *key)).collect();
+        drop(index);
         if count < all.len() {
             all.select_nth_unstable(count);
             all.truncate(count);

@@ -63,6 +63,7 @@ impl DiskTier {
             self.shared.fs.list(&folder, &mut each).ok();
             removed += keys.iter().filter(|key| self.shared.clear_file(key, scope)).count() as u64;
         }
+        self.shared.counters.cleared.add(removed);
         removed
     }
 }

@@ -67,6 +67,11 @@ impl SmallModel {
         }
     }
 
+    /// Forgets a tenant's blocks, or everyone's. Waits for the disk.
+    pub(crate) fn clear(&self, tenant: Option<&str>) {
+        self.cache.clear(tenant.map(|tenant| self.secret.scope(tenant, self.fingerprint).id()));
+    }
+
     /// Waits until what is cached now is on disk, or was dropped.
     pub(crate) fn flush(&self) {
         self.cache.flush();

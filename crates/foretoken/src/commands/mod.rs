@@ -2,6 +2,7 @@
 
 pub(crate) mod bench;
 pub(crate) mod bench_agreement;
+pub(crate) mod cache;
 pub(crate) mod cache_explain;
 pub(crate) mod chat;
 mod conversation;

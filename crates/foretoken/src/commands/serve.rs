@@ -16,7 +16,8 @@ use foretoken_engine::{
 use foretoken_model::chat::{ChatInput, ChatTemplate};
 use foretoken_model::tokenizer::Tokenizer;
 use foretoken_server::{
-    ApiKey, ChatPrompt, Codec, Generator, NamedKey, Prices, Rates, Served, Server, ServerConfig, Shutdown,
+    ApiKey, CacheControl, ChatPrompt, Codec, Generator, NamedKey, Prices, Rates, Served, Server,
+    ServerConfig, Shutdown,
 };
 
 use crate::cli::ServeArgs;
@@ -178,6 +179,10 @@ impl Generator for Answers {
 
     fn stats(&self) -> EngineStats {
         self.0.stats()
+    }
+
+    fn cache(&self) -> &dyn CacheControl {
+        &self.0
     }
 
     fn drain(&self) {

@@ -230,6 +230,14 @@ impl Book {
         known.unwrap_or_default()
     }
 
+    /// Every key's account and hash, as tenants are named after them.
+    pub(crate) fn tenant_keys(&self) -> Vec<(String, String)> {
+        if self.keys.is_empty() {
+            return vec![(DEFAULT.to_owned(), String::new())];
+        }
+        self.keys.iter().map(|(key, id)| (self.get(*id).name.clone(), key.digits(64))).collect()
+    }
+
     pub(crate) fn get(&self, id: AccountId) -> &Account {
         &self.accounts[id.0]
     }

@@ -64,7 +64,7 @@ pub(super) async fn complete(
 }
 
 /// Token ids of a prompt, and the text to put in front of its answers.
-fn read_prompt(codec: &dyn Codec, prompt: Prompt, echo: bool) -> (Vec<u32>, String) {
+pub(super) fn read_prompt(codec: &dyn Codec, prompt: Prompt, echo: bool) -> (Vec<u32>, String) {
     match prompt {
         Prompt::Text(text) => {
             let tokens = codec.encode(&text, true, true);

@@ -3,6 +3,7 @@
 //! A handler reads the request, tokenises on the blocking pool, and leaves the rest to [`crate::run`].
 
 mod accounts;
+mod cache;
 mod chat;
 mod completions;
 mod explain;
@@ -41,7 +42,8 @@ pub(crate) fn router(shared: Arc<Shared>, cors: Option<CorsLayer>) -> Router {
         .route("/tokenize", post(tokens::tokenize))
         .route("/detokenize", post(tokens::detokenize))
         .route("/user/balance", get(accounts::balance))
-        .route("/usage", get(accounts::usage));
+        .route("/usage", get(accounts::usage))
+        .merge(cache::routes());
     let mut keyed = Router::new().nest("/v1", api.clone()).merge(api);
     let mut open = Router::new().route("/health", get(health::health));
     match shared.config.metrics_open {

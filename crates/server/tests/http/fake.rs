@@ -10,13 +10,15 @@ use axum::http::{HeaderMap, Request as HttpRequest, StatusCode};
 use foretoken_cache::store::{Store, StoreConfig};
 use foretoken_cache::{Closest, SystemClock};
 use foretoken_engine::{
-    Answer, EngineStats, Event, Explained, FinishReason, Request, ScoredToken, SubmitError, Summary, Timings,
-    TokenEvent, TokenLogprob, Usage,
+    Answer, DraftTotals, EngineStats, Event, Explained, FinishReason, Request, ScoredToken, SourceTotals,
+    SubmitError, Summary, Timings, TokenEvent, TokenLogprob, Usage,
 };
 use foretoken_model::chat::ChatInput;
-use foretoken_server::{ChatPrompt, Codec, Generator, Served, Server, ServerConfig};
+use foretoken_server::{CacheControl, ChatPrompt, Codec, Generator, Served, Server, ServerConfig};
 use serde_json::Value;
 use tower::ServiceExt;
+
+use crate::fake_cache::FakeCache;
 
 /// Token ids below this are bytes; this one is BOS.
 pub(crate) const BOS: u32 = 256;
@@ -54,6 +56,7 @@ pub(crate) struct Engine {
     cached: Mutex<HashMap<String, Vec<u32>>>,
     /// Requests that were explained.
     pub(crate) asked: Mutex<Vec<Request>>,
+    pub(crate) cache: FakeCache,
 }
 
 impl Engine {
@@ -133,7 +136,20 @@ impl Generator for Handle {
     }
 
     fn stats(&self) -> EngineStats {
-        EngineStats { running: 3, prompt_tokens_total: 70, finished_stop_total: 2, ..EngineStats::default() }
+        let mut drafts = DraftTotals { drafts: 3, credit_spent_ms: 500.0, ..DraftTotals::default() };
+        drafts.sources[2] = SourceTotals { proposed: 12, accepted: 5, seconds: 0.25 };
+        drafts.accepted_at[0] = 2;
+        EngineStats {
+            running: 3,
+            prompt_tokens_total: 70,
+            finished_stop_total: 2,
+            drafts,
+            ..EngineStats::default()
+        }
+    }
+
+    fn cache(&self) -> &dyn CacheControl {
+        &self.0.cache
     }
 
     fn drain(&self) {
@@ -215,6 +231,7 @@ pub(crate) fn served(script: Script) -> (Served, Arc<Engine>) {
         draining: AtomicBool::new(false),
         cached: Mutex::default(),
         asked: Mutex::default(),
+        cache: FakeCache::default(),
     });
     let served = Served {
         name: "tiny".into(),

@@ -2,10 +2,12 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests too")]
 
 mod accounts;
+mod cache;
 mod chat;
 mod completions;
 mod explain;
 mod fake;
+mod fake_cache;
 mod lifecycle;
 mod refusals;
 mod service;

@@ -1,0 +1,156 @@
+//! The life of an entry, by order: what is cached, pinning it, forgetting it.
+//!
+//! Nothing here waits for the engine's thread or disturbs it; forgetting waits for the disk and the database. The
+//! invariant: one whole context always fits in memory beside what is pinned.
+
+use std::time::Duration;
+
+use foretoken_cache::{BLOCK_TOKENS, CacheStats, CachedPrefix, DiskEntry, PinLimit, ScopeId, VerifyReport};
+
+use crate::api::{CacheUse, Request, SpeculationChoice};
+use crate::engine::Engine;
+use crate::table::blocks_for;
+
+/// What is cached, in figures.
+#[derive(Clone, Debug, Default)]
+pub struct CacheInfo {
+    /// All tiers.
+    pub stats: CacheStats,
+    /// Bytes of a block in memory.
+    pub block_bytes: usize,
+    /// Blocks that may be pinned in all.
+    pub pinned_max: usize,
+    /// Answers that can be replayed or drafted from, and their bytes.
+    pub responses: (u64, u64),
+    /// Prompt tokens of finished requests, and those of them that any tier supplied.
+    pub prefix_tokens: (u64, u64),
+}
+
+/// How much was forgotten.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Forgotten {
+    /// Blocks in memory.
+    pub ram_blocks: usize,
+    /// Files on disk.
+    pub disk_blocks: u64,
+}
+
+/// A refused pin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{wanted} tokens are too many to pin: one whole context of {ctx} tokens must fit in memory beside what is pinned, \
+     which leaves {left} tokens of the {max} that may be pinned in all; unpin something, or start the server with a \
+     larger --cache-ram or a smaller --ctx"
+)]
+pub struct PinRefused {
+    /// Tokens in whole blocks that would have been pinned on top.
+    pub wanted: usize,
+    /// Tokens that may still be pinned.
+    pub left: usize,
+    /// Tokens that may be pinned in all.
+    pub max: usize,
+    /// Tokens of a context.
+    pub ctx: usize,
+}
+
+impl Engine {
+    /// A request that reads a prompt into the cache and whose answer, one token, is to be thrown away: it is neither
+    /// kept nor drafted from.
+    pub fn prewarming(prompt: Vec<u32>, tenant: String) -> Request {
+        Request {
+            prompt,
+            tenant,
+            max_tokens: Some(1),
+            cache: CacheUse::default(),
+            speculation: SpeculationChoice { enabled: Some(false), ..SpeculationChoice::default() },
+            forgettable: true,
+            ..Request::default()
+        }
+    }
+
+    /// Whether a prompt could be pinned if all of it were in memory. To be asked before it is read.
+    ///
+    /// # Errors
+    /// It could not, and why.
+    pub fn can_pin(&self, tenant: &str, prompt: &[u32]) -> Result<(), PinRefused> {
+        let scope = self.scope(tenant, prompt);
+        self.cache().check_pin(&scope, prompt, self.pinned_max()).map_err(|limit| self.refused(limit))
+    }
+
+    /// Keeps what memory has of a prompt for `ttl`, against eviction and, as far as half its budget goes, on disk. Says
+    /// how many tokens of it are kept. Pins end with the process.
+    ///
+    /// # Errors
+    /// More would be pinned than leaves room for a context.
+    pub fn pin(&self, tenant: &str, prompt: &[u32], ttl: Duration) -> Result<usize, PinRefused> {
+        let scope = self.scope(tenant, prompt);
+        let agreed = self.cache().closest(&scope, prompt).agreed;
+        self.cache()
+            .pin(&scope, &prompt[..agreed], ttl, self.pinned_max())
+            .map(|_| agreed)
+            .map_err(|limit| self.refused(limit))
+    }
+
+    /// Takes the pin of a prompt off. Says how many blocks it went over; 0 if none of it is in memory.
+    pub fn unpin(&self, tenant: &str, prompt: &[u32]) -> usize {
+        self.cache().unpin(&self.scope(tenant, prompt), prompt)
+    }
+
+    /// Forgets what a tenant asked, or everyone: blocks in memory and on disk, answers, drafts. What the shared store
+    /// has is other machines' too and stays, under names that only this tenant can ask for; what runs goes on, and
+    /// leaves its blocks when it ends. Waits for the disk.
+    pub fn clear(&self, tenant: Option<&str>) -> Forgotten {
+        let scope = tenant.map(|tenant| self.scope_id(tenant));
+        self.forget(tenant);
+        let (ram_blocks, disk_blocks) = self.cache().clear(scope);
+        if let Some(small) = self.small() {
+            small.clear(tenant);
+        }
+        Forgotten { ram_blocks, disk_blocks }
+    }
+
+    /// What is cached, in figures. Takes time linear in the blocks.
+    pub fn cache_info(&self) -> CacheInfo {
+        let stats = self.stats();
+        CacheInfo {
+            stats: self.cache().stats(),
+            block_bytes: self.cache().layout().bytes,
+            pinned_max: self.pinned_max(),
+            responses: self.store().map_or((0, 0), |store| store.response_totals()),
+            prefix_tokens: (stats.prefix_queries_total, stats.prefix_hits_total),
+        }
+    }
+
+    /// The prefixes in memory and the files on disk, in no order. Reads the header of every file.
+    pub fn cache_entries(&self) -> (Vec<CachedPrefix>, Vec<DiskEntry>) {
+        let mut files = Vec::new();
+        if let Some(disk) = self.cache().disk() {
+            disk.entries(|entry| files.push(entry));
+        }
+        (self.cache().prefixes(), files)
+    }
+
+    /// Reads and checks every file of the disk tier and moves bad ones to quarantine; `None` without a disk tier.
+    pub fn verify_cache(&self) -> Option<VerifyReport> {
+        self.cache().disk().map(|disk| disk.verify())
+    }
+
+    /// The public name of a tenant's entries.
+    pub fn scope_id(&self, tenant: &str) -> ScopeId {
+        self.scope(tenant, &[]).id()
+    }
+
+    /// Blocks that may be pinned in all.
+    fn pinned_max(&self) -> usize {
+        self.cache().capacity().saturating_sub(blocks_for(self.ctx()))
+    }
+
+    fn refused(&self, limit: PinLimit) -> PinRefused {
+        PinRefused {
+            wanted: limit.wanted * BLOCK_TOKENS,
+            left: limit.left * BLOCK_TOKENS,
+            max: self.pinned_max() * BLOCK_TOKENS,
+            ctx: self.ctx(),
+        }
+    }
+}

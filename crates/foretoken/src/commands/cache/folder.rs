@@ -1,0 +1,122 @@
+//! The cache in a data folder, without a server.
+//!
+//! Reads and checks what is there, and forgets. May be used beside a running server too, since several processes may
+//! share a folder; but what that one has in memory stays there.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Result, bail};
+use foretoken_cache::disk::fs::RealFileSystem;
+use foretoken_cache::store::{Store, StoreConfig};
+use foretoken_cache::{DiskConfig, DiskEntry, DiskTier, ScopeId, SystemClock, VerifyReport};
+use foretoken_server::cache_report;
+use serde_json::{Value, json};
+
+use crate::cli::BaseArgs;
+use crate::load;
+
+/// The folders of blocks: the model's, and that of a model that drafts.
+const FOLDERS: [&str; 2] = ["blocks", "blocks.draft"];
+const DATABASE: &str = "foretoken.db";
+
+/// The folders of blocks that are there.
+fn open(base: &BaseArgs) -> Result<Vec<DiskTier>> {
+    let data = load::data_dir(base)?;
+    let there: Vec<PathBuf> =
+        FOLDERS.map(|name| data.join(name)).into_iter().filter(|dir| dir.is_dir()).collect();
+    if there.is_empty() {
+        bail!(
+            "no server has cached anything in {}; name its folder with --data-dir or a running server with --server",
+            data.display()
+        );
+    }
+    let open = |dir| {
+        // Without a budget nothing is reclaimed here.
+        let config = DiskConfig::new(dir, u64::MAX);
+        DiskTier::open(config, Arc::new(RealFileSystem), Arc::new(SystemClock::new()))
+    };
+    Ok(there.into_iter().map(open).collect())
+}
+
+fn list(base: &BaseArgs) -> Result<Vec<DiskEntry>> {
+    let mut files = Vec::new();
+    open(base)?.iter().for_each(|tier| tier.entries(|entry| files.push(entry)));
+    Ok(files)
+}
+
+/// The figures that a folder has.
+pub(super) fn stat(base: &BaseArgs) -> Result<Value> {
+    let files = list(base)?;
+    let distinct = |of: fn(&DiskEntry) -> [u8; 32]| files.iter().map(of).collect::<HashSet<_>>().len();
+    let mut info = json!({
+        "object": "cache",
+        "tiers": [{
+            "tier": "disk",
+            "blocks": files.len(),
+            "bytes": files.iter().map(|entry| entry.bytes).sum::<u64>(),
+            "oldest_s": files.iter().map(|entry| entry.unused.as_secs()).max(),
+            "scopes": distinct(|entry| *entry.scope.as_bytes()),
+            "models": distinct(|entry| *entry.fingerprint.as_bytes()),
+        }],
+    });
+    if let Some(store) = store(&load::data_dir(base)?) {
+        let (entries, bytes) = store.response_totals();
+        info["responses"] = json!({"entries": entries, "bytes": bytes});
+    }
+    Ok(info)
+}
+
+pub(super) fn entries(base: &BaseArgs, limit: usize) -> Result<Value> {
+    Ok(cache_report::entries(&[], &list(base)?, limit))
+}
+
+pub(super) fn verify(base: &BaseArgs) -> Result<Value> {
+    let mut sum = VerifyReport::default();
+    for tier in open(base)? {
+        let report = tier.verify();
+        sum.good += report.good;
+        sum.good_bytes += report.good_bytes;
+        sum.bad.extend(report.bad);
+        sum.unreadable.extend(report.unreadable);
+        sum.foreign.extend(report.foreign);
+    }
+    Ok(cache_report::verify(&sum))
+}
+
+/// Forgets a scope, or everything: blocks, answers, drafts.
+pub(super) fn clear(base: &BaseArgs, scope: Option<ScopeId>) -> Result<Value> {
+    let data = load::data_dir(base)?;
+    let blocks: u64 = open(base)?.iter().map(|tier| tier.clear(scope)).sum();
+    if let Some(store) = store(&data) {
+        store.forget_responses(scope);
+    }
+    forget_drafts(&data.join("drafts"), scope);
+    Ok(json!({"object": "cache.deleted", "blocks": {"disk": blocks}}))
+}
+
+/// The database, if there is one: looking must not make it.
+fn store(data: &Path) -> Option<Store> {
+    data.join(DATABASE).is_file().then(|| {
+        let config = StoreConfig {
+            responses_bytes_max: u64::MAX,
+            responses_age_ms_max: u64::MAX,
+            ..StoreConfig::default()
+        };
+        Store::open(data, config, Arc::new(SystemClock::new()))
+    })
+}
+
+/// What drafters learnt lies in a folder per model.
+fn forget_drafts(folder: &Path, scope: Option<ScopeId>) {
+    let models = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    for file in models.filter_map(|model| std::fs::read_dir(model.path()).ok()).flatten().flatten() {
+        let name = file.file_name().to_string_lossy().into_owned();
+        let whose = name.strip_prefix("successors-");
+        if whose.is_some_and(|whose| scope.is_none_or(|scope| scope.to_string() == whose)) {
+            // What cannot be removed is no file of ours.
+            std::fs::remove_file(file.path()).ok();
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! What is cached, as JSON: the body of `GET /v1/cache` and of its listing.
+//!
+//! The command line shows the same for a folder that no server has open, so the shapes are here and the figures come
+//! from outside.
+
+use foretoken_cache::{CachedPrefix, DiskEntry, DiskStats, VerifyReport};
+use foretoken_engine::CacheInfo;
+use serde_json::{Map, Value, json};
+use std::collections::HashSet;
+use std::time::Duration;
+
+/// The tiers with their figures.
+pub fn info(info: &CacheInfo) -> Value {
+    let stats = &info.stats;
+    let (prompt, hit) = info.prefix_tokens;
+    let mut tiers = vec![memory(info)];
+    tiers.extend(stats.disk.as_ref().map(|disk| {
+        let mut tier = disk_tier(disk);
+        tier["query_tokens"] = stats.disk_query_tokens.into();
+        tier["hit_tokens"] = stats.disk_hit_tokens.into();
+        tier["hit_rate"] = rate(stats.disk_hit_tokens, stats.disk_query_tokens);
+        tier
+    }));
+    tiers.extend(stats.shared.as_ref().map(|shared| {
+        json!({
+            "tier": "shared",
+            "available": shared.available,
+            "query_tokens": stats.shared_query_tokens,
+            "hit_tokens": stats.shared_hit_tokens,
+            "hit_rate": rate(stats.shared_hit_tokens, stats.shared_query_tokens),
+            "read_blocks": shared.read,
+            "written_blocks": shared.written,
+            "dropped": {
+                "queue_full": shared.dropped_queue_full,
+                "paused": shared.dropped_paused,
+                "failed": shared.dropped_failed,
+            },
+            "faults": faults(&shared.faults),
+        })
+    }));
+    json!({
+        "object": "cache",
+        "prompt_tokens": prompt,
+        "hit_tokens": hit,
+        "hit_rate": rate(hit, prompt),
+        "responses": {"entries": info.responses.0, "bytes": info.responses.1},
+        "tiers": tiers,
+    })
+}
+
+fn memory(info: &CacheInfo) -> Value {
+    let stats = &info.stats;
+    let bytes = |blocks: usize| blocks as u64 * info.block_bytes as u64;
+    let pool = stats.pool;
+    json!({
+        "tier": "memory",
+        "blocks": stats.tree.blocks,
+        "bytes": bytes(stats.tree.blocks),
+        "blocks_max": pool.map_or(0, |pool| pool.capacity),
+        "bytes_max": bytes(pool.map_or(0, |pool| pool.capacity)),
+        "pinned_blocks": stats.pinned,
+        "pinned_blocks_max": info.pinned_max,
+        "oldest_s": stats.oldest.map(seconds),
+        "query_tokens": stats.query_tokens,
+        "hit_tokens": stats.ram_hit_tokens,
+        "hit_rate": rate(stats.ram_hit_tokens, stats.query_tokens),
+        "evicted": {"room": stats.evicted, "cleared": stats.cleared},
+    })
+}
+
+/// The figures of a disk tier that do not need requests.
+pub fn disk_tier(disk: &DiskStats) -> Value {
+    json!({
+        "tier": "disk",
+        "blocks": disk.blocks,
+        "bytes": disk.bytes,
+        "oldest_s": disk.oldest.map(seconds),
+        "read_blocks": disk.read,
+        "written_blocks": disk.written,
+        "evicted": {"budget": disk.evicted, "quarantined": disk.quarantined, "cleared": disk.cleared},
+        "dropped": {
+            "queue_full": disk.dropped_queue_full,
+            "paused": disk.dropped_paused,
+            "failed": disk.dropped_failed,
+        },
+        "faults": faults(&disk.faults),
+    })
+}
+
+fn faults(faults: &[(foretoken_cache::Fault, u64)]) -> Value {
+    faults
+        .iter()
+        .map(|(fault, count)| (fault.name().to_owned(), (*count).into()))
+        .collect::<Map<_, _>>()
+        .into()
+}
+
+/// The prefixes of all tiers, the latest used first, up to `limit` of them.
+pub fn entries(memory: &[CachedPrefix], disk: &[DiskEntry], limit: usize) -> Value {
+    let mut rows: Vec<(Duration, Value)> = memory
+        .iter()
+        .map(|prefix| {
+            let row = row("memory", prefix.scope.to_string(), prefix.key, prefix.tokens, prefix.unused);
+            (prefix.unused, with_pin(row, prefix.pinned))
+        })
+        .collect();
+    // A file that another one continues is part of that one's prefix.
+    let continued: HashSet<_> = disk.iter().map(|entry| entry.place.parent).collect();
+    rows.extend(disk.iter().filter(|entry| !continued.contains(&entry.key)).map(|entry| {
+        let tokens = entry.place.child(entry.key).tokens_before();
+        (entry.unused, row("disk", entry.scope.to_string(), Some(entry.key), tokens, entry.unused))
+    }));
+    rows.sort_by_key(|(unused, _)| *unused);
+    let total = rows.len();
+    rows.truncate(limit);
+    let rows: Vec<Value> = rows.into_iter().map(|(_, row)| row).collect();
+    json!({"object": "list", "total": total, "data": rows})
+}
+
+fn row(
+    tier: &str,
+    scope: String,
+    key: Option<foretoken_cache::BlockKey>,
+    tokens: usize,
+    unused: Duration,
+) -> Value {
+    let key = key.map(|key| key.to_string());
+    json!({"tier": tier, "scope": scope, "key": key, "tokens": tokens, "unused_s": seconds(unused)})
+}
+
+fn with_pin(mut row: Value, pinned: Option<Duration>) -> Value {
+    if let Some(left) = pinned {
+        row["pinned_s"] = seconds(left).into();
+    }
+    row
+}
+
+/// What a check of all files found. Files are named as they are in the folder, without the way there.
+pub fn verify(report: &VerifyReport) -> Value {
+    let name = |path: &std::path::Path| path.file_name().map(|name| name.to_string_lossy().into_owned());
+    let faulty = |files: &[(std::path::PathBuf, foretoken_cache::Fault)]| -> Value {
+        files.iter().map(|(path, fault)| json!({"file": name(path), "fault": fault.name()})).collect()
+    };
+    json!({
+        "object": "cache.verify",
+        "good": report.good,
+        "good_bytes": report.good_bytes,
+        "bad": faulty(&report.bad),
+        "unreadable": faulty(&report.unreadable),
+        "foreign": report.foreign.iter().map(|path| name(path)).collect::<Vec<_>>(),
+    })
+}
+
+fn seconds(duration: Duration) -> u64 {
+    duration.as_secs()
+}
+
+fn rate(above: u64, below: u64) -> Value {
+    if below > 0 { (above as f64 / below as f64).into() } else { Value::Null }
+}

@@ -1,0 +1,254 @@
+//! `/v1/cache`: what is cached, reading a prompt ahead, pinning it, forgetting.
+//!
+//! Prewarming and pinning are a tenant's own affair and are paid for like any prompt, without the answer; everything
+//! that tells or changes what others have is the operator's.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
+use axum::routing::{get, post};
+use axum::{Extension, Json, Router};
+use foretoken_engine::{CacheUse, Engine, Event, FinishReason, Forgotten, Request, Summary};
+use serde_json::{Value, json};
+
+use super::{blocking, chat, check_prompt, completions};
+use crate::accounts::{Bill, Payer};
+use crate::auth::Admin;
+use crate::body::JsonBody;
+use crate::cache_report;
+use crate::caller::Caller;
+use crate::error::ApiError;
+use crate::protocol::chat::read_conversation;
+use crate::protocol::completion::prompts;
+use crate::protocol::fields::Fields;
+use crate::state::{Backend, Phase, Shared};
+use crate::tenants::tenants;
+use crate::track::Trace;
+
+/// Longest time to live of a pin: a week.
+const TTL_S_MAX: i64 = 7 * 86_400;
+const TTL_S_DEFAULT: i64 = 3600;
+/// Rows of a listing, where nothing is said.
+const ROWS_DEFAULT: usize = 100;
+
+pub(super) fn routes() -> Router<Arc<Shared>> {
+    Router::new()
+        .route("/cache", get(info).delete(clear))
+        .route("/cache/entries", get(entries))
+        .route("/cache/verify", post(verify))
+        .route("/cache/prewarm", post(prewarm))
+        .route("/cache/pin", post(pin))
+        .route("/cache/unpin", post(unpin))
+}
+
+type Pairs = Result<Query<Vec<(String, String)>>, QueryRejection>;
+
+async fn info(_: Admin, State(shared): State<Arc<Shared>>) -> Result<Json<Value>, ApiError> {
+    let backend = shared.installed().ok_or_else(ApiError::loading)?;
+    let generator = Arc::clone(&backend.served.generator);
+    let info = blocking(move || generator.cache().info()).await?;
+    Ok(Json(cache_report::info(&info)))
+}
+
+async fn entries(_: Admin, State(shared): State<Arc<Shared>>, query: Pairs) -> Result<Json<Value>, ApiError> {
+    let backend = shared.installed().ok_or_else(ApiError::loading)?;
+    let query = query?;
+    let [limit] = read(&query, ["limit"])?;
+    let limit = match limit.map(|text| text.parse::<usize>()) {
+        None => ROWS_DEFAULT,
+        Some(Ok(limit)) => limit,
+        Some(Err(_)) => return Err(ApiError::bad_value("limit", "must be a number of rows")),
+    };
+    let generator = Arc::clone(&backend.served.generator);
+    let (memory, disk) = blocking(move || generator.cache().entries()).await?;
+    Ok(Json(cache_report::entries(&memory, &disk, limit)))
+}
+
+/// Takes a body, if an empty one, so that no page in a browser can ask for it.
+async fn verify(_: Admin, State(shared): State<Arc<Shared>>, _: JsonBody) -> Result<Json<Value>, ApiError> {
+    let backend = shared.installed().ok_or_else(ApiError::loading)?;
+    let generator = Arc::clone(&backend.served.generator);
+    let report = blocking(move || generator.cache().verify()).await?;
+    Ok(Json(cache_report::verify(&report.unwrap_or_default())))
+}
+
+async fn clear(_: Admin, State(shared): State<Arc<Shared>>, query: Pairs) -> Result<Json<Value>, ApiError> {
+    let backend = shared.installed().ok_or_else(ApiError::loading)?;
+    let query = query?;
+    let [all, account, user] = read(&query, ["all", "account", "user_id"])?;
+    let whose = match (all, account.is_some() || user.is_some()) {
+        (Some("true"), false) => None,
+        (Some("true"), true) => {
+            return Err(ApiError::bad_value("all", "cannot stand beside 'account' and 'user_id'"));
+        }
+        (Some(_), _) => return Err(ApiError::bad_value("all", "can only be true")),
+        (None, true) => Some((account.map(str::to_owned), user.map(str::to_owned))),
+        (None, false) => {
+            let message = "say what to forget: ?account=NAME, ?user_id=ID, both, or ?all=true";
+            return Err(ApiError::missing("all", message));
+        }
+    };
+    let (shared, backend) = (Arc::clone(&shared), Arc::clone(backend));
+    let (names, forgotten) = blocking(move || forget(&shared, &backend, whose)).await??;
+    let ram: usize = forgotten.iter().map(|one| one.ram_blocks).sum();
+    let disk: u64 = forgotten.iter().map(|one| one.disk_blocks).sum();
+    Ok(Json(json!({"object": "cache.deleted", "tenants": names, "blocks": {"memory": ram, "disk": disk}})))
+}
+
+/// Forgets an account or a user, or everyone; says how many tenants that was and what each had.
+fn forget(
+    shared: &Shared,
+    backend: &Backend,
+    whose: Option<(Option<String>, Option<String>)>,
+) -> Result<(Option<usize>, Vec<Forgotten>), ApiError> {
+    let cache = backend.served.generator.cache();
+    let Some((account, user)) = whose else { return Ok((None, vec![cache.clear(None)])) };
+    let names = tenants(&shared.book, backend.ledger.store(), account.as_deref(), user.as_deref())?;
+    let forgotten = names.iter().map(|name| cache.clear(Some(name))).collect();
+    Ok((Some(names.len()), forgotten))
+}
+
+async fn prewarm(
+    State(shared): State<Arc<Shared>>,
+    Extension(trace): Extension<Arc<Trace>>,
+    caller: Caller,
+    body: JsonBody,
+) -> Result<Json<Value>, ApiError> {
+    let asked = Asked::read(&shared, &caller, body.fields()).await?;
+    let summary = asked.warm(&shared, &trace).await?;
+    Ok(Json(report("cache.prewarm", &summary)))
+}
+
+async fn pin(
+    State(shared): State<Arc<Shared>>,
+    Extension(trace): Extension<Arc<Trace>>,
+    caller: Caller,
+    body: JsonBody,
+) -> Result<Json<Value>, ApiError> {
+    let ttl_s = body.fields().integer("ttl_s", 1..=TTL_S_MAX)?.unwrap_or(TTL_S_DEFAULT);
+    let asked = Asked::read(&shared, &caller, body.fields()).await?;
+    let Request { tenant, prompt, .. } = &asked.request;
+    let cache = asked.backend.served.generator.cache();
+    cache.can_pin(tenant, prompt).map_err(|refused| ApiError::pin_limit(refused.to_string()))?;
+    let summary = asked.warm(&shared, &trace).await?;
+    let ttl = Duration::from_secs(ttl_s.unsigned_abs());
+    let pinned =
+        cache.pin(tenant, prompt, ttl).map_err(|refused| ApiError::pin_limit(refused.to_string()))?;
+    let mut report = report("cache.pin", &summary);
+    report["pinned_tokens"] = pinned.into();
+    report["ttl_s"] = ttl_s.into();
+    Ok(Json(report))
+}
+
+async fn unpin(
+    State(shared): State<Arc<Shared>>,
+    caller: Caller,
+    body: JsonBody,
+) -> Result<Json<Value>, ApiError> {
+    let asked = Asked::read(&shared, &caller, body.fields()).await?;
+    let blocks = asked.backend.served.generator.cache().unpin(&asked.request.tenant, &asked.request.prompt);
+    Ok(Json(json!({"object": "cache.unpin", "blocks": blocks})))
+}
+
+fn report(object: &str, summary: &Summary) -> Value {
+    let usage = summary.usage;
+    let hit = usage.cache_hit_tokens.min(usage.prompt_tokens);
+    json!({
+        "object": object,
+        "tokens": usage.prompt_tokens,
+        "blocks": usage.prompt_tokens.div_ceil(foretoken_cache::BLOCK_TOKENS),
+        "hit": hit,
+        "computed": usage.prompt_tokens - hit,
+    })
+}
+
+/// A prompt that somebody wants in the cache.
+struct Asked {
+    backend: Arc<Backend>,
+    payer: Payer,
+    request: Request,
+    param: &'static str,
+}
+
+impl Asked {
+    async fn read(shared: &Shared, caller: &Caller, fields: Fields<'_>) -> Result<Asked, ApiError> {
+        let backend = shared.backend()?;
+        let payer = caller.payer(fields)?;
+        backend.ledger.admit(payer.account)?;
+        backend.check_model(fields.string("model")?)?;
+        let codec = Arc::clone(&backend.served.codec);
+        let (param, prompt) = if fields.get("messages").is_some() {
+            ("messages", chat::render(&codec, read_conversation(fields)?).await?.tokens)
+        } else if fields.get("prompt").is_some() {
+            let mut prompts = prompts(fields, codec.vocab_size())?;
+            let (Some(prompt), true) = (prompts.pop(), prompts.is_empty()) else {
+                return Err(ApiError::bad_value("prompt", "must be one prompt here"));
+            };
+            ("prompt", blocking(move || completions::read_prompt(&*codec, prompt, false).0).await?)
+        } else {
+            return Err(ApiError::missing("messages", "send a conversation, or a text as 'prompt'"));
+        };
+        check_prompt(shared, backend, param, &prompt)?;
+        let mut request = Engine::prewarming(prompt, String::new());
+        caller.mark(fields, &mut request)?;
+        request.cache = CacheUse::default();
+        Ok(Asked { backend: Arc::clone(backend), payer, request, param })
+    }
+
+    /// Has the prompt read. The one token of an answer is neither shown nor charged.
+    async fn warm(&self, shared: &Shared, trace: &Arc<Trace>) -> Result<Summary, ApiError> {
+        let backend = &self.backend;
+        let submitted = backend.served.generator.submit(self.request.clone());
+        let mut answer = submitted.map_err(|error| ApiError::from_submit(error, self.param))?;
+        trace.submitted(self.request.prompt.len());
+        let mut phase = shared.watch_phase();
+        let end = async {
+            loop {
+                match answer.recv().await {
+                    Some(Event::Token(_)) => {}
+                    Some(Event::Done(summary)) => return Ok(summary),
+                    None => return Err(ApiError::internal("the engine stopped; see the server's log")),
+                }
+            }
+        };
+        let limit_s = match shared.config.request_timeout_s {
+            0 => u64::MAX >> 32,
+            limit_s => limit_s,
+        };
+        let mut summary = tokio::select! {
+            biased;
+            _ = phase.wait_for(|phase| *phase == Phase::Over) => return Err(ApiError::draining()),
+            ended = tokio::time::timeout(Duration::from_secs(limit_s), end) => {
+                ended.map_err(|_| ApiError::timeout(limit_s))??
+            }
+        };
+        if let FinishReason::Error(message) = &summary.reason {
+            return Err(ApiError::internal(format!("the prompt could not be read: {message}")));
+        }
+        summary.usage.completion_tokens = 0;
+        let mut bill = Bill::new(&backend.ledger, self.payer.clone(), backend.id(), trace, 1);
+        bill.ended(0, &summary, true);
+        bill.settle();
+        Ok(summary)
+    }
+}
+
+/// The values of parameters, each given once at most.
+fn read<'q, const N: usize>(
+    query: &'q Query<Vec<(String, String)>>,
+    names: [&'static str; N],
+) -> Result<[Option<&'q str>; N], ApiError> {
+    let mut values = [None; N];
+    for (name, value) in &query.0 {
+        let Some(at) = names.iter().position(|known| known == name) else {
+            let message = format!("is not a parameter of this route; it has {}", names.join(", "));
+            return Err(ApiError::bad_value(name.chars().take(40).collect::<String>(), message));
+        };
+        if values[at].replace(value.as_str()).is_some() {
+            return Err(ApiError::bad_value(names[at], "is given twice; write it once"));
+        }
+    }
+    Ok(values)
+}
