@@ -379,7 +379,8 @@ impl Naive {
             self.known.iter().position(|known| known.scope == scope && known.prefix == tokens[..end])
         });
         let path: Vec<usize> = path.collect();
-        path.iter().for_each(|&at| self.known[at].pinned = pinned);
+        // A pin is on the last block: while that is there, so are those before it.
+        path.last().into_iter().for_each(|&at| self.known[at].pinned = pinned);
         path.len()
     }
 
