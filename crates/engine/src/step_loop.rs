@@ -28,6 +28,8 @@ const REQUEST_TIME_WEIGHT: f64 = 0.1;
 const PREFILL_ROWS_MIN: usize = 64;
 /// Weight of the newest step in the measured cost of a token.
 const COST_WEIGHT: f64 = 0.2;
+/// With nothing to do for so long, the engine measures what it does not know yet.
+const PAUSE: Duration = Duration::from_millis(50);
 /// With nothing to do for so long, the engine checks itself.
 const IDLE: Duration = Duration::from_secs(1);
 /// How long to wait for a restore before looking after callers again.
@@ -75,11 +77,10 @@ impl StepLoop {
     /// Prepares on the engine's own thread what takes a while.
     pub(crate) fn new(parts: Parts) -> StepLoop {
         let Parts { model, tokenizer, cache, store, shared, limits, drafts, blocks } = parts;
-        let mut scratch = model.scratch();
         StepLoop {
-            drafts: Drafts::new(drafts, &model, &mut scratch, store.as_deref()),
+            drafts: Drafts::new(drafts, &model, store.as_deref()),
             layout: model.kv_layout(),
-            scratch,
+            scratch: model.scratch(),
             model,
             tokenizer,
             cache,
@@ -106,6 +107,10 @@ impl StepLoop {
                     continue;
                 }
                 self.drafts.save(false);
+                if self.shared.inbox.is_quiet_for(PAUSE) {
+                    let busy = || self.shared.inbox.len() > 0 || self.shared.inbox.is_closed();
+                    self.drafts.measure(&self.model, &mut self.scratch, busy);
+                }
                 self.check_when_idle();
                 if !self.shared.inbox.wait() {
                     break;

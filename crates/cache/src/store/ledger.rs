@@ -42,6 +42,10 @@ pub struct LedgerRow {
     pub saved: NanoDollars,
     /// Milliseconds of prefill that the hits saved, by measured speed.
     pub saved_ms: u64,
+    /// Microseconds of compute that hits saved and that were credited to the tenant's speculation.
+    pub credit_earned_us: u64,
+    /// Microseconds of compute spent on speculation past break-even.
+    pub credit_spent_us: u64,
     /// Milliseconds in the queue.
     pub queue_ms: u64,
     /// Milliseconds to the first token.
@@ -132,7 +136,7 @@ pub(super) fn usage(
     let sql = format!(
         "SELECT {group} AS g, count(*), max(time_ms), sum(hit), sum(miss), sum(output), sum(reasoning), \
          sum(drafted), sum(accepted), sum(replayed), sum(price), sum(saved), sum(saved_ms), sum(queue_ms), \
-         sum(prompt_ms), sum(total_ms) FROM ledger WHERE time_ms >= ?1 AND time_ms < ?2 \
+         sum(prompt_ms), sum(total_ms), sum(credit_earned_us), sum(credit_spent_us) FROM ledger WHERE time_ms >= ?1 AND time_ms < ?2 \
          AND (?3 IS NULL OR tenant = ?3) GROUP BY g ORDER BY g"
     );
     let bound = |ms: u64| i64::try_from(ms).unwrap_or(i64::MAX);
@@ -157,6 +161,8 @@ pub(super) fn usage(
                 queue_ms: number(13)?,
                 prompt_ms: number(14)?,
                 total_ms: number(15)?,
+                credit_earned_us: number(16)?,
+                credit_spent_us: number(17)?,
                 ..LedgerRow::default()
             },
         })

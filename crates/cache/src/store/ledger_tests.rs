@@ -104,8 +104,12 @@ fn a_database_of_version_1_keeps_its_rows_and_answers() {
     let db = Connection::open(&path).unwrap();
     let old = SCHEMA
         .replace(",\n    user TEXT NOT NULL DEFAULT ''", "")
+        .replace(
+            ",\n    credit_earned_us INTEGER NOT NULL DEFAULT 0, credit_spent_us INTEGER NOT NULL DEFAULT 0",
+            "",
+        )
         .replace("ledger_by_spending ON ledger (tenant, price)", "ledger_by_tenant ON ledger (tenant)");
-    assert!(!old.contains("user") && old.contains("ledger_by_tenant"));
+    assert!(!old.contains("user") && !old.contains("credit") && old.contains("ledger_by_tenant"));
     db.execute_batch(&old).unwrap();
     db.execute("INSERT INTO ledger VALUES (1, 5, 'a', 'm', 1, 2, 3, 0, 0, 0, 0, 70, 8, 9, 0, 0, 0)", [])
         .unwrap();

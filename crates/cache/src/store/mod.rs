@@ -40,14 +40,17 @@ CREATE TABLE IF NOT EXISTS ledger (
     drafted INTEGER NOT NULL, accepted INTEGER NOT NULL, replayed INTEGER NOT NULL,
     price INTEGER NOT NULL, saved INTEGER NOT NULL, saved_ms INTEGER NOT NULL,
     queue_ms INTEGER NOT NULL, prompt_ms INTEGER NOT NULL, total_ms INTEGER NOT NULL,
-    user TEXT NOT NULL DEFAULT ''
+    user TEXT NOT NULL DEFAULT '',
+    credit_earned_us INTEGER NOT NULL DEFAULT 0, credit_spent_us INTEGER NOT NULL DEFAULT 0
 );
 CREATE INDEX IF NOT EXISTS ledger_by_time ON ledger (time_ms);
 CREATE INDEX IF NOT EXISTS ledger_by_spending ON ledger (tenant, price);
 ";
-/// From version 1, which knew no users.
+/// From version 1, which knew no users and no credit.
 const SCHEMA_FROM_1: &str = "
 ALTER TABLE ledger ADD COLUMN user TEXT NOT NULL DEFAULT '';
+ALTER TABLE ledger ADD COLUMN credit_earned_us INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE ledger ADD COLUMN credit_spent_us INTEGER NOT NULL DEFAULT 0;
 DROP INDEX IF EXISTS ledger_by_tenant;
 ";
 /// A larger file is not read through at start-up; its rows' checksums still are checked one by one.

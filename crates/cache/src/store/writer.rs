@@ -196,8 +196,9 @@ fn apply(db: &Connection, write: &Write, stored: &mut (u64, u64)) -> rusqlite::R
 
 fn insert_row(db: &Connection, row: &LedgerRow) -> rusqlite::Result<()> {
     let sql = "INSERT INTO ledger (time_ms, tenant, model, hit, miss, output, reasoning, drafted, accepted, \
-               replayed, price, saved, saved_ms, queue_ms, prompt_ms, total_ms, user) \
-               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)";
+               replayed, price, saved, saved_ms, queue_ms, prompt_ms, total_ms, user, \
+               credit_earned_us, credit_spent_us) \
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19)";
     let number = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
     db.prepare_cached(sql)?.execute(params![
         number(row.time_ms),
@@ -217,6 +218,8 @@ fn insert_row(db: &Connection, row: &LedgerRow) -> rusqlite::Result<()> {
         number(row.prompt_ms),
         number(row.total_ms),
         row.user,
+        number(row.credit_earned_us),
+        number(row.credit_spent_us),
     ])?;
     Ok(())
 }

@@ -1,12 +1,12 @@
 //! What a step costs on this machine: milliseconds for so many rows after so much context.
 //!
-//! Measured when a model first runs on a machine and kept in a file under a fingerprint of both. Between measured
+//! Measured the first time that a model has nothing to do on a machine and kept in a file under a fingerprint of both. Between measured
 //! points the lower convex hull counts: a step that happens to be cheap for 8 rows makes 7 rows worth the way to 8.
 //! Every step that is taken [refines](Refined) what the curve says, separately for steps of one sequence, of several
 //! and of prompts, since a measurement of one sequence cannot know what company costs.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use foretoken_cache::{BlockLayout, BlockPool, Fingerprint, OpenBlock};
@@ -68,7 +68,10 @@ impl Refined {
     fn observe(&mut self, base_ms: f64, more_ms: f64, ms: f64) {
         if more_ms == 0.0 {
             let ratio = (ms / base_ms).clamp(self.level / 2.0, self.level * 2.0);
+            let before = self.level;
             self.level += WEIGHT * (ratio - self.level);
+            // A machine that is slower as a whole is slower for guesses too.
+            self.slope *= self.level / before;
             self.slope += FORGET * (self.level - self.slope);
         } else {
             let ratio = ((ms - self.level * base_ms) / more_ms).clamp(0.0, 4.0 * self.level);
@@ -149,24 +152,35 @@ impl CostCurve {
         }
     }
 
-    /// The curve in `folder` for this model on this machine, or a newly measured one that is kept there.
-    pub(crate) fn load_or_measure(model: &Model, scratch: &mut Scratch, folder: Option<&Path>) -> CostCurve {
+    /// What to go by until there is a measurement: like that of a small model on a few cores.
+    pub(crate) fn assumed() -> CostCurve {
+        CostCurve::new(vec![(1, 1.0), (4, 1.5), (8, 2.1), (16, 3.6), (ROWS_MAX, 14.0)], 1e-4, 1e-4)
+    }
+
+    /// The curve that is kept in `folder` for this model on this machine.
+    pub(crate) fn load(model: &Model, folder: &Path) -> Option<CostCurve> {
         let name = fingerprint(model);
-        let path = folder.map(|folder| folder.join(format!("costs-{}", &name.to_string()[..16])));
-        let kept = path.as_ref().and_then(|path| fs::read_to_string(path).ok());
-        if let Some(curve) = kept.and_then(|text| CostCurve::parse(&text, name)) {
-            return curve;
-        }
+        CostCurve::parse(&fs::read_to_string(file(folder, name)).ok()?, name)
+    }
+
+    /// Measures, and keeps the curve in `folder`. `None` if `interrupted` said so in the meantime.
+    pub(crate) fn measure(
+        model: &Model,
+        scratch: &mut Scratch,
+        folder: Option<&Path>,
+        interrupted: impl Fn() -> bool,
+    ) -> Option<CostCurve> {
         let start = Instant::now();
-        let curve = measure(model, scratch);
+        let curve = measure(model, scratch, interrupted)?;
         tracing::info!(ms = start.elapsed().as_millis() as u64, "measured what steps cost on this machine");
-        if let Some(path) = path {
+        if let Some(folder) = folder {
+            let name = fingerprint(model);
             // Without the file the next start measures again.
-            if let Err(error) = fs::write(&path, curve.to_text(name)) {
-                tracing::debug!("cannot write {}: {error}", path.display());
+            if let Err(error) = fs::write(file(folder, name), curve.to_text(name)) {
+                tracing::debug!("cannot keep what steps cost in {}: {error}", folder.display());
             }
         }
-        curve
+        Some(curve)
     }
 
     fn to_text(&self, name: Fingerprint) -> String {
@@ -219,6 +233,10 @@ fn lower_hull(points: &[(usize, f64)]) -> Vec<f64> {
     hull
 }
 
+fn file(folder: &Path, name: Fingerprint) -> PathBuf {
+    folder.join(format!("costs-{}", &name.to_string()[..16]))
+}
+
 /// Everything that decides how long steps take.
 fn fingerprint(model: &Model) -> Fingerprint {
     let cpus = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
@@ -233,7 +251,7 @@ fn fingerprint(model: &Model) -> Fingerprint {
     ])
 }
 
-fn measure(model: &Model, scratch: &mut Scratch) -> CostCurve {
+fn measure(model: &Model, scratch: &mut Scratch, interrupted: impl Fn() -> bool) -> Option<CostCurve> {
     let context_max = CONTEXT.min(model.config().ctx_train.saturating_sub(ROWS_MAX + 1));
     let layout = BlockLayout { bytes: model.kv_layout().block_bytes() };
     let count = blocks_for(context_max + ROWS_MAX + 1);
@@ -246,7 +264,7 @@ fn measure(model: &Model, scratch: &mut Scratch) -> CostCurve {
         for round in 0..ROUNDS_MAX {
             for (best, &(rows, context)) in best.iter_mut().zip(places) {
                 let late = start.elapsed() > until;
-                if late && (round > 0 || rows > 2) {
+                if interrupted() || (late && (round > 0 || rows > 2)) {
                     break;
                 }
                 *best = best.min(step_ms(model, scratch, &mut blocks, rows, context));
@@ -259,6 +277,9 @@ fn measure(model: &Model, scratch: &mut Scratch) -> CostCurve {
     best(&[(1, 0), (8, 0)], WARM_UP);
     let points = best(&GRID.map(|rows| (rows, 0)), MEASURE_MAX);
     let far = best(&CONTEXT_ROWS.map(|rows| (rows, context_max)), 2 * MEASURE_MAX);
+    if interrupted() || points.len() < 2 {
+        return None;
+    }
     let near = CostCurve::new(points.clone(), 0.0, 0.0);
     let more = |(rows, ms): (usize, f64)| ((ms - near.rows_ms(rows)) / context_max.max(1) as f64).max(0.0);
     let (context_ms, row_context_ms) = match (far.first(), far.last()) {
@@ -269,7 +290,7 @@ fn measure(model: &Model, scratch: &mut Scratch) -> CostCurve {
         (Some(&first), _) => (more(first), 0.0),
         _ => (0.0, 0.0),
     };
-    CostCurve::new(points, context_ms, row_context_ms)
+    Some(CostCurve::new(points, context_ms, row_context_ms))
 }
 
 fn step_ms(

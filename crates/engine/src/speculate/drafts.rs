@@ -58,28 +58,29 @@ pub(crate) struct Drafts {
     step_tokens: usize,
     record: Record,
     costs: CostCurve,
+    /// Whether `costs` was measured here and not assumed.
+    measured: bool,
+    folder: Option<PathBuf>,
     tenants: Arc<Mutex<Tenants>>,
     small: Option<Arc<SmallModel>>,
     near: Vec<(f32, u32)>,
 }
 
 impl Drafts {
-    /// Measures what steps cost if that is not known yet, and reads what was drafted from before.
-    pub(crate) fn new(
-        config: DraftsConfig,
-        model: &Model,
-        scratch: &mut Scratch,
-        store: Option<&Store>,
-    ) -> Drafts {
+    /// Reads what was drafted from before, and what steps cost if that was measured.
+    pub(crate) fn new(config: DraftsConfig, model: &Model, store: Option<&Store>) -> Drafts {
         let DraftsConfig { default, step_tokens, folder, tenants, small } = config;
         if let Some(store) = store {
             tenants.lock().load(store);
         }
+        let known = folder.as_deref().and_then(|folder| CostCurve::load(model, folder));
         Drafts {
             default,
             step_tokens,
             record: Record::default(),
-            costs: CostCurve::load_or_measure(model, scratch, folder.as_deref()),
+            measured: known.is_some(),
+            costs: known.unwrap_or_else(CostCurve::assumed),
+            folder,
             tenants,
             small,
             near: Vec::new(),
@@ -157,6 +158,16 @@ impl Drafts {
             work[at].rows += running[work[at].index].take(cache, &taken, spent_ms);
         }
         foreseen
+    }
+
+    /// Measures what steps cost, unless that is known or something more urgent comes in between.
+    pub(crate) fn measure(&mut self, model: &Model, scratch: &mut Scratch, interrupted: impl Fn() -> bool) {
+        if self.measured || !self.default.enabled {
+            return;
+        }
+        if let Some(costs) = CostCurve::measure(model, scratch, self.folder.as_deref(), interrupted) {
+            (self.costs, self.measured) = (costs, true);
+        }
     }
 
     /// Takes in how long a step took, what was done with its logits included.

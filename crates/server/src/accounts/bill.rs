@@ -113,6 +113,7 @@ impl Bill {
             return;
         }
         let timings = totals.sums();
+        let (credit_earned_ms, credit_spent_ms) = totals.credit_ms();
         let row = LedgerRow {
             time_ms: unix_time_ms(),
             tenant: String::new(),
@@ -128,6 +129,8 @@ impl Bill {
             price: self.price(),
             saved: self.saved(),
             saved_ms: totals.saved_ms(),
+            credit_earned_us: (credit_earned_ms * 1e3) as u64,
+            credit_spent_us: (credit_spent_ms * 1e3) as u64,
             queue_ms: timings.queue_ms.round() as u64,
             prompt_ms: timings.prompt_ms.round() as u64,
             total_ms: u64::try_from(self.trace.arrived.elapsed().as_millis()).unwrap_or(u64::MAX),

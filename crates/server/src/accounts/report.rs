@@ -48,6 +48,8 @@ impl Report {
             sum.price = sum.price.saturating_add(one.price);
             sum.saved = sum.saved.saturating_add(one.saved);
             sum.saved_ms += one.saved_ms;
+            sum.credit_earned_us += one.credit_earned_us;
+            sum.credit_spent_us += one.credit_spent_us;
             sum.queue_ms += one.queue_ms;
             sum.prompt_ms += one.prompt_ms;
             sum.total_ms += one.total_ms;
@@ -79,6 +81,7 @@ impl Report {
 fn fields(group: &UsageGroup) -> Map<String, Value> {
     let LedgerRow { hit, miss, output, reasoning, drafted, accepted, price, saved, saved_ms, .. } = group.sum;
     let seconds = |ms: u64| Value::from(ms as f64 / 1000.0);
+    let micros = |us: u64| Value::from(us as f64 / 1e6);
     let entries = [
         ("group", group.group.as_str().into()),
         ("requests", group.requests.into()),
@@ -93,6 +96,8 @@ fn fields(group: &UsageGroup) -> Map<String, Value> {
         ("price", usd(price).into()),
         ("saved_money", usd(saved).into()),
         ("saved_seconds", seconds(saved_ms)),
+        ("credit_earned_seconds", micros(group.sum.credit_earned_us)),
+        ("credit_spent_seconds", micros(group.sum.credit_spent_us)),
         ("queue_seconds", seconds(group.sum.queue_ms)),
         ("prompt_seconds", seconds(group.sum.prompt_ms)),
         ("total_seconds", seconds(group.sum.total_ms)),

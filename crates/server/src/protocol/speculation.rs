@@ -133,7 +133,13 @@ impl DraftSums {
             let so_far = sum.prediction.unwrap_or_default();
             sum.prediction = Some((so_far.0 + accepted, so_far.1 + rejected));
         }
-        self.saved_ms += summary.saved_ms;
+        // A replayed answer computed nothing, so nothing could be spent on it either.
+        self.saved_ms += if summary.replayed { 0.0 } else { summary.saved_ms };
+    }
+
+    /// Milliseconds credited and spent.
+    pub(crate) fn credit_ms(&self) -> (f64, f64) {
+        (self.saved_ms, self.sum.credit_spent_ms)
     }
 
     /// OpenAI's two counts, where there was a prediction.

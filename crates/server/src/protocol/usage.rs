@@ -92,6 +92,11 @@ impl Totals {
         })
     }
 
+    /// Milliseconds of compute that were credited to the tenant, and those of it that were spent.
+    pub(crate) fn credit_ms(&self) -> (f64, f64) {
+        self.drafts.credit_ms()
+    }
+
     /// What drafts came to, beside the timings.
     pub(crate) fn add_reports(&self, body: &mut Value) {
         self.drafts.add_reports(body);
