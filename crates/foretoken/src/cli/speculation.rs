@@ -1,0 +1,82 @@
+//! Options about speculation, and those of its bench.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::{ContextArgs, ModelArgs};
+use crate::size::ByteSize;
+
+/// What is guessed ahead and what is kept.
+#[derive(Args, Clone)]
+pub(crate) struct SpeculationArgs {
+    /// Guess ahead and verify the guesses; the answer is the same, sooner.
+    #[arg(long, value_name = "on|off", default_value = "on", value_parser = ["on", "off"], help_heading = "Speculation")]
+    pub(crate) speculation: String,
+
+    /// Who may guess: prediction, own_text, memory, successors, draft_model [default: all].
+    #[arg(long, value_name = "LIST", value_delimiter = ',', help_heading = "Speculation")]
+    pub(crate) drafters: Vec<String>,
+
+    /// Which guesses are kept: exact (those that the model samples itself: the same bytes as without), lossless (by
+    /// rejection sampling: the same distribution), agreement (those that the model finds plausible: faster, other text).
+    #[arg(long, value_name = "POLICY", default_value = "exact",
+          value_parser = ["exact", "lossless", "agreement"], help_heading = "Speculation")]
+    pub(crate) policy: String,
+
+    /// Guesses per step of an answer, at most.
+    #[arg(long, value_name = "N", default_value_t = 32, help_heading = "Speculation")]
+    pub(crate) max_draft: usize,
+
+    /// Let compute that cache hits saved be spent on guessing past break-even.
+    #[arg(long, value_name = "on|off", default_value = "on", value_parser = ["on", "off"], help_heading = "Speculation")]
+    pub(crate) fund_speculation: String,
+
+    /// A smaller model with the same vocabulary that guesses ahead.
+    #[arg(long, value_name = "REF", help_heading = "Speculation")]
+    pub(crate) draft_model: Option<String>,
+
+    /// Memory for the KV of --draft-model; one context at least.
+    #[arg(long, value_name = "SIZE", default_value = "256MiB", help_heading = "Speculation")]
+    pub(crate) draft_cache_ram: ByteSize,
+
+    /// Tokens of past prompts and answers to guess from; each takes up to 64 bytes of memory.
+    #[arg(long, value_name = "N", default_value_t = 1_000_000, help_heading = "Speculation")]
+    pub(crate) draft_memory: usize,
+}
+
+#[derive(Args)]
+pub(crate) struct BenchAgreementArgs {
+    /// Thresholds to measure beside exact; epsilon and delta are set to the same number.
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_values_t = [0.9, 0.7, 0.5, 0.3, 0.2, 0.1, 0.05])]
+    pub(crate) tau: Vec<f32>,
+
+    /// Requests per threshold.
+    #[arg(long, value_name = "N", default_value_t = 32)]
+    pub(crate) requests: usize,
+
+    /// Tokens per answer.
+    #[arg(long, value_name = "N", default_value_t = 150)]
+    pub(crate) tokens: usize,
+
+    /// Draw speed and perplexity against agreement into this SVG file.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) plot: Option<PathBuf>,
+
+    /// Draw how often guesses of an estimated probability were right into this SVG file.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) reliability_plot: Option<PathBuf>,
+
+    /// Print JSON instead of a table.
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    #[command(flatten)]
+    pub(crate) context: ContextArgs,
+
+    #[command(flatten)]
+    pub(crate) speculation: SpeculationArgs,
+
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+}
