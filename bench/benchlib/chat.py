@@ -42,8 +42,12 @@ class Chat:
     log: Path
     extra: dict = field(default_factory=dict)
     process: subprocess.Popen | None = None
+    # Another name for a server that runs already, asked with other fields.
+    of: "Chat | None" = None
 
     def start(self):
+        if self.of:
+            return self
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
@@ -91,7 +95,8 @@ class Chat:
             **fields,
         }
         begin = time.perf_counter()
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=REQUEST_TIMEOUT_S)
+        port = (self.of or self).port
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=REQUEST_TIMEOUT_S)
         headers = {"Content-Type": "application/json"}
         connection.request("POST", "/v1/chat/completions", json.dumps(body), headers)
         response = connection.getresponse()

@@ -185,10 +185,10 @@ impl Sequence {
         (common / BLOCK_TOKENS).min(self.scope.blocks_in_common(&other.scope)) * BLOCK_TOKENS
     }
 
-    /// Asks the drafters what may come next.
-    pub(crate) fn propose(&mut self, step_ms: f64) {
+    /// Asks the drafters what may come next; `crowd` sequences share the step.
+    pub(crate) fn propose(&mut self, step_ms: f64, crowd: usize) {
         if let Some(speculator) = &mut self.speculator {
-            speculator.propose(step_ms, &self.tokens, self.prompt_len);
+            speculator.propose((step_ms, crowd), &self.tokens, self.prompt_len);
         }
     }
 

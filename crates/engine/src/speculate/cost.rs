@@ -76,7 +76,7 @@ impl Refined {
         } else {
             let ratio = ((ms - self.level * base_ms) / more_ms).clamp(0.0, 4.0 * self.level);
             // A step with few guesses says little about what they cost.
-            self.slope += WEIGHT * (more_ms / base_ms).min(1.0) * (ratio - self.slope);
+            self.slope += WEIGHT * (4.0 * more_ms / base_ms).min(1.0) * (ratio - self.slope);
         }
     }
 }

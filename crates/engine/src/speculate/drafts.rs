@@ -63,6 +63,11 @@ pub(crate) struct Drafts {
     folder: Option<PathBuf>,
     tenants: Arc<Mutex<Tenants>>,
     small: Option<Arc<SmallModel>>,
+    /// Steps planned so far, and sequences that the last one gives tokens to.
+    steps: u64,
+    crowd: usize,
+    /// Sequences that speculated so far.
+    speculators: u64,
     near: Vec<(f32, u32)>,
 }
 
@@ -83,6 +88,9 @@ impl Drafts {
             folder,
             tenants,
             small,
+            steps: 0,
+            crowd: 1,
+            speculators: 0,
             near: Vec::new(),
         }
     }
@@ -118,7 +126,8 @@ impl Drafts {
         if let Some(small) = self.small.as_ref().filter(|_| wants(Source::DraftModel)) {
             drafters.push(Box::new(DraftModel::new(Arc::clone(small), &request.tenant, request.cache)));
         }
-        Some(Speculator::new(settings, drafters, tenant, randomness))
+        self.speculators += 1;
+        Some(Speculator::new(settings, drafters, tenant, randomness, self.speculators))
     }
 
     /// Chooses what the planned step verifies on top, and makes room for it where there is some to be had.
@@ -134,9 +143,14 @@ impl Drafts {
             base.rows += rows;
             base.tokens += usize::from(seq.pending() == *rows);
             base.context_ms += self.costs.context_ms(seq.committed, *rows);
+        }
+        self.steps += 1;
+        self.crowd = base.tokens;
+        for Work { index, .. } in work.iter() {
+            let seq = &mut running[*index];
             if seq.pending() == 1 {
                 let step_ms = self.costs.rows_ms(1) + self.costs.context_ms(seq.committed, 1);
-                seq.propose(step_ms);
+                seq.propose(step_ms, base.tokens);
             }
         }
         let base_ms = self.costs.rows_ms(base.rows) + base.context_ms;
@@ -193,7 +207,10 @@ impl Drafts {
         tokens: &[u32],
         logits: &[f32],
     ) {
-        if !speculator.settings.sources.contains(Source::Successors) {
+        // In a crowd a token takes little time, and learning from each would take a part of it that shows. So as many
+        // are learnt from as if one sequence ran alone.
+        let turn = (self.steps + speculator.turn()).is_multiple_of(self.crowd.max(1) as u64);
+        if !turn || !speculator.settings.sources.contains(Source::Successors) {
             return;
         }
         let start = std::time::Instant::now();

@@ -17,6 +17,10 @@ use super::tree::{DraftTree, ROOT};
 
 /// A guess must promise this much more than it costs: drafting, sampling and bookkeeping are not in the curve.
 const MARGIN: f64 = 1.1;
+/// And this much more again for each further sequence, up to [`MARGIN_MAX`]: in a crowd there is little to gain, and the
+/// likeliest guesses of many are those that were overrated.
+const MARGIN_PER_SEQUENCE: f64 = 0.06;
+const MARGIN_MAX: f64 = 1.5;
 
 /// Share of a step's time that credit may cost the others.
 const LOSS_MAX: f64 = 0.01;
@@ -88,6 +92,7 @@ pub(crate) fn choose(costs: &CostCurve, base: Base, candidates: &mut [Candidate<
     let mut ms = costs.rows_ms(rows) + base.context_ms;
     let base_ms = ms;
     let dearer = costs.refined(base.rows, base.tokens).dearer();
+    let margin = (MARGIN + MARGIN_PER_SEQUENCE * base.tokens.saturating_sub(1) as f64).min(MARGIN_MAX);
     let mut own: Vec<f64> = vec![1.0; candidates.len()];
     let mut lost = 0.0;
     while rows < base.rows_max
@@ -95,7 +100,7 @@ pub(crate) fn choose(costs: &CostCurve, base: Base, candidates: &mut [Candidate<
     {
         let of = &mut candidates[candidate];
         let gain = f64::from(path);
-        let cost = costs.row_ms(rows, of.context) * dearer * MARGIN;
+        let cost = costs.row_ms(rows, of.context) * dearer * margin;
         if gain * ms < cost * tokens {
             // What the others lose, in milliseconds of the step.
             let loss = cost - gain * ms / tokens;
@@ -110,7 +115,7 @@ pub(crate) fn choose(costs: &CostCurve, base: Base, candidates: &mut [Candidate<
         rows += 1;
         tokens += gain;
         own[candidate] += gain;
-        ms += cost / MARGIN;
+        ms += cost / margin;
         if of.taken.len() < of.room {
             push_children(&mut heap, of, candidate, node);
         } else {
@@ -197,7 +202,7 @@ mod tests {
 
     #[test]
     fn credit_buys_depth_in_a_crowd_until_it_is_spent_or_the_others_lose_too_much() {
-        let costs = CostCurve::new_for_test(&[(1, 1.0), (8, 1.5), (64, 11.3)]);
+        let costs = CostCurve::new_for_test(&[(1, 1.0), (8, 1.5), (64, 8.8)]);
         let crowd: Vec<DraftTree> = (0..8).map(|_| chain(20, 0.99)).collect();
         let plan = |credit_ms: f64| {
             let mut candidates: Vec<_> = crowd.iter().map(candidate).collect();

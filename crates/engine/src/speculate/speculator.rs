@@ -14,6 +14,8 @@ use super::tree::{DraftTree, Node, ROOT};
 
 /// Guesses that one drafter may propose for a step.
 const PROPOSALS_MAX: usize = 40;
+/// Steps without a worthwhile guess after which a sequence in a crowd is asked less often.
+const PATIENCE: usize = 4;
 
 /// See the [module](self).
 pub(crate) struct Speculator {
@@ -25,6 +27,9 @@ pub(crate) struct Speculator {
     tree: DraftTree,
     /// The guesses that the step verifies; guess `i` is row `i + 1`, after the root.
     rows: Vec<u32>,
+    /// Steps in a row in which no guess was worth it.
+    in_vain: usize,
+    turn: u64,
     report: DraftReport,
 }
 
@@ -34,6 +39,7 @@ impl Speculator {
         drafters: Vec<Box<dyn Drafter>>,
         tenant: Arc<Tenant>,
         (seed, temperature): (u64, f32),
+        turn: u64,
     ) -> Speculator {
         let draws = settings.policy == Policy::Lossless && temperature > 0.0;
         Speculator {
@@ -43,13 +49,26 @@ impl Speculator {
             tenant,
             tree: DraftTree::default(),
             rows: Vec::new(),
+            in_vain: 0,
+            turn,
             report: DraftReport::default(),
         }
     }
 
-    /// Asks the drafters what may follow `tokens`, of which the first `prompt` are the prompt.
-    pub(crate) fn propose(&mut self, step_ms: f64, tokens: &[u32], prompt: usize) {
+    /// A number that differs from sequence to sequence, by which they take turns.
+    pub(crate) fn turn(&self) -> u64 {
+        self.turn
+    }
+
+    /// Asks the drafters what may follow `tokens`, of which the first `prompt` are the prompt. In a crowd, where a token
+    /// takes little time, a sequence whose guesses were not worth it is asked less often.
+    pub(crate) fn propose(&mut self, (step_ms, crowd): (f64, usize), tokens: &[u32], prompt: usize) {
         self.clear();
+        self.in_vain += 1;
+        let period = (1 + self.in_vain / PATIENCE).min(crowd.max(1));
+        if !self.in_vain.is_multiple_of(period) {
+            return;
+        }
         let context = Context { tokens, prompt, drawn: self.draws, step_ms };
         let calibrator = &*self.tenant.calibrator.lock();
         for drafter in &mut self.drafters {
@@ -82,6 +101,9 @@ impl Speculator {
     /// Settles what the step verifies.
     pub(crate) fn take(&mut self, taken: &[u32], spent_ms: f64) {
         self.rows = in_rows(&self.tree, taken);
+        if !taken.is_empty() {
+            self.in_vain = 0;
+        }
         if spent_ms > 0.0 {
             self.report.credit_spent_ms += spent_ms;
             self.tenant.spend(spent_ms);
