@@ -28,6 +28,8 @@ const WARM_UP: Duration = Duration::from_millis(60);
 const MEASURE_MAX: Duration = Duration::from_millis(600);
 /// Weight of a step in what is refined.
 const WEIGHT: f64 = 0.05;
+/// Levels at which a curve still describes the machine.
+const FITS: std::ops::Range<f64> = 0.6..1.7;
 /// How fast a slope that keeps guesses from being taken is forgotten: it is seen again only if some are.
 const FORGET: f64 = 0.005;
 /// Kinds of steps that are refined apart.
@@ -137,6 +139,12 @@ impl CostCurve {
     /// How far the curve is off for steps of so many rows and sure tokens.
     pub(crate) fn refined(&self, rows: usize, tokens: usize) -> Refined {
         self.refined[kind(rows, tokens)]
+    }
+
+    /// Whether steps of one sequence take so much more or less time than the curve says that it was measured in an odd
+    /// moment, or that the machine has changed.
+    pub(crate) fn is_off(&self) -> bool {
+        !FITS.contains(&self.refined(1, 1).level)
     }
 
     /// Takes in how long a step took that was foreseen as `base_ms` for `rows` rows and `tokens` sure tokens, and
@@ -343,6 +351,7 @@ mod tests {
         steps(&mut curve, 2000, 3.0, 1.0, |step| step % 3 == 0);
         let dearer = curve.refined(1, 1).dearer();
         assert!((dearer - 1.0).abs() < 0.1, "{dearer}");
+        assert!(curve.is_off(), "but it is worth another measurement");
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use foretoken_cache::store::Store;
 use foretoken_cache::{ContextCache, ScopeId};
@@ -28,6 +29,9 @@ use crate::sequence::Sequence;
 
 /// Successors are learnt from tokens at most this many nats below the likeliest.
 const LEARN_WITHIN: f32 = 2.5;
+
+/// A curve that does not fit is measured again this often at most.
+const MEASURE_EVERY: Duration = Duration::from_secs(600);
 
 /// What an engine needs to speculate.
 pub(crate) struct DraftsConfig {
@@ -60,6 +64,7 @@ pub(crate) struct Drafts {
     costs: CostCurve,
     /// Whether `costs` was measured here and not assumed.
     measured: bool,
+    measured_at: Option<Instant>,
     folder: Option<PathBuf>,
     tenants: Arc<Mutex<Tenants>>,
     small: Option<Arc<SmallModel>>,
@@ -84,6 +89,7 @@ impl Drafts {
             step_tokens,
             record: Record::default(),
             measured: known.is_some(),
+            measured_at: None,
             costs: known.unwrap_or_else(CostCurve::assumed),
             folder,
             tenants,
@@ -174,13 +180,15 @@ impl Drafts {
         foreseen
     }
 
-    /// Measures what steps cost, unless that is known or something more urgent comes in between.
+    /// Measures what steps cost, unless that is known well or something more urgent comes in between.
     pub(crate) fn measure(&mut self, model: &Model, scratch: &mut Scratch, interrupted: impl Fn() -> bool) {
-        if self.measured || !self.default.enabled {
+        let lately = self.measured_at.is_some_and(|at| at.elapsed() < MEASURE_EVERY);
+        let fits = self.measured && (lately || !self.costs.is_off());
+        if fits || !self.default.enabled {
             return;
         }
         if let Some(costs) = CostCurve::measure(model, scratch, self.folder.as_deref(), interrupted) {
-            (self.costs, self.measured) = (costs, true);
+            (self.costs, self.measured, self.measured_at) = (costs, true, Some(Instant::now()));
         }
     }
 
@@ -213,7 +221,7 @@ impl Drafts {
         if !turn || !speculator.settings.sources.contains(Source::Successors) {
             return;
         }
-        let start = std::time::Instant::now();
+        let start = Instant::now();
         self.near.clear();
         math::near_max(compute, logits, LEARN_WITHIN, &mut self.near);
         let top = self.near.iter().map(|(logit, _)| *logit).fold(f32::NEG_INFINITY, f32::max);
