@@ -17,9 +17,9 @@ const ROOT: u32 = 0;
 /// Set in [`State::more`] once the state's further edges are also in the hash table.
 const WIDE: u32 = 1 << 31;
 /// Edges that are searched one by one before the hash table takes over.
-const NARROW_EDGES: u32 = 8;
+const NARROW_EDGES: u32 = 24;
 /// Vectors grow by this share, so that what is reserved stays near what is used.
-const GROWTH: usize = 8;
+const GROWTH: usize = 32;
 
 /// The first edge stands in the state: most states have no other.
 #[derive(Clone, Copy)]

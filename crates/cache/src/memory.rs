@@ -94,7 +94,7 @@ impl DraftMemory {
         for &token in new.iter().chain(answer) {
             self.automaton.push(token);
             if self.log.len() == self.log.capacity() {
-                self.log.reserve_exact((self.log.len() / 8).max(1024));
+                self.log.reserve_exact((self.log.len() / 32).max(1024));
             }
             self.log.push(token);
         }
