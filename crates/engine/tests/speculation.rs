@@ -314,11 +314,20 @@ fn a_draft_model_like_the_target_drafts_what_the_target_says() {
             if policy == Policy::Exact || temperature == 0.0 {
                 assert_eq!(ids, plain);
             }
-            // The drafter takes as long as the target, so it hardly ever pays; but it is right when it is asked.
-            if temperature == 0.0 || policy == Policy::Lossless {
-                assert!(report.drafted > 0);
-                assert_eq!(report.accepted, report.drafted, "{policy:?} at {temperature}: {report:?}");
+            // The drafter takes as long as the target, so it hardly ever pays; but its first choice is the target's.
+            if temperature == 0.0 {
+                let in_vain = report.histogram.first().copied().unwrap_or(0);
+                assert_eq!(in_vain, 0, "{policy:?}: {report:?}");
             }
         }
+    }
+    let right = || {
+        let classes = engine.stats().drafts.reliability[Source::DraftModel as usize];
+        classes.iter().map(|of| of.right).sum::<u64>()
+    };
+    let start = std::time::Instant::now();
+    while right() == 0 {
+        assert!(start.elapsed().as_secs() < 20, "no guess of the draft model came true, verified or not");
+        std::thread::sleep(std::time::Duration::from_millis(2));
     }
 }
