@@ -155,7 +155,10 @@ mod tests {
         let names: Vec<String> =
             report.to_json("user")["data"][0].as_object().unwrap().keys().cloned().collect();
         assert_eq!(lines[0], names.join(","));
-        assert_eq!(lines[1], "\"a/b,\"\"c\"\"\",1,0,7,3,4,0,0,0,0,0.000000007,0.000000002,1.5,0.0,0.0,0.0");
+        assert_eq!(
+            lines[1],
+            "\"a/b,\"\"c\"\"\",1,0,7,3,4,0,0,0,0,0.000000007,0.000000002,1.5,0.0,0.0,0.0,0.0,0.0"
+        );
         assert!(lines[2].starts_with("'=1+1,"));
         assert_eq!(lines.len(), 3);
     }
