@@ -174,6 +174,19 @@ impl DraftMemory {
         kept.into_iter().map(|text| (prompt(text), self.answer(text).to_vec())).collect()
     }
 
+    /// Texts held.
+    pub fn texts(&self) -> usize {
+        self.texts.len()
+    }
+
+    /// Adds the texts of `other` from its `from`-th on.
+    pub fn remember_from(&mut self, other: &DraftMemory, from: usize) {
+        for text in from..other.texts.len() {
+            let Text { start, answer, .. } = other.texts[text];
+            self.remember(&other.log[start..answer], other.answer(text));
+        }
+    }
+
     /// A memory of these texts, to take the place of one that was `built`.
     pub fn rebuilt(tokens_max: usize, built: u64, texts: &[(Vec<u32>, Vec<u32>)]) -> Self {
         let mut memory = Self { built: built + 1, ..Self::new(tokens_max) };
@@ -252,5 +265,10 @@ mod tests {
         assert!(smaller.alike(&tokens(0, 60)).is_some());
         assert_eq!(smaller.alike(&tokens(1, 60)), None);
         assert!(smaller.alike(&tokens(10, 60)).is_some());
+
+        let known = memory.texts();
+        memory.remember(&tokens(50, 60), &tokens(150, 40));
+        smaller.remember_from(&memory, known);
+        assert!(smaller.alike(&tokens(50, 60)).is_some(), "what came in the meantime is not lost");
     }
 }

@@ -111,10 +111,6 @@ impl SuccessorTable {
             *worst = Slot { tag, ..Slot::default() };
             worst.set(next.iter().copied());
         }
-        // Whoever did not match loses a little, so that a set does not stay with what never comes again.
-        if let Some(other) = self.slots[set..set + WAYS].iter_mut().find(|slot| slot.tag != tag) {
-            other.weights[0] = other.weights[0].saturating_sub(u8::from(other.weights[0] == u8::MAX));
-        }
     }
 
     fn place(&self, before: u32, last: u32) -> (usize, u32) {

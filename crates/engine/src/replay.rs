@@ -9,10 +9,11 @@ use foretoken_cache::store::{Alternatives, Response, ResponseKey, Store, StoredS
 use foretoken_cache::{RecomputeCost, Scope, ScopeId};
 use foretoken_model::tokenizer::Tokenizer;
 
-use crate::api::{Answer, FinishReason, Policy, Request, Sampling, Summary, Timings, Usage};
+use crate::api::{Answer, DraftReport, FinishReason, Policy, Request, Sampling, Summary, Timings, Usage};
 use crate::engine::Responses;
 use crate::output::{Output, Scores};
 use crate::random::fresh_seed;
+use crate::speculate::Follower;
 
 const STOP: u8 = 0;
 const LENGTH: u8 = 1;
@@ -145,6 +146,7 @@ pub(crate) fn replay(
 ) -> Answer {
     let prompt = request.prompt.len();
     let (events, answer) = Answer::channel(response.tokens.len() + 1);
+    let mut expected = Follower::of_prediction(&mut request);
     let mut output = Output::new(&mut request, events);
     for (at, &token) in response.tokens.iter().enumerate() {
         let stored = response.logprobs.as_ref().and_then(|all| all.get(at));
@@ -152,6 +154,7 @@ pub(crate) fn replay(
             (scores.chosen.logprob, scores.top.iter().map(|score| (score.id, score.logprob)).collect())
         });
         output.push(tokenizer, token, scores.as_ref(), None);
+        expected.iter_mut().for_each(|expected| expected.observe(token));
     }
     let predicted = response.tokens.len();
     let summary = Summary {
@@ -160,6 +163,10 @@ pub(crate) fn replay(
         timings: Timings { cache_n: prompt, predicted_n: predicted, ..Timings::default() },
         replayed: true,
         saved_ms: cost.seconds(0, prompt) * 1e3,
+        drafts: Box::new(DraftReport {
+            prediction: expected.as_ref().map(Follower::counts),
+            ..DraftReport::default()
+        }),
         ..Summary::default()
     };
     output.finish(summary);

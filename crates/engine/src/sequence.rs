@@ -16,6 +16,7 @@ use crate::api::{CacheUse, DraftReport, Event, FinishReason, Request, Source, Su
 use crate::output::{Output, Scores};
 use crate::replay::Keep;
 use crate::sampler::{Sampler, logprobs};
+use crate::speculate::Follower;
 use crate::speculate::accept::decide;
 use crate::speculate::drafts::Drafts;
 use crate::speculate::planner::Candidate;
@@ -65,6 +66,8 @@ pub(crate) struct Sequence {
     output: Output,
     keep: Keep,
     speculator: Option<Speculator>,
+    /// What the caller expected the answer to be, to count what of it came true.
+    expected: Option<Follower>,
     arrived: Instant,
     started: Instant,
     first_token: Option<Instant>,
@@ -90,8 +93,9 @@ impl Sequence {
         let temperature = request.sampling.temperature;
         let sampler = Sampler::new(std::mem::take(&mut request.sampling));
         Sequence {
-            speculator: drafts.speculator(tenant, &mut request, (sampler.seed(), temperature)),
+            speculator: drafts.speculator(tenant, &request, (sampler.seed(), temperature)),
             sampler,
+            expected: Follower::of_prediction(&mut request),
             output: Output::new(&mut request, events),
             prompt_len: request.prompt.len(),
             tokens: request.prompt,
@@ -193,11 +197,11 @@ impl Sequence {
     }
 
     /// The guesses as the planner weighs them, if there are any.
-    pub(crate) fn candidate(&self) -> Option<Candidate<'_>> {
+    pub(crate) fn candidate(&self, crowd: usize) -> Option<Candidate<'_>> {
         // The step gives one token whatever is guessed.
         let depth = (self.len_max - self.tokens.len()).saturating_sub(1);
         let speculator = self.speculator.as_ref().filter(|speculator| speculator.has_guesses())?;
-        Some(speculator.candidate(self.committed, depth))
+        Some(speculator.candidate(self.committed, depth, crowd))
     }
 
     /// Settles which guesses the step verifies, as many as blocks can be had for; says how many.
@@ -309,6 +313,7 @@ impl Sequence {
         self.first_token.get_or_insert_with(Instant::now);
         self.tokens.push(token);
         self.sampler.accept(token);
+        self.expected.iter_mut().for_each(|expected| expected.observe(token));
         let stops = self.output.push(tokenizer, token, scores.as_ref(), source);
         self.keep.token(scores);
         if stops {
@@ -352,7 +357,8 @@ impl Sequence {
     /// What speculation did so far, and the milliseconds that cached tokens saved.
     pub(crate) fn drafted(&self) -> (DraftReport, f64) {
         let report = self.speculator.as_ref().map_or_else(DraftReport::default, Speculator::report);
-        (report, self.saved_ms)
+        let prediction = self.expected.as_ref().map(Follower::counts);
+        (DraftReport { prediction, ..report }, self.saved_ms)
     }
 
     fn usage(&self) -> Usage {

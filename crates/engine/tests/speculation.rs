@@ -146,6 +146,9 @@ fn a_right_prediction_saves_steps_and_is_counted() {
     let kept: usize = report.histogram.iter().enumerate().map(|(kept, steps)| kept * steps).sum();
     assert_eq!((kept, report.histogram.iter().sum()), (report.accepted, report.drafts));
 
+    let undrafted = Request { prediction: ids.clone(), ..ask() };
+    assert_eq!(bits(&engine, undrafted).3.prediction, Some((100, 0)), "counted though nothing was drafted");
+
     let wrong = with(vec![249; 50]);
     assert_eq!(wrong.prediction.map(|(a, b)| a + b), Some(50));
     assert!(wrong.drafted < 60, "a prediction that fails is given up: {wrong:?}");
@@ -167,6 +170,25 @@ fn max_draft_and_sources_are_kept_to() {
     assert!(
         own.sources.iter().enumerate().all(|(at, of)| of.proposed == 0 || at == Source::OwnText as usize)
     );
+}
+
+#[test]
+fn who_may_leave_nothing_in_the_caches_teaches_nothing_either() {
+    let engine = quiet(|_| {});
+    let ask = |write| {
+        let mut ask = request((0..40).map(|i| i * 3 % 250), 60, 4);
+        ask.sampling.temperature = 0.0;
+        ask.cache = CacheUse { read: true, write };
+        ask.speculation = SpeculationChoice {
+            sources: Some(Sources::from_iter([Source::Memory, Source::Successors])),
+            ..on()
+        };
+        bits(&engine, ask).3
+    };
+    assert_eq!(ask(false).drafted, 0, "nothing is known and nothing is learnt on the way");
+    assert_eq!(ask(false).drafted, 0);
+    ask(true);
+    assert!(ask(false).drafted > 0, "what others left is there to be used");
 }
 
 #[test]

@@ -77,9 +77,4 @@ pub(crate) trait Drafter: Send {
 
     /// Hears the tokens that a step added to the answer, and how many of them it had proposed itself and were kept.
     fn observe(&mut self, tokens: &[u32], accepted: usize);
-
-    /// Of a text that it followed: tokens that were repeated and that were not.
-    fn followed(&self) -> Option<(usize, usize)> {
-        None
-    }
 }

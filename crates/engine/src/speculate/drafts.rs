@@ -24,6 +24,7 @@ use super::speculator::Speculator;
 use super::successors::Successors;
 use super::tenants::Tenants;
 use super::texts::{Memory, OwnText, Prediction};
+use crate::api::Request;
 use crate::scheduler::Work;
 use crate::sequence::Sequence;
 
@@ -105,7 +106,7 @@ impl Drafts {
     pub(crate) fn speculator(
         &mut self,
         scope: ScopeId,
-        request: &mut crate::api::Request,
+        request: &Request,
         randomness: (u64, f32),
     ) -> Option<Speculator> {
         let settings = request.speculation.over(self.default);
@@ -115,9 +116,8 @@ impl Drafts {
         let tenant = self.tenants.lock().of(scope);
         let mut drafters: Vec<Box<dyn Drafter>> = Vec::new();
         let wants = |source| settings.sources.contains(source);
-        let prediction = std::mem::take(&mut request.prediction);
-        if wants(Source::Prediction) && !prediction.is_empty() {
-            drafters.push(Box::new(Prediction::new(prediction)));
+        if wants(Source::Prediction) && !request.prediction.is_empty() {
+            drafters.push(Box::new(Prediction::new(request.prediction.clone())));
         }
         if wants(Source::OwnText) {
             drafters.push(Box::new(OwnText::new()));
@@ -133,7 +133,7 @@ impl Drafts {
             drafters.push(Box::new(DraftModel::new(Arc::clone(small), &request.tenant, request.cache)));
         }
         self.speculators += 1;
-        Some(Speculator::new(settings, drafters, tenant, randomness, self.speculators))
+        Some(Speculator::new(settings, drafters, tenant, randomness, (self.speculators, request.cache.write)))
     }
 
     /// Chooses what the planned step verifies on top, and makes room for it where there is some to be had.
@@ -164,7 +164,7 @@ impl Drafts {
         let mut indices = Vec::new();
         let mut candidates = Vec::new();
         for (at, Work { index, .. }) in work.iter().enumerate() {
-            if let Some(candidate) = running[*index].candidate() {
+            if let Some(candidate) = running[*index].candidate(base.tokens) {
                 indices.push(at);
                 candidates.push(candidate);
             }
@@ -218,7 +218,7 @@ impl Drafts {
         // In a crowd a token takes little time, and learning from each would take a part of it that shows. So as many
         // are learnt from as if one sequence ran alone.
         let turn = (self.steps + speculator.turn()).is_multiple_of(self.crowd.max(1) as u64);
-        if !turn || !speculator.settings.sources.contains(Source::Successors) {
+        if !turn || !speculator.teaches || !speculator.settings.sources.contains(Source::Successors) {
             return;
         }
         let start = Instant::now();

@@ -6,13 +6,15 @@
 
 use super::drafter::Proposals;
 use super::tree::ROOT;
+use crate::api::Request;
 
 /// Tokens of the answer that are looked for in the text, at most.
 const TAIL: usize = 8;
 /// How far from where it left a single token counts as found again.
 const NEAR: usize = 24;
-/// Tokens that prove a place anywhere.
+/// Tokens that prove a place, as far away as it is looked for: the text may be as long as a request.
 const SURE: usize = 3;
+const FAR: usize = 4096;
 /// Buckets: followed tokens, then tokens since the answer left.
 const LOST_BUCKETS: u8 = 6;
 const INSERTED: u8 = 12;
@@ -34,6 +36,12 @@ pub(crate) struct Follower {
 impl Follower {
     pub(crate) fn new(text: Vec<u32>) -> Follower {
         Follower { text, at: 0, lost: 0, agreed: 0, tail: Vec::new(), repeated: 0 }
+    }
+
+    /// A follower of a request's prediction, if it has one.
+    pub(crate) fn of_prediction(request: &mut Request) -> Option<Follower> {
+        let text = std::mem::take(&mut request.prediction);
+        (!text.is_empty()).then(|| Follower::new(text))
     }
 
     /// Tokens of the text that the answer had, and those that it did not have.
@@ -68,7 +76,8 @@ impl Follower {
         let last = *self.tail.last()?;
         let expected = self.at + self.lost;
         let mut best: Option<(usize, usize)> = None;
-        for (position, _) in self.text.iter().enumerate().filter(|(_, token)| **token == last) {
+        let near = self.at.saturating_sub(FAR)..self.text.len().min(expected.saturating_add(FAR));
+        for position in near.filter(|&position| self.text[position] == last) {
             let after = position + 1;
             let agreed = self.text[..after]
                 .iter()
@@ -100,7 +109,7 @@ impl Follower {
             self.chain(out, self.at, base_bucket + class, prior);
             return;
         }
-        let class = self.lost.min(4) as u8;
+        let class = self.lost.min(3) as u8;
         let prior = 0.4 / self.lost as f32;
         self.chain(out, self.at + self.lost, base_bucket + LOST_BUCKETS + class, prior);
         self.chain(out, self.at, base_bucket + INSERTED + class, prior / 2.0);

@@ -21,6 +21,7 @@ mod tenants;
 mod texts;
 mod tree;
 
+pub(crate) use follow::Follower;
 pub(crate) use parking::Mutex;
 pub(crate) use small::SmallModel;
 pub(crate) use tenants::{Tenants, prepare_folder};

@@ -141,7 +141,7 @@ impl DraftModel {
         if !std::mem::replace(&mut self.attached, true) {
             self.attach(tokens);
         }
-        let new = &tokens[self.committed..tokens.len() - 1];
+        let new = tokens.get(self.committed..tokens.len() - 1)?;
         self.committed += new.iter().zip(&self.ahead).take_while(|(a, b)| a == b).count();
         self.ahead.clear();
         let mut logits = None;

@@ -30,6 +30,8 @@ pub(crate) struct Speculator {
     /// Steps in a row in which no guess was worth it.
     in_vain: usize,
     turn: u64,
+    /// Whether the tenant may learn from the sequence.
+    pub(crate) teaches: bool,
     report: DraftReport,
 }
 
@@ -39,7 +41,7 @@ impl Speculator {
         drafters: Vec<Box<dyn Drafter>>,
         tenant: Arc<Tenant>,
         (seed, temperature): (u64, f32),
-        turn: u64,
+        (turn, teaches): (u64, bool),
     ) -> Speculator {
         let draws = settings.policy == Policy::Lossless && temperature > 0.0;
         Speculator {
@@ -51,6 +53,7 @@ impl Speculator {
             rows: Vec::new(),
             in_vain: 0,
             turn,
+            teaches,
             report: DraftReport::default(),
         }
     }
@@ -85,14 +88,15 @@ impl Speculator {
         !self.tree.is_empty()
     }
 
-    /// The tree as the planner weighs it. `depth` is how long a path may be.
-    pub(crate) fn candidate(&self, context: usize, depth: usize) -> Candidate<'_> {
+    /// The tree as the planner weighs it. `depth` is how long a path may be; `crowd` sequences, which may all be one
+    /// tenant's, share the step.
+    pub(crate) fn candidate(&self, context: usize, depth: usize, crowd: usize) -> Candidate<'_> {
         Candidate {
             tree: &self.tree,
             context,
             room: self.settings.max_draft,
             depth,
-            credit_ms: if self.settings.funded { self.tenant.credit_ms() } else { 0.0 },
+            credit_ms: if self.settings.funded { self.tenant.credit_ms() / crowd.max(1) as f64 } else { 0.0 },
             taken: Vec::new(),
             spent_ms: 0.0,
         }
@@ -203,7 +207,6 @@ impl Speculator {
 
     /// The account so far.
     pub(crate) fn report(&self) -> DraftReport {
-        let prediction = self.drafters.iter().find_map(|drafter| drafter.followed());
-        DraftReport { prediction, ..self.report.clone() }
+        self.report.clone()
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use foretoken_cache::store::Store;
 use foretoken_cache::{DraftMemory, Fingerprint, ScopeId, SuccessorTable};
@@ -26,6 +27,8 @@ pub(crate) struct Tenant {
     pub(crate) successors: Arc<Mutex<SuccessorTable>>,
     /// What its guesses are worth. Of no other tenant: how much is guessed would tell what others' texts are like.
     pub(crate) calibrator: Mutex<Calibrator>,
+    /// Whether a thread shortens the memory.
+    rebuilding: Arc<AtomicBool>,
     credit_ms: Mutex<f64>,
     saved_at: Mutex<u64>,
 }
@@ -37,6 +40,7 @@ impl Tenant {
             memory: Arc::new(Mutex::new(memory)),
             successors: Arc::new(Mutex::new(successors)),
             calibrator: Mutex::default(),
+            rebuilding: Arc::default(),
             credit_ms: Mutex::new(0.0),
             saved_at: Mutex::new(0),
         }
@@ -61,21 +65,25 @@ impl Tenant {
     pub(crate) fn remember(&self, prompt: &[u32], answer: &[u32], tokens_max: usize) {
         let mut memory = self.memory.lock();
         memory.remember(prompt, answer);
-        if !memory.is_full() {
+        if !memory.is_full() || self.rebuilding.swap(true, Relaxed) {
             return;
         }
-        let (texts, built) = (memory.most_useful(), memory.built());
+        let (texts, built, known) = (memory.most_useful(), memory.built(), memory.texts());
         drop(memory);
-        let target = Arc::clone(&self.memory);
+        let (target, rebuilding) = (Arc::clone(&self.memory), Arc::clone(&self.rebuilding));
         let rebuild = move || {
-            let smaller = DraftMemory::rebuilt(tokens_max, built, &texts);
+            let mut smaller = DraftMemory::rebuilt(tokens_max, built, &texts);
             let mut memory = target.lock();
-            if memory.built() == built {
-                *memory = smaller;
-            }
+            smaller.remember_from(&memory, known);
+            let larger = std::mem::replace(&mut *memory, smaller);
+            drop(memory);
+            // Giving so much memory back takes a while; nobody is to wait for it.
+            drop(larger);
+            rebuilding.store(false, Relaxed);
         };
-        // Without a thread the next answer tries again.
         if let Err(error) = std::thread::Builder::new().name("draft-memory".into()).spawn(rebuild) {
+            // The next answer tries again.
+            self.rebuilding.store(false, Relaxed);
             tracing::debug!("cannot start a thread to shorten the draft memory: {error}");
         }
     }

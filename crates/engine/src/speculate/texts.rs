@@ -41,10 +41,6 @@ impl Drafter for Prediction {
     fn observe(&mut self, tokens: &[u32], _: usize) {
         tokens.iter().for_each(|&token| self.0.observe(token));
     }
-
-    fn followed(&self) -> Option<(usize, usize)> {
-        Some(self.0.counts())
-    }
 }
 
 /// The prompt and the answer so far.
