@@ -187,25 +187,57 @@ struct Handle {
     small: Option<Arc<SmallModel>>,
 }
 
-/// A drafting model with caches of its own.
-fn small_model(
-    model: Arc<Model>,
-    kv_bytes: usize,
+/// A cache for a model's blocks.
+fn open_cache(
+    model: &Model,
+    ram_blocks: usize,
     disk: Option<(PathBuf, u64)>,
-    secret: [u8; 32],
-    ctx: usize,
-) -> Result<SmallModel, EngineError> {
-    let layout = BlockLayout { bytes: model.kv_layout().block_bytes() };
-    let ram_blocks = (kv_bytes / layout.bytes).max(blocks_for(ctx));
+    file_system: Arc<dyn FileSystem>,
+    shared: Option<SharedConfig>,
+) -> Result<ContextCache, EngineError> {
     let clock = Arc::new(SystemClock::new());
-    let disk = disk.map(|(folder, bytes)| {
-        DiskTier::open(DiskConfig::new(folder, bytes), Arc::new(RealFileSystem), clock.clone())
-    });
+    let disk = disk
+        .map(|(folder, bytes)| DiskTier::open(DiskConfig::new(folder, bytes), file_system, clock.clone()));
+    let shared = shared.map(|shared| SharedTier::open(shared, clock.clone())).transpose()?;
+    let layout = BlockLayout { bytes: model.kv_layout().block_bytes() };
     let cost = RecomputeCost::default();
-    let cache = CacheConfig { layout, ram_blocks, advise: advise_huge_pages, cost };
-    let cache = ContextCache::new(cache, disk, None, clock)?;
+    Ok(ContextCache::new(
+        CacheConfig { layout, ram_blocks, advise: advise_huge_pages, cost },
+        disk,
+        shared,
+        clock,
+    )?)
+}
+
+/// The drafting model that the configuration names, with caches of its own.
+fn small_model(config: &EngineConfig) -> Result<Option<Arc<SmallModel>>, EngineError> {
+    let Some((model, kv_bytes)) = config.draft_model.clone() else { return Ok(None) };
+    let ram_blocks = (kv_bytes / model.kv_layout().block_bytes()).max(blocks_for(config.ctx));
+    let share = |(folder, bytes): &(PathBuf, u64)| (folder.with_extension("draft"), bytes / DRAFT_DISK_SHARE);
+    let disk = config.disk.as_ref().map(share);
+    let cache = open_cache(&model, ram_blocks, disk, Arc::clone(&config.file_system), None)?;
     let fingerprint = fingerprint(&model);
-    Ok(SmallModel::new(model, cache, ServerSecret::new(secret), fingerprint))
+    Ok(Some(Arc::new(SmallModel::new(model, cache, ServerSecret::new(config.secret), fingerprint))))
+}
+
+/// Blocks of a model that fit in memory.
+fn capacity(model: &Model, config: &EngineConfig) -> Result<usize, EngineError> {
+    let bounds = [
+        ("ctx", config.ctx),
+        ("step_tokens", config.step_tokens),
+        ("running_max", config.running_max),
+        ("queue", config.queue),
+    ];
+    if let Some((name, _)) = bounds.into_iter().find(|&(_, bound)| bound == 0) {
+        return Err(EngineError::Zero(name));
+    }
+    let block_bytes = model.kv_layout().block_bytes();
+    let (capacity, needed) = (config.kv_bytes / block_bytes, blocks_for(config.ctx));
+    if capacity < needed {
+        let (needed, budget) = (needed * block_bytes, config.kv_bytes);
+        return Err(EngineError::KvBudget { ctx: config.ctx, needed, budget });
+    }
+    Ok(capacity)
 }
 
 /// Everything about a model that decides the bytes of its blocks.
@@ -234,43 +266,10 @@ impl Engine {
         tokenizer: Arc<Tokenizer>,
         config: EngineConfig,
     ) -> Result<Engine, EngineError> {
-        let bounds = [
-            ("ctx", config.ctx),
-            ("step_tokens", config.step_tokens),
-            ("running_max", config.running_max),
-            ("queue", config.queue),
-        ];
-        if let Some((name, _)) = bounds.into_iter().find(|&(_, bound)| bound == 0) {
-            return Err(EngineError::Zero(name));
-        }
-        let block_bytes = model.kv_layout().block_bytes();
-        let capacity = config.kv_bytes / block_bytes;
-        let needed = blocks_for(config.ctx);
-        if capacity < needed {
-            let (needed, budget) = (needed * block_bytes, config.kv_bytes);
-            return Err(EngineError::KvBudget { ctx: config.ctx, needed, budget });
-        }
-        let clock = Arc::new(SystemClock::new());
-        let disk = config.disk.clone().map(|(folder, bytes)| {
-            DiskTier::open(DiskConfig::new(folder, bytes), config.file_system, clock.clone())
-        });
-        let shared_tier = config.shared.map(|shared| SharedTier::open(shared, clock.clone())).transpose()?;
-        let layout = BlockLayout { bytes: block_bytes };
-        let cache = CacheConfig {
-            layout,
-            ram_blocks: capacity,
-            advise: advise_huge_pages,
-            cost: RecomputeCost::default(),
-        };
-        let cache = Arc::new(ContextCache::new(cache, disk, shared_tier, clock)?);
-        let small = config.draft_model.map(|(model, kv_bytes)| {
-            let disk = config
-                .disk
-                .as_ref()
-                .map(|(folder, bytes)| (folder.with_extension("draft"), bytes / DRAFT_DISK_SHARE));
-            small_model(model, kv_bytes, disk, config.secret, config.ctx)
-        });
-        let small = small.transpose()?.map(Arc::new);
+        let blocks = capacity(&model, &config)?;
+        let small = small_model(&config)?;
+        let cache = open_cache(&model, blocks, config.disk, config.file_system, config.shared)?;
+        let cache = Arc::new(cache);
         let shared = Arc::new(Shared {
             inbox: Inbox::new(config.queue),
             in_flight: AtomicUsize::new(0),
@@ -309,7 +308,7 @@ impl Engine {
         };
         let parts = Parts {
             limits: Limits { step_tokens: config.step_tokens, running_max: config.running_max },
-            blocks: capacity,
+            blocks,
             store: config.store,
             model,
             tokenizer,

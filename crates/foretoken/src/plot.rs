@@ -68,23 +68,7 @@ impl Chart<'_> {
              <text x=\"{LEFT}\" y=\"24\" font-size=\"15\">{}</text>\n",
             escape(self.title)
         );
-        for tick in across.ticks() {
-            let (at, base) = (x(tick), HEIGHT - BOTTOM);
-            svg += &format!("<path d=\"M{at:.1} {TOP} V{base}\" stroke=\"#e5e7eb\"/>\n");
-            svg += &format!(
-                "<text x=\"{at:.1}\" y=\"{}\" text-anchor=\"middle\">{tick:.2}</text>\n",
-                base + 18.0
-            );
-        }
-        for tick in up.ticks() {
-            let at = y(tick);
-            svg += &format!("<path d=\"M{LEFT} {at:.1} H{}\" stroke=\"#e5e7eb\"/>\n", WIDTH - RIGHT);
-            svg += &format!(
-                "<text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{tick:.2}</text>\n",
-                LEFT - 8.0,
-                at + 4.0
-            );
-        }
+        svg += &grid(&across, &up, x, y);
         if self.diagonal {
             svg += &format!(
                 "<path d=\"M{:.1} {:.1} L{:.1} {:.1}\" stroke=\"#9ca3af\" stroke-dasharray=\"4 4\"/>\n",
@@ -128,6 +112,27 @@ impl Chart<'_> {
         );
         svg
     }
+}
+
+/// Lines and numbers at the ticks of both axes.
+fn grid(across: &Axis, up: &Axis, x: impl Fn(f64) -> f64, y: impl Fn(f64) -> f64) -> String {
+    let mut svg = String::new();
+    for tick in across.ticks() {
+        let (at, base) = (x(tick), HEIGHT - BOTTOM);
+        svg += &format!("<path d=\"M{at:.1} {TOP} V{base}\" stroke=\"#e5e7eb\"/>\n");
+        svg +=
+            &format!("<text x=\"{at:.1}\" y=\"{}\" text-anchor=\"middle\">{tick:.2}</text>\n", base + 18.0);
+    }
+    for tick in up.ticks() {
+        let at = y(tick);
+        svg += &format!("<path d=\"M{LEFT} {at:.1} H{}\" stroke=\"#e5e7eb\"/>\n", WIDTH - RIGHT);
+        svg += &format!(
+            "<text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{tick:.2}</text>\n",
+            LEFT - 8.0,
+            at + 4.0
+        );
+    }
+    svg
 }
 
 fn escape(text: &str) -> String {

@@ -1,8 +1,8 @@
 //! What a drafter is: it proposes what may come next, and hears what came.
 //!
 //! Each belongs to one sequence and knows nothing of the others; what several sequences of a tenant share stands
-//! behind it. A drafter that reads the target's last hidden row (multi-token prediction heads) gets it through
-//! [`Context`], and keeps its KV in the target's block.
+//! behind it. Heads that read the target's last hidden row (multi-token prediction) are not there yet: the row would
+//! come in [`Context`], and their KV would be one more part of the target's block.
 
 use super::calibrate::Calibrator;
 use super::settings::Source;

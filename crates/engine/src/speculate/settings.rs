@@ -227,6 +227,29 @@ pub struct DraftReport {
     pub credit_spent_ms: f64,
 }
 
+impl std::ops::AddAssign<&DraftReport> for DraftReport {
+    fn add_assign(&mut self, one: &DraftReport) {
+        self.steps += one.steps;
+        self.drafts += one.drafts;
+        self.drafted += one.drafted;
+        self.accepted += one.accepted;
+        self.relaxed += one.relaxed;
+        self.given_up += one.given_up;
+        self.credit_spent_ms += one.credit_spent_ms;
+        self.histogram.resize(self.histogram.len().max(one.histogram.len()), 0);
+        self.histogram.iter_mut().zip(&one.histogram).for_each(|(sum, one)| *sum += one);
+        for (sum, one) in self.sources.iter_mut().zip(&one.sources) {
+            sum.proposed += one.proposed;
+            sum.accepted += one.accepted;
+            sum.ms += one.ms;
+        }
+        if let Some((accepted, rejected)) = one.prediction {
+            let so_far = self.prediction.unwrap_or_default();
+            self.prediction = Some((so_far.0 + accepted, so_far.1 + rejected));
+        }
+    }
+}
+
 /// Positions in a draft that are told apart in [`DraftTotals`]; later ones count as the last.
 pub const DRAFT_POSITIONS: usize = 16;
 

@@ -114,25 +114,7 @@ pub(crate) struct DraftSums {
 impl DraftSums {
     /// Adds a finished choice.
     pub(crate) fn add(&mut self, summary: &Summary) {
-        let (sum, one) = (&mut self.sum, &*summary.drafts);
-        sum.steps += one.steps;
-        sum.drafts += one.drafts;
-        sum.drafted += one.drafted;
-        sum.accepted += one.accepted;
-        sum.relaxed += one.relaxed;
-        sum.given_up += one.given_up;
-        sum.credit_spent_ms += one.credit_spent_ms;
-        sum.histogram.resize(sum.histogram.len().max(one.histogram.len()), 0);
-        sum.histogram.iter_mut().zip(&one.histogram).for_each(|(sum, one)| *sum += one);
-        for (sum, one) in sum.sources.iter_mut().zip(&one.sources) {
-            sum.proposed += one.proposed;
-            sum.accepted += one.accepted;
-            sum.ms += one.ms;
-        }
-        if let Some((accepted, rejected)) = one.prediction {
-            let so_far = sum.prediction.unwrap_or_default();
-            sum.prediction = Some((so_far.0 + accepted, so_far.1 + rejected));
-        }
+        self.sum += &summary.drafts;
         // A replayed answer computed nothing, so nothing could be spent on it either.
         self.saved_ms += if summary.replayed { 0.0 } else { summary.saved_ms };
     }
