@@ -18,9 +18,6 @@ pub(crate) const SCALED_SUM: usize = 36;
 /// Offset of the negated sum of the 32 values (i32), for the zero points; the two halves' follow.
 pub(crate) const MINUS_SUM: usize = 40;
 
-/// Work per fork below which the caller does it alone.
-const SERIAL_MAX: usize = 16 * 1024;
-
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
 pub(crate) struct Cell([u8; CELL]);
@@ -131,11 +128,7 @@ impl Acts {
                 });
             }
         };
-        if rows * self.cols <= SERIAL_MAX {
-            rows_of(0..rows);
-        } else {
-            c.pool().run(&|worker| rows_of(worker.share(rows)));
-        }
+        c.pool().split(rows, rows * self.cols, &rows_of);
     }
 
     /// The first cell of a tile's rows; the cells of a block follow each other, row by row.

@@ -15,7 +15,6 @@ use std::ops::Range;
 use half::f16;
 
 use crate::compute::Compute;
-use crate::pool::Worker;
 use crate::share::Shared;
 use crate::simd::{Kernel, LANES, Simd16, dispatch};
 
@@ -25,8 +24,6 @@ pub const BLOCK_TOKENS: usize = 64;
 pub const BLOCK_ALIGN: usize = 64;
 /// The largest finite f16; what lies beyond is cut to it.
 const F16_MAX: f32 = 65_504.0;
-/// Numbers to store below which a fork costs more than it gains.
-const FORK_NUMBERS: usize = 1 << 14;
 
 /// The shape of a block.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -196,18 +193,13 @@ pub fn store_kv(
         let k = &k[seq.rows.start * row_k..seq.rows.end * row_k];
         let v = &v[seq.rows.start * row_v..seq.rows.end * row_v];
         let blocks: Vec<Shared<'_, u8>> = seq.kv.open.iter_mut().map(|block| Shared::new(block)).collect();
-        let store = |worker: Worker| {
-            for head in worker.share(layout.kv_heads) {
+        c.pool().split(layout.kv_heads, k.len() + v.len(), &|heads| {
+            for head in heads {
                 let head =
                     StoreHead { layout, layer, head, blocks: &blocks, sealed, first: seq.committed, k, v };
                 dispatch(c, head);
             }
-        };
-        if k.len() + v.len() < FORK_NUMBERS || layout.kv_heads == 1 {
-            store(Worker { index: 0, count: 1 });
-        } else {
-            c.pool().run(&store);
-        }
+        });
     }
 }
 

@@ -8,12 +8,8 @@ use std::marker::PhantomData;
 use crate::acts::Acts;
 use crate::compute::Compute;
 use crate::math::{gelu16, silu16, vectors};
-use crate::pool::Worker;
 use crate::share::Shared;
 use crate::simd::{Kernel, LANES, Simd16, dispatch};
-
-/// Numbers below which a fork costs more than it gains.
-const FORK_NUMBERS: usize = 1 << 14;
 
 /// `out = x / sqrt(mean(x²) + eps) * weight`, for each row of `cols`.
 ///
@@ -98,11 +94,7 @@ fn row_of(x: &[f32], cols: usize, row: usize) -> &[f32] {
 
 /// Calls `f` with every row, from several threads if it pays.
 fn for_rows(c: &Compute, rows: usize, cols: usize, f: &(dyn Fn(usize) + Sync)) {
-    if rows < 2 || rows * cols < FORK_NUMBERS {
-        (0..rows).for_each(f);
-    } else {
-        c.pool().run(&|worker: Worker| worker.share(rows).for_each(f));
-    }
+    c.pool().split(rows, rows * cols, &|rows| rows.for_each(f));
 }
 
 struct Norm<'a> {

@@ -4,14 +4,11 @@
 //! machine. They grow by pages of positions as positions come up, and are kept.
 
 use crate::compute::Compute;
-use crate::pool::Worker;
 use crate::share::Shared;
 use crate::simd::{Kernel, LANES, Simd16, dispatch};
 
 /// Positions per page of a table.
 const PAGE: usize = 256;
-/// Rotated numbers below which a fork costs more than it gains.
-const FORK_NUMBERS: usize = 1 << 14;
 
 /// Which elements of a head turn together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,20 +118,15 @@ impl RopeTable {
         self.grow_to(positions.iter().copied().max().unwrap_or(0));
         let (pages, dim, style) = (&self.pages, self.dim, self.style);
         let x = Shared::new(x);
-        let rotate = |worker: Worker| {
-            for row in worker.share(rows) {
+        c.pool().split(rows, rows * heads * dim, &|rows| {
+            for row in rows {
                 // SAFETY: rows don't overlap, and each has one worker.
                 let x = unsafe { x.part(row * stride, heads * head_dim) };
                 let position = positions[row] as usize;
                 let entry = &pages[position / PAGE][position % PAGE * dim..][..dim];
                 dispatch(c, Rotate { x, head_dim, style, entry });
             }
-        };
-        if rows * heads * dim < FORK_NUMBERS {
-            rotate(Worker { index: 0, count: 1 });
-        } else {
-            c.pool().run(&rotate);
-        }
+        });
     }
 
     /// Makes the pages that hold positions up to and including `last`.

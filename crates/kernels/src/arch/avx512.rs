@@ -47,7 +47,7 @@ impl Simd for Avx512 {
     }
 
     unsafe fn tile<F: Format>(self, call: &TileCall, tokens: usize) -> usize {
-        tiles!(self, F, call, tokens, [16, 12, 8, 7, 6, 5, 4, 3, 2, 1])
+        tiles!(self, F, call, tokens, [16, 15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1])
     }
 
     #[inline(always)]
@@ -195,8 +195,11 @@ impl Simd for Avx512 {
     unsafe fn quantise(self, at: *const f32, by: f32, out: *mut u8) -> i32 {
         proven! {
             let q = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(at), _mm512_set1_ps(by)));
-            _mm_storeu_si128(out.cast(), _mm512_cvtepi32_epi8(q));
-            _mm512_reduce_add_epi32(q)
+            let bytes = _mm512_cvtepi32_epi8(q);
+            _mm_storeu_si128(out.cast(), bytes);
+            // `vpsadbw` adds unsigned bytes: 128 is added to each of the 16, and taken off their sum.
+            let sums = _mm_sad_epu8(_mm_xor_si128(bytes, _mm_set1_epi8(-128)), _mm_setzero_si128());
+            _mm_cvtsi128_si32(_mm_add_epi32(sums, _mm_unpackhi_epi64(sums, sums))) - 16 * 128
         }
     }
 

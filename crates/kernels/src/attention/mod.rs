@@ -23,8 +23,8 @@ use tile::{RowsMut, RowsPtr, Softmax, Values};
 
 /// Positions whose softmax is one running sum; spans are merged in order.
 const SPAN: usize = 512;
-/// Multiplications below which a fork costs more than it gains.
-const FORK_WORK: usize = 1 << 17;
+/// Multiplications per thread from which on a fork gains more than it costs.
+const FORK_WORK: usize = 1 << 14;
 
 /// Scores of a tile over one block.
 type Scores = [[f32; BLOCK_TOKENS]; MAX_TILE_ROWS];
@@ -88,7 +88,8 @@ pub fn attention(
         }
         SCRATCH.set(scratch);
     };
-    if plan.items.len() < 2 || plan.positions * (layout.head_dim_k + layout.head_dim_v) < FORK_WORK {
+    let multiplications = plan.positions * (layout.head_dim_k + layout.head_dim_v);
+    if plan.items.len() < 2 || multiplications < FORK_WORK * c.pool().threads() {
         work();
     } else {
         c.pool().run(&|_| work());

@@ -11,6 +11,8 @@ use crate::kv::{AttnSeq, KvView};
 
 /// Query rows of an item: enough to share each block's keys and values, few enough to stay in cache.
 const ITEM_ROWS: usize = 96;
+/// Query rows that an item keeps when it is cut because threads would have unequal shares.
+const ITEM_ROWS_MIN: usize = 12;
 /// An item is cut by span if it is more than this part of a thread's share.
 const SHARE_PARTS: usize = 4;
 
@@ -112,6 +114,21 @@ pub(super) struct Group {
     pub(super) partial_len: usize,
 }
 
+/// Rows of an item: cut in two and two again while items are few and don't divide evenly among the threads.
+fn run_of(seqs: &[SeqPlan<'_>], kv_heads: usize, group_heads: usize, threads: usize) -> usize {
+    let longest = seqs.iter().map(|seq| seq.rows.len()).max().unwrap_or(0).max(1);
+    let mut parts = longest.div_ceil((ITEM_ROWS / group_heads).max(1));
+    let items = |run| kv_heads * seqs.iter().map(|seq| seq.rows.len().div_ceil(run)).sum::<usize>();
+    let uneven = |items: usize| items < threads * SHARE_PARTS && !items.is_multiple_of(threads);
+    loop {
+        let (run, halved) = (longest.div_ceil(parts), longest.div_ceil(2 * parts));
+        if run == 1 || halved * group_heads < ITEM_ROWS_MIN || !uneven(items(run)) {
+            return run;
+        }
+        parts *= 2;
+    }
+}
+
 /// All items of one call.
 pub(super) struct Plan {
     pub(super) items: Vec<Item>,
@@ -131,7 +148,7 @@ impl Plan {
         threads: usize,
         partial_len: impl Fn(usize) -> usize,
     ) -> Self {
-        let run = (ITEM_ROWS / group_heads).max(1);
+        let run = run_of(seqs, kv_heads, group_heads, threads);
         // The last rows see the most: they go first, so that no thread is left with a large item at the end.
         let runs = || {
             seqs.iter().enumerate().flat_map(move |(index, seq)| {
@@ -168,5 +185,29 @@ impl Plan {
         let pending = AtomicUsize::new(spans);
         self.groups.push(Group { pending, spans, partials: self.partials_len, partial_len });
         self.partials_len += spans * partial_len;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(rows: &[usize], kv_heads: usize, group_heads: usize, threads: usize) -> usize {
+        let layout = crate::kv::KvLayout { layers: 1, kv_heads, head_dim_k: 16, head_dim_v: 16 };
+        let kv = KvView::new(&layout, Vec::new(), Vec::new());
+        let seq = |&count: &usize| SeqPlan { kv: &kv, rows: 0..count, committed: 100, tree: None };
+        run_of(&rows.iter().map(seq).collect::<Vec<_>>(), kv_heads, group_heads, threads)
+    }
+
+    #[test]
+    fn few_items_are_cut_until_threads_have_equal_shares() {
+        assert_eq!(run(&[16], 3, 3, 2), 8, "three heads of all rows would keep one of two threads waiting");
+        assert_eq!(run(&[16], 4, 3, 2), 16, "four heads are two for each");
+        assert_eq!(run(&[16], 1, 9, 4), 4, "one head is cut twice");
+        assert_eq!(run(&[1], 3, 3, 2), 1, "a single row cannot be cut");
+        assert_eq!(run(&[7], 3, 3, 2), 4, "rounded up, so that there are two parts");
+        assert_eq!(run(&[5], 3, 1, 2), 5, "parts keep enough query rows to share a block");
+        assert_eq!(run(&[1; 8], 3, 3, 2), 1, "many sequences are items enough");
+        assert_eq!(run(&[512], 3, 3, 2), 32, "and so is a long prompt");
     }
 }
