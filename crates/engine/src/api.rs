@@ -185,8 +185,9 @@ pub enum SubmitError {
 /// Something that happened to a request.
 #[derive(Clone, Debug)]
 pub enum Event {
-    /// A token of the answer.
-    Token(TokenEvent),
+    /// The next tokens of the answer, at least one: all that one step gave, since waking the caller for each of them
+    /// would take longer than some steps do.
+    Tokens(Vec<TokenEvent>),
     /// The answer is complete; nothing follows.
     Done(Summary),
 }

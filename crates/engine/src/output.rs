@@ -16,6 +16,8 @@ pub(crate) type Scores = (f32, Vec<(u32, f32)>);
 /// See the [module](self).
 pub(crate) struct Output {
     events: mpsc::Sender<Event>,
+    /// Tokens that the caller was not told of yet.
+    ready: Vec<TokenEvent>,
     decoder: TokenDecoder,
     stop: StopMatcher,
     stop_ids: Vec<u32>,
@@ -28,6 +30,7 @@ impl Output {
     pub(crate) fn new(request: &mut Request, events: mpsc::Sender<Event>) -> Output {
         Output {
             events,
+            ready: Vec::new(),
             decoder: TokenDecoder::new(request.show_control),
             stop: StopMatcher::new(std::mem::take(&mut request.stop)),
             stop_ids: std::mem::take(&mut request.stop_ids),
@@ -41,7 +44,7 @@ impl Output {
         self.events.is_closed()
     }
 
-    /// Tells the caller of a token and says whether the answer stops with it.
+    /// Takes the next token, for the caller to be [told](Self::send) of, and says whether the answer stops with it.
     pub(crate) fn push(
         &mut self,
         tokenizer: &Tokenizer,
@@ -54,7 +57,7 @@ impl Output {
         let text = self.decoder.push(tokenizer, token);
         if ends {
             if self.show_control {
-                self.send(TokenEvent { id: token, text, logprob, source });
+                self.ready.push(TokenEvent { id: token, text, logprob, source });
             }
             return true;
         }
@@ -62,7 +65,7 @@ impl Output {
             Scan::Release(text) => (text, false),
             Scan::Stop(text) => (text, true),
         };
-        self.send(TokenEvent { id: token, text, logprob, source });
+        self.ready.push(TokenEvent { id: token, text, logprob, source });
         if stopped {
             // What the decoder still holds came after the stop text.
             self.decoder = TokenDecoder::new(self.show_control);
@@ -70,8 +73,9 @@ impl Output {
         stopped
     }
 
-    /// Sends the summary with the text that was held back.
+    /// Sends the tokens that were not sent yet, and the summary with the text that was held back.
     pub(crate) fn finish(mut self, mut summary: Summary) {
+        self.send();
         let text = self.decoder.flush();
         summary.text = match self.stop.push(&text) {
             Scan::Release(text) => text + &self.stop.flush(),
@@ -81,10 +85,14 @@ impl Output {
         let _ = self.events.try_send(Event::Done(summary));
     }
 
-    fn send(&self, event: TokenEvent) {
+    /// Tells the caller of the tokens that came since the last time.
+    pub(crate) fn send(&mut self) {
+        if self.ready.is_empty() {
+            return;
+        }
         // The channel holds every event of the answer, so this fails only for a caller that is gone; the next
         // step retires the sequence.
-        let _ = self.events.try_send(Event::Token(event));
+        let _ = self.events.try_send(Event::Tokens(std::mem::take(&mut self.ready)));
     }
 }
 

@@ -15,6 +15,9 @@ use crate::output::{Output, Scores};
 use crate::random::fresh_seed;
 use crate::speculate::Follower;
 
+/// Tokens of a replayed answer that the caller hears of at once.
+const TOKENS_PER_EVENT: usize = 32;
+
 const STOP: u8 = 0;
 const LENGTH: u8 = 1;
 
@@ -154,6 +157,9 @@ pub(crate) fn replay(
             (scores.chosen.logprob, scores.top.iter().map(|score| (score.id, score.logprob)).collect())
         });
         output.push(tokenizer, token, scores.as_ref(), None);
+        if (at + 1).is_multiple_of(TOKENS_PER_EVENT) {
+            output.send();
+        }
         expected.iter_mut().for_each(|expected| expected.observe(token));
     }
     let predicted = response.tokens.len();

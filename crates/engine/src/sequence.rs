@@ -256,6 +256,7 @@ impl Sequence {
                 break ends;
             }
         };
+        self.output.send();
         // The last token was not fed, or its KV is not wanted any more.
         let fed = self.tokens.len() - answer_from - 1;
         if let Some(speculator) = &mut self.speculator {
@@ -302,7 +303,7 @@ impl Sequence {
         table.seal_full(cache, scope, tokens, *committed, cache_use.write);
     }
 
-    /// Appends a token, tells the caller, and says whether and why the answer ends with it.
+    /// Appends a token, for the caller too, and says whether and why the answer ends with it.
     fn push(
         &mut self,
         tokenizer: &Tokenizer,

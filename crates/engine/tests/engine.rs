@@ -132,13 +132,15 @@ fn log_probabilities_come_with_each_token() {
     let engine = engine(|_| {}).unwrap();
     let mut answer = engine.submit(Request { logprobs: Some(3), ..request([1, 2], 5, 1) }).unwrap();
     let mut seen = 0;
-    while let Some(Event::Token(token)) = answer.recv_blocking() {
-        let logprob = token.logprob.expect("it was asked for");
-        assert_eq!(logprob.chosen.id, token.id);
-        assert_eq!(logprob.top.len(), 3);
-        assert!(logprob.top.windows(2).all(|pair| pair[0].logprob >= pair[1].logprob));
-        assert!(logprob.top[0].logprob >= logprob.chosen.logprob && logprob.top[0].logprob <= 0.0);
-        seen += 1;
+    while let Some(Event::Tokens(tokens)) = answer.recv_blocking() {
+        for token in tokens {
+            let logprob = token.logprob.expect("it was asked for");
+            assert_eq!(logprob.chosen.id, token.id);
+            assert_eq!(logprob.top.len(), 3);
+            assert!(logprob.top.windows(2).all(|pair| pair[0].logprob >= pair[1].logprob));
+            assert!(logprob.top[0].logprob >= logprob.chosen.logprob && logprob.top[0].logprob <= 0.0);
+            seen += 1;
+        }
     }
     assert_eq!(seen, 5);
 }

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use foretoken_cache::SystemClock;
 use foretoken_cache::store::{Store, StoreConfig};
 use foretoken_engine::{
-    CacheUse, DraftReport, Engine, EngineConfig, Policy, Request, Responses, Sampling, Source, Sources,
-    Speculation, SpeculationChoice, Thresholds,
+    CacheUse, DraftReport, Engine, EngineConfig, Event, Policy, Request, Responses, Sampling, Source,
+    Sources, Speculation, SpeculationChoice, Thresholds,
 };
 use proptest::prelude::*;
 
@@ -37,13 +37,15 @@ fn bits(engine: &Engine, request: Request) -> (Vec<u32>, String, Vec<u32>, Draft
     let (mut ids, mut text, mut scores) = (Vec::new(), String::new(), Vec::new());
     loop {
         match answer.recv_blocking().expect("an answer ends with a summary") {
-            foretoken_engine::Event::Token(token) => {
-                ids.push(token.id);
-                text.push_str(&token.text);
-                let logprob = token.logprob.into_iter().flat_map(|l| l.top.into_iter().chain([l.chosen]));
-                scores.extend(logprob.map(|score| score.logprob.to_bits()));
+            Event::Tokens(tokens) => {
+                for token in tokens {
+                    ids.push(token.id);
+                    text.push_str(&token.text);
+                    let logprob = token.logprob.into_iter().flat_map(|l| l.top.into_iter().chain([l.chosen]));
+                    scores.extend(logprob.map(|score| score.logprob.to_bits()));
+                }
             }
-            foretoken_engine::Event::Done(summary) => {
+            Event::Done(summary) => {
                 text.push_str(&summary.text);
                 return (ids, text, scores, *summary.drafts);
             }
@@ -147,6 +149,15 @@ fn a_right_prediction_saves_steps_and_is_counted() {
     assert_eq!((kept, report.histogram.iter().sum()), (report.accepted, report.drafts));
 
     let undrafted = Request { prediction: ids.clone(), ..ask() };
+    let drafted = Request { speculation: only(Source::Prediction), ..undrafted.clone() };
+    let mut answer = engine.submit(drafted).unwrap();
+    let mut together = Vec::new();
+    while let Some(Event::Tokens(tokens)) = answer.recv_blocking() {
+        together.push(tokens.len());
+    }
+    assert_eq!(together.iter().sum::<usize>(), 100);
+    assert!(together.len() < 90, "the tokens of a step come together: {together:?}");
+
     assert_eq!(bits(&engine, undrafted).3.prediction, Some((100, 0)), "counted though nothing was drafted");
 
     let wrong = with(vec![249; 50]);

@@ -57,8 +57,10 @@ pub(crate) async fn stream(
             _ = tokio::signal::ctrl_c() => return Ok(None),
         };
         match event.context("the engine stopped before the answer was complete")? {
-            Event::Token(token) if token.text.is_empty() => {}
-            Event::Token(token) => on_text(&token.text, token.source)?,
+            Event::Tokens(tokens) => {
+                let mut tokens = tokens.iter().filter(|token| !token.text.is_empty());
+                tokens.try_for_each(|token| on_text(&token.text, token.source))?;
+            }
             Event::Done(summary) => {
                 if let FinishReason::Error(reason) = &summary.reason {
                     bail!("the answer ended early: {reason}");

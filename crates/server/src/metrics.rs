@@ -130,8 +130,9 @@ impl ModelMetrics {
         self.first_token.observe(since_arrival.as_secs_f64());
     }
 
-    pub(crate) fn next_token(&self, since_last: Duration) {
-        self.next_token.observe(since_last.as_secs_f64());
+    /// Tokens that came together share the time since the ones before them.
+    pub(crate) fn next_tokens(&self, since_last: Duration, count: usize) {
+        (0..count).for_each(|_| self.next_token.observe(since_last.as_secs_f64() / count as f64));
     }
 
     pub(crate) fn finished(&self, since_arrival: Duration, summary: &Summary) {

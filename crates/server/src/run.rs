@@ -113,8 +113,8 @@ pub(crate) struct Run<W> {
 /// What [`Run::next`] saw.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Progress {
-    /// A choice has a new token.
-    Token(usize),
+    /// A choice has new tokens.
+    Tokens(usize),
     /// A choice ended, in OpenAI's words.
     Finished(usize, &'static str),
 }
@@ -143,10 +143,10 @@ impl<W: Writer> Run<W> {
     pub(crate) async fn next(&mut self) -> Result<Option<Progress>, ApiError> {
         let Some((choice, event)) = self.events.next().await? else { return Ok(None) };
         match event {
-            Event::Token(token) => {
-                self.writer.push(choice, &token);
-                self.bill.token(choice, self.writer.reasoning_tokens());
-                Ok(Some(Progress::Token(choice)))
+            Event::Tokens(tokens) => {
+                tokens.iter().for_each(|token| self.writer.push(choice, token));
+                self.bill.tokens(choice, tokens.len(), self.writer.reasoning_tokens());
+                Ok(Some(Progress::Tokens(choice)))
             }
             Event::Done(Summary { reason: FinishReason::Error(message), .. }) => {
                 Err(ApiError::internal(format!("the answer could not be finished: {message}")))
@@ -266,7 +266,7 @@ impl Events {
             Ok(None) => Ok(None),
             Ok(Some((choice, answer, Some(event)))) => {
                 self.observe(choice, &event);
-                if matches!(event, Event::Token(_)) {
+                if matches!(event, Event::Tokens(_)) {
                     self.open.push(receive(choice, answer));
                 }
                 Ok(Some((choice, event)))
@@ -287,13 +287,13 @@ impl Events {
     fn observe(&mut self, choice: usize, event: &Event) {
         let metrics = &self.backend.metrics;
         match event {
-            Event::Token(_) => {
+            Event::Tokens(tokens) => {
                 let now = Instant::now();
                 match self.last_token[choice].replace(now) {
                     None => metrics.first_token(now - self.trace.arrived),
-                    Some(last) => metrics.next_token(now - last),
+                    Some(last) => metrics.next_tokens(now - last, tokens.len()),
                 }
-                self.trace.generated();
+                self.trace.generated(tokens.len());
             }
             Event::Done(summary) => metrics.finished(self.trace.arrived.elapsed(), summary),
         }

@@ -56,7 +56,7 @@ impl<W: Writer> Streamer<W> {
 
     async fn advance(&mut self) {
         match self.run.next().await {
-            Ok(Some(Progress::Token(choice))) => {
+            Ok(Some(Progress::Tokens(choice))) => {
                 for chunk in self.run.writer.chunks(choice) {
                     self.send(json!([chunk]), false);
                 }

@@ -40,8 +40,8 @@ impl Trace {
         self.prompt_tokens.fetch_add(prompt_tokens, Ordering::Relaxed);
     }
 
-    pub(crate) fn generated(&self) {
-        self.completion_tokens.fetch_add(1, Ordering::Relaxed);
+    pub(crate) fn generated(&self, tokens: usize) {
+        self.completion_tokens.fetch_add(tokens, Ordering::Relaxed);
     }
 }
 

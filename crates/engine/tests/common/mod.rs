@@ -58,9 +58,11 @@ pub(crate) fn collect(mut answer: Answer) -> (Vec<u32>, String, Summary) {
     let (mut ids, mut text) = (Vec::new(), String::new());
     loop {
         match answer.recv_blocking().expect("an answer ends with a summary") {
-            Event::Token(token) => {
-                ids.push(token.id);
-                text.push_str(&token.text);
+            Event::Tokens(tokens) => {
+                for token in tokens {
+                    ids.push(token.id);
+                    text.push_str(&token.text);
+                }
             }
             Event::Done(summary) => {
                 text.push_str(&summary.text);

@@ -112,9 +112,10 @@ fn ask(engine: &Engine, prompt: &[u32], tokens: usize, policy: Policy) -> Result
     let (mut logprob, mut first) = (0.0, None);
     loop {
         match answer.recv_blocking().context("the engine stopped before the answer was complete")? {
-            Event::Token(token) => {
+            Event::Tokens(tokens) => {
                 first.get_or_insert_with(Instant::now);
-                logprob += token.logprob.map_or(0.0, |scores| f64::from(scores.chosen.logprob));
+                let chosen = tokens.into_iter().filter_map(|token| token.logprob);
+                logprob += chosen.map(|scores| f64::from(scores.chosen.logprob)).sum::<f64>();
             }
             Event::Done(summary) => {
                 return Ok(Asked {

@@ -64,9 +64,9 @@ impl Bill {
         }
     }
 
-    /// A token came; `reasoning` is how many of the request's tokens were reasoning so far.
-    pub(crate) fn token(&mut self, choice: usize, reasoning: usize) {
-        self.open[choice] += 1;
+    /// So many tokens came; `reasoning` is how many of the request's tokens were reasoning so far.
+    pub(crate) fn tokens(&mut self, choice: usize, count: usize, reasoning: usize) {
+        self.open[choice] += count as u64;
         self.reasoning = reasoning as u64;
     }
 

@@ -194,12 +194,13 @@ impl ChatWriter {
         }
     }
 
-    fn take_logprobs(&mut self, at: usize) -> Value {
+    /// What is known of the logprobs; `thought` leaves those of the answer for later.
+    fn take_logprobs(&mut self, at: usize, thought: bool) -> Value {
         let choice = &mut self.choices[at];
         if !self.with_logprobs {
             return Value::Null;
         }
-        let content = std::mem::take(&mut choice.logprobs);
+        let content = if thought { Vec::new() } else { std::mem::take(&mut choice.logprobs) };
         let reasoning = std::mem::take(&mut choice.reasoning_logprobs);
         let mut logprobs = json!({"content": content, "refusal": null});
         if !reasoning.is_empty() {
@@ -244,10 +245,14 @@ impl Writer for ChatWriter {
             let delta = json!({"role": "assistant", "content": ""});
             chunks.push(json!({"index": at, "delta": delta, "logprobs": null, "finish_reason": null}));
         }
-        let mut delta = Map::new();
         if !choice.reasoning.is_empty() {
-            delta.insert("reasoning_content".into(), std::mem::take(&mut choice.reasoning).into());
+            // In a chunk of its own: clients look for one or the other.
+            let delta = json!({"reasoning_content": std::mem::take(&mut choice.reasoning)});
+            let logprobs = self.take_logprobs(at, true);
+            chunks.push(json!({"index": at, "delta": delta, "logprobs": logprobs, "finish_reason": null}));
         }
+        let choice = &mut self.choices[at];
+        let mut delta = Map::new();
         if !choice.content.is_empty() {
             delta.insert("content".into(), std::mem::take(&mut choice.content).into());
         }
@@ -255,7 +260,7 @@ impl Writer for ChatWriter {
             delta.insert("tool_calls".into(), std::mem::take(&mut choice.tool_calls).into());
         }
         if !delta.is_empty() {
-            let logprobs = self.take_logprobs(at);
+            let logprobs = self.take_logprobs(at, false);
             chunks.push(json!({"index": at, "delta": delta, "logprobs": logprobs, "finish_reason": null}));
         }
         chunks
@@ -264,12 +269,12 @@ impl Writer for ChatWriter {
     fn last_chunk(&mut self, at: usize, finish_reason: &str) -> Value {
         let choice = &self.choices[at];
         let left = !choice.logprobs.is_empty() || !choice.reasoning_logprobs.is_empty();
-        let logprobs = if left { self.take_logprobs(at) } else { Value::Null };
+        let logprobs = if left { self.take_logprobs(at, false) } else { Value::Null };
         json!({"index": at, "delta": {}, "logprobs": logprobs, "finish_reason": finish_reason})
     }
 
     fn choice(&mut self, at: usize, finish_reason: &str) -> Value {
-        let logprobs = self.take_logprobs(at);
+        let logprobs = self.take_logprobs(at, false);
         let choice = &mut self.choices[at];
         let mut message = json!({"role": "assistant", "content": std::mem::take(&mut choice.content)});
         if !choice.reasoning.is_empty() {

@@ -207,7 +207,7 @@ impl Asked {
         let end = async {
             loop {
                 match answer.recv().await {
-                    Some(Event::Token(_)) => {}
+                    Some(Event::Tokens(_)) => {}
                     Some(Event::Done(summary)) => return Ok(summary),
                     None => return Err(ApiError::internal("the engine stopped; see the server's log")),
                 }

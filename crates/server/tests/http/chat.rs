@@ -167,6 +167,27 @@ async fn reasoning_is_kept_apart_and_counted() {
 }
 
 #[tokio::test]
+async fn tokens_that_come_together_are_one_chunk_but_a_thought_and_its_answer_are_two() {
+    let script = Script::Replay(vec!["<think>", "wh", "y", "</think>", "\n\n", "s", "o"]);
+    let (server, _) = start(ServerConfig::default(), script);
+    let events = post(&server, PATH, &streaming(json!({"logprobs": true}))).await.events();
+    let with = |field: &str| -> Vec<&Value> {
+        events
+            .iter()
+            .filter(|event| event["choices"][0]["delta"][field].as_str().is_some_and(|s| !s.is_empty()))
+            .collect()
+    };
+    let ([thought], [answer]) = (&with("reasoning_content")[..], &with("content")[..]) else {
+        panic!("one chunk of each: {events:?}");
+    };
+    assert_eq!(thought["choices"][0]["delta"], json!({"reasoning_content": "why"}));
+    assert_eq!(answer["choices"][0]["delta"], json!({"content": "so"}));
+    let count = |event: &Value, field: &str| event["choices"][0]["logprobs"][field].as_array().map(Vec::len);
+    assert_eq!((count(thought, "content"), count(thought, "reasoning_content")), (Some(0), Some(4)));
+    assert_eq!((count(answer, "content"), count(answer, "reasoning_content")), (Some(3), None));
+}
+
+#[tokio::test]
 async fn a_prompt_that_opens_reasoning_makes_the_answer_start_there() {
     let (server, _) = start(ServerConfig::default(), say(&["why", "</think>", "so"]));
     for body in [

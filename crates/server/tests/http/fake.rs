@@ -30,7 +30,7 @@ pub(crate) const CTX: usize = 4096;
 pub(crate) enum Script {
     /// One token per piece, then the end. Choices after the first get their number as a last piece.
     Say(Vec<&'static str>, FinishReason),
-    /// The same, from the response store.
+    /// The same, from the response store: all tokens at once.
     Replay(Vec<&'static str>),
     /// One token, then nothing until the caller leaves.
     Hang,
@@ -95,13 +95,15 @@ impl Generator for Handle {
                 Script::Hang | Script::Die => (1, None),
                 Script::Refuse(_) => (0, None),
             };
-            for at in 0..count {
-                let text = match &script {
-                    Script::Say(pieces, _) | Script::Replay(pieces) => pieces[at],
-                    _ => "x",
-                };
-                let token = token(text, &request);
-                if sender.send(Event::Token(token)).await.is_err() {
+            let mut tokens = (0..count).map(|at| match &script {
+                Script::Say(pieces, _) | Script::Replay(pieces) => token(pieces[at], &request),
+                _ => token("x", &request),
+            });
+            let together = if matches!(script, Script::Replay(_)) { usize::MAX } else { 1 };
+            let next =
+                || Some(tokens.by_ref().take(together).collect::<Vec<_>>()).filter(|next| !next.is_empty());
+            for tokens in std::iter::from_fn(next) {
+                if sender.send(Event::Tokens(tokens)).await.is_err() {
                     engine.left.fetch_add(1, Ordering::SeqCst);
                     return;
                 }
