@@ -1,15 +1,20 @@
 //! How often guesses come true: by source, by the source's own classes of guesses (length of a match, how clear the
 //! choice was), and by depth in the tree.
 //!
-//! Counts with a memory: each class starts from the drafter's own estimate and fades slowly, so that it follows what
-//! the text is like now. What it estimates is conditional: the guess is right, given that everything before it was.
+//! Counts with a memory: each class starts from the drafter's own estimate, each depth of it from what is known of
+//! the class at all depths, and both fade slowly, so that they follow what the text is like now. What it estimates is conditional: the guess is right, given that everything before it was.
+
+use std::ops::Range;
 
 use super::settings::{RELIABILITY_CLASSES, Reliability, Source};
 
 /// Classes that a source may tell apart.
-pub(crate) const BUCKETS: usize = 64;
+pub(crate) const BUCKETS: usize = 72;
+/// Depths that are told apart, and after them a place for all together.
 const DEPTHS: usize = 6;
-/// Observations that the drafter's own estimate weighs as much as.
+const ANY_DEPTH: usize = DEPTHS;
+const PLACES: usize = DEPTHS + 1;
+/// Observations that the drafter's own estimate weighs as much as, and for one depth what is known of all.
 const PRIOR_WEIGHT: f32 = 8.0;
 /// Observations after which old ones count half.
 const MEMORY: f32 = 400.0;
@@ -20,6 +25,21 @@ struct Tally {
     seen: f32,
 }
 
+impl Tally {
+    /// The share that was right, beginning from `prior`.
+    fn estimate(self, prior: f32) -> f32 {
+        (self.right + PRIOR_WEIGHT * prior) / (self.seen + PRIOR_WEIGHT)
+    }
+
+    fn observe(&mut self, right: bool) {
+        self.seen += 1.0;
+        self.right += f32::from(u8::from(right));
+        if self.seen > MEMORY {
+            *self = Tally { right: self.right / 2.0, seen: self.seen / 2.0 };
+        }
+    }
+}
+
 /// See the [module](self).
 pub(crate) struct Calibrator {
     tallies: Vec<Tally>,
@@ -27,25 +47,22 @@ pub(crate) struct Calibrator {
 
 impl Default for Calibrator {
     fn default() -> Self {
-        Calibrator { tallies: vec![Tally::default(); Source::ALL.len() * BUCKETS * DEPTHS] }
+        Calibrator { tallies: vec![Tally::default(); Source::ALL.len() * BUCKETS * PLACES] }
     }
 }
 
 impl Calibrator {
     /// The probability that such a guess is right; `prior` is what the drafter thinks.
     pub(crate) fn estimate(&self, source: Source, bucket: u8, depth: usize, prior: f32) -> f32 {
-        let Tally { right, seen } = self.tallies[place(source, bucket, depth)];
-        ((right + PRIOR_WEIGHT * prior) / (seen + PRIOR_WEIGHT)).clamp(0.0, 1.0)
+        let of = &self.tallies[places(source, bucket)];
+        of[class(depth)].estimate(of[ANY_DEPTH].estimate(prior)).clamp(0.0, 1.0)
     }
 
     /// Records whether such a guess was right.
     pub(crate) fn observe(&mut self, source: Source, bucket: u8, depth: usize, right: bool) {
-        let tally = &mut self.tallies[place(source, bucket, depth)];
-        tally.seen += 1.0;
-        tally.right += f32::from(u8::from(right));
-        if tally.seen > MEMORY {
-            *tally = Tally { right: tally.right / 2.0, seen: tally.seen / 2.0 };
-        }
+        let of = &mut self.tallies[places(source, bucket)];
+        of[class(depth)].observe(right);
+        of[ANY_DEPTH].observe(right);
     }
 }
 
@@ -63,15 +80,19 @@ impl Record {
     }
 }
 
-fn place(source: Source, bucket: u8, depth: usize) -> usize {
-    let depth = match depth {
+fn places(source: Source, bucket: u8) -> Range<usize> {
+    let start = (source.index() * BUCKETS + usize::from(bucket).min(BUCKETS - 1)) * PLACES;
+    start..start + PLACES
+}
+
+fn class(depth: usize) -> usize {
+    match depth {
         0..=2 => depth.saturating_sub(1),
         3..=4 => 2,
         5..=8 => 3,
         9..=16 => 4,
         _ => 5,
-    };
-    (source.index() * BUCKETS + usize::from(bucket).min(BUCKETS - 1)) * DEPTHS + depth
+    }
 }
 
 #[cfg(test)]
@@ -88,6 +109,16 @@ mod tests {
         (0..1000).for_each(|_| calibrator.observe(Source::Memory, 3, 1, true));
         assert!(now(&calibrator) > 0.75, "{}", now(&calibrator));
         assert_eq!(calibrator.estimate(Source::OwnText, 3, 1, 0.5), 0.5, "another source is not moved");
-        assert_eq!(calibrator.estimate(Source::Memory, 3, 9, 0.5), 0.5, "nor another depth");
+        assert_eq!(calibrator.estimate(Source::Memory, 4, 1, 0.5), 0.5, "nor another class");
+    }
+
+    #[test]
+    fn a_depth_that_was_never_seen_begins_from_the_others_and_ends_at_its_own() {
+        let mut calibrator = Calibrator::default();
+        (0..300).for_each(|_| calibrator.observe(Source::Memory, 3, 1, true));
+        let deep = |calibrator: &Calibrator| calibrator.estimate(Source::Memory, 3, 9, 0.5);
+        assert!(deep(&calibrator) > 0.95, "{}", deep(&calibrator));
+        (0..300).for_each(|_| calibrator.observe(Source::Memory, 3, 9, false));
+        assert!(deep(&calibrator) < 0.05, "{}", deep(&calibrator));
     }
 }

@@ -16,7 +16,7 @@ const NEAR: usize = 24;
 const SURE: usize = 3;
 const FAR: usize = 4096;
 /// Buckets: followed tokens, then tokens since the answer left.
-const LOST_BUCKETS: u8 = 6;
+const LOST_BUCKETS: u8 = 8;
 const INSERTED: u8 = 12;
 
 /// See the [module](self).
@@ -105,7 +105,7 @@ impl Follower {
     pub(crate) fn propose(&self, out: &mut Proposals<'_>, base_bucket: u8) {
         if self.lost == 0 {
             let class = (usize::BITS - self.agreed.leading_zeros()).min(u32::from(LOST_BUCKETS) - 1) as u8;
-            let prior = [0.4, 0.6, 0.8, 0.9, 0.93, 0.96][usize::from(class)];
+            let prior = [0.4, 0.6, 0.8, 0.9, 0.93, 0.96, 0.98, 0.99][usize::from(class)];
             self.chain(out, self.at, base_bucket + class, prior);
             return;
         }

@@ -16,7 +16,7 @@ const MATCH_MIN: usize = 2;
 /// A second way to go on is proposed if it was taken at least this often.
 const SECOND_SHARE: f32 = 0.15;
 /// Buckets of the memory's follower come after those of its automaton.
-const ALIKE_BUCKETS: u8 = 32;
+const ALIKE_BUCKETS: u8 = 40;
 /// Prompts that share more than this are a class of their own.
 const ALIKE_SHARE: f32 = 0.1;
 
@@ -155,7 +155,7 @@ fn propose_from(automaton: &SuffixAutomaton, cursor: Cursor, out: &mut Proposals
 
 /// The bucket and a first estimate for a continuation of a match of `len` tokens that had `share` of all.
 fn class(len: usize, share: f32) -> (u8, f32) {
-    const PRIORS: [f32; 8] = [0.15, 0.3, 0.45, 0.6, 0.75, 0.85, 0.9, 0.95];
+    const PRIORS: [f32; 10] = [0.15, 0.3, 0.45, 0.6, 0.75, 0.85, 0.92, 0.96, 0.98, 0.99];
     let of_len = match len {
         0..=2 => 0,
         3 => 1,
@@ -164,7 +164,9 @@ fn class(len: usize, share: f32) -> (u8, f32) {
         9..=12 => 4,
         13..=20 => 5,
         21..=40 => 6,
-        _ => 7,
+        41..=80 => 7,
+        81..=160 => 8,
+        _ => 9,
     };
     let of_share = match share {
         ..0.35 => 0,
