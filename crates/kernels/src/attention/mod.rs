@@ -271,6 +271,9 @@ struct Tile<'a> {
 impl Tile<'_> {
     #[inline(always)]
     fn run<S: Simd16>(&self, s: S, q: &[f32], state: &mut State<'_>, by_slot: &mut Vec<Scores>) {
+        if self.seq.all_see(self.block) {
+            return self.run_whole(s, q, state);
+        }
         let count = self.rows.len();
         let mut visible = [0; MAX_TILE_ROWS];
         let mut in_place = [0; MAX_TILE_ROWS];
@@ -293,14 +296,29 @@ impl Tile<'_> {
         } else {
             self.score_tree(s, q, visible, by_slot, &mut scores);
         }
-        let softmax =
-            Softmax { max: &mut state.max[self.rows.clone()], sum: &mut state.sum[self.rows.clone()] };
-        let rescale = tile::weigh(s, &mut scores[..count], softmax);
+        let rescale = self.weigh(s, &mut scores, state);
         let together = in_place.iter().copied().min().unwrap_or(0);
         self.add_values(s, self.block * BLOCK_TOKENS, together, &scores, 0..count, &rescale, 0, state);
         for (r, &visible) in visible.iter().enumerate() {
             self.add_remaining_values(s, together..visible, r, &scores, state);
         }
+    }
+
+    /// A block of which every row sees every position: the most of a long context.
+    #[inline(always)]
+    fn run_whole<S: Simd16>(&self, s: S, q: &[f32], state: &mut State<'_>) {
+        let mut scores = [[0.0; BLOCK_TOKENS]; MAX_TILE_ROWS];
+        self.score(s, q, self.block, BLOCK_TOKENS, &mut scores);
+        let rescale = self.weigh(s, &mut scores, state);
+        let (slot, rows) = (self.block * BLOCK_TOKENS, 0..self.rows.len());
+        self.add_values(s, slot, BLOCK_TOKENS, &scores, rows, &rescale, 0, state);
+    }
+
+    #[inline(always)]
+    fn weigh<S: Simd16>(&self, s: S, scores: &mut Scores, state: &mut State<'_>) -> [f32; MAX_TILE_ROWS] {
+        let rows = self.rows.clone();
+        let softmax = Softmax { max: &mut state.max[rows.clone()], sum: &mut state.sum[rows] };
+        tile::weigh(s, &mut scores[..self.rows.len()], softmax)
     }
 
     /// The row of the sequence that row `r` of the tile belongs to.

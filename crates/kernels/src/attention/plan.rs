@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::sync::atomic::AtomicUsize;
 
 use super::SPAN;
-use crate::kv::{AttnSeq, KvView};
+use crate::kv::{AttnSeq, BLOCK_TOKENS, KvView};
 
 /// Query rows of an item: enough to share each block's keys and values, few enough to stay in cache.
 const ITEM_ROWS: usize = 96;
@@ -46,6 +46,11 @@ impl<'p> SeqPlan<'p> {
     /// Slots filled once this step's rows are stored.
     pub(super) fn slots(&self) -> usize {
         self.committed + self.rows.len()
+    }
+
+    /// Whether a block was filled before this step: then every row sees all of it, each position in its place.
+    pub(super) fn all_see(&self, block: usize) -> bool {
+        (block + 1) * BLOCK_TOKENS <= self.committed
     }
 
     /// How many positions a row sees, itself included.
