@@ -258,9 +258,14 @@ unsafe fn part<'a>(block: &Shared<'a, u8>, range: Range<usize>) -> &'a mut [u8] 
 /// Up to 16 numbers to f16: cut to the finite range, NaN kept, then to nearest even.
 #[inline(always)]
 fn narrow<S: Simd16>(s: S, x: &[f32]) -> [u16; LANES] {
-    let mut lanes = [0.0; LANES];
-    lanes[..x.len()].copy_from_slice(x);
-    let x = s.load_array(&lanes);
+    let x = match x.try_into() {
+        Ok(whole) => s.load_array(whole),
+        Err(_) => {
+            let mut lanes = [0.0; LANES];
+            lanes[..x.len()].copy_from_slice(x);
+            s.load_array(&lanes)
+        }
+    };
     let x = s.max(s.splat(-F16_MAX), s.min(s.splat(F16_MAX), x));
     let mut halves = [0; LANES];
     // SAFETY: the array has room for 16 values.

@@ -150,8 +150,7 @@ impl Model {
 
     fn head(&self, scratch: &mut Scratch, wanted: &[usize]) {
         let (width, vocab) = (self.config.width, self.config.vocab);
-        scratch.logits.vocab = vocab;
-        scratch.logits.values.resize(wanted.len() * vocab, 0.0);
+        let out = scratch.logits.reset(wanted.len(), vocab);
         if wanted.is_empty() {
             return;
         }
@@ -159,7 +158,6 @@ impl Model {
         wanted.iter().for_each(|&row| scratch.wanted.extend(&scratch.residual[row * width..][..width]));
         let (eps, norm) = (self.config.norm_eps, &self.output_norm);
         ops::rms_norm_acts(&self.compute, &scratch.wanted, width, norm, eps, &mut scratch.acts);
-        let out = &mut scratch.logits.values;
         let job = MatmulJob { weight: &self.head, bias: None, out, add: false };
         matmul(&self.compute, &scratch.acts, &mut [job]);
     }

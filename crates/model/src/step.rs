@@ -63,29 +63,40 @@ impl SeqStep<'_, '_> {
 /// Logits of the rows that asked for them, in step order.
 #[derive(Debug, Default)]
 pub struct Logits {
-    pub(crate) vocab: usize,
-    pub(crate) values: Vec<f32>,
+    vocab: usize,
+    rows: usize,
+    /// At least the rows; as long as the most rows there ever were, since making room again takes time.
+    values: Vec<f32>,
 }
 
 impl Logits {
     /// Rows with logits.
     pub fn len(&self) -> usize {
-        self.values.len().checked_div(self.vocab).unwrap_or(0)
+        self.rows
     }
 
     /// Whether no row asked for logits.
     pub fn is_empty(&self) -> bool {
-        self.values.is_empty()
+        self.rows == 0
+    }
+
+    /// Makes room for `rows` rows, whose contents are unspecified.
+    pub(crate) fn reset(&mut self, rows: usize, vocab: usize) -> &mut [f32] {
+        (self.rows, self.vocab) = (rows, vocab);
+        if self.values.len() < rows * vocab {
+            self.values.resize(rows * vocab, 0.0);
+        }
+        &mut self.values[..rows * vocab]
     }
 
     /// The `index`-th row that asked, one value per vocabulary entry.
     pub fn row(&self, index: usize) -> &[f32] {
-        &self.values[index * self.vocab..][..self.vocab]
+        &self.values[..self.rows * self.vocab][index * self.vocab..][..self.vocab]
     }
 
     /// [`Logits::row`], to be changed in place by a sampler.
     pub fn row_mut(&mut self, index: usize) -> &mut [f32] {
-        &mut self.values[index * self.vocab..][..self.vocab]
+        &mut self.values[..self.rows * self.vocab][index * self.vocab..][..self.vocab]
     }
 }
 

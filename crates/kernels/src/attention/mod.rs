@@ -496,9 +496,14 @@ fn write_out<S: Simd16>(s: S, call: &Call<'_>, item: &Item, state: &State<'_>) {
         let out = unsafe { call.out.part(start, dim) };
         let inverse = s.splat(1.0 / state.sum[r]);
         for (out, acc) in out.chunks_mut(LANES).zip(acc.as_chunks::<LANES>().0) {
-            let mut vector = [0.0; LANES];
-            s.store_array(&mut vector, s.mul(s.load_array(acc), inverse));
-            out.copy_from_slice(&vector[..out.len()]);
+            let scaled = s.mul(s.load_array(acc), inverse);
+            if let Ok(whole) = <&mut [f32; LANES]>::try_from(&mut *out) {
+                s.store_array(whole, scaled);
+            } else {
+                let mut vector = [0.0; LANES];
+                s.store_array(&mut vector, scaled);
+                out.copy_from_slice(&vector[..out.len()]);
+            }
         }
     }
 }
