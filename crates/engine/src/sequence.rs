@@ -260,6 +260,8 @@ impl Sequence {
         // The last token was not fed, or its KV is not wanted any more.
         let fed = self.tokens.len() - answer_from - 1;
         if let Some(speculator) = &mut self.speculator {
+            let row = kept[..fed].last().copied().unwrap_or(0);
+            speculator.keep_hidden(step.logits.hidden(first_row + row));
             speculator.observe(step.drafts.record_mut(), &self.tokens[answer_from..], &kept);
         }
         self.table.move_slots(step.layout, self.committed + own, &kept[..fed]);

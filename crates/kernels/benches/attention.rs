@@ -124,7 +124,8 @@ fn main() {
         "softmax of 49152 {:.2} us",
         time(10, || (0..10).for_each(|_| math::softmax(&c, &logits, &mut probs)))
     );
-    let layout = KvLayout { layers: LAYERS, kv_heads, head_dim_k: dim, head_dim_v: dim };
+    let layout =
+        KvLayout { layers: LAYERS, draft_layers: 0, hidden: 0, kv_heads, head_dim_k: dim, head_dim_v: dim };
     let bench = Bench { c, layout, q_heads };
     for rows in [1, 8, 512] {
         bench.small(rows);

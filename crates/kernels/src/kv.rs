@@ -5,7 +5,11 @@
 //! ```text
 //! [layer] [K: kv head][head_dim_k][64 tokens]      transposed, so that 16 positions are 16 lanes
 //!         [V: kv head][64 tokens][head_dim_v]
+//! [hidden row]                                     f32
 //! ```
+//!
+//! The layers of a drafting head come after the model's own, and are stored and attended to like them; the hidden row
+//! is the model's at the block's last token, from which such a head goes on. So a hit brings the head's state along.
 //!
 //! This module is the only one that knows. It does not manage blocks: who owns them, shares them or drops
 //! them is decided elsewhere, and a [`KvView`] merely strings the blocks of one sequence together.
@@ -28,8 +32,12 @@ const F16_MAX: f32 = 65_504.0;
 /// The shape of a block.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct KvLayout {
-    /// Layers that have keys and values.
+    /// Layers of the model that have keys and values.
     pub layers: usize,
+    /// Layers of a drafting head (multi-token prediction) that have keys and values of the same shape; 0 without one.
+    pub draft_layers: usize,
+    /// Length of the hidden row that a drafting head goes on from; 0 without one.
+    pub hidden: usize,
     /// Key and value heads per layer.
     pub kv_heads: usize,
     /// Length of a key.
@@ -41,7 +49,18 @@ pub struct KvLayout {
 impl KvLayout {
     /// Bytes of a block.
     pub fn block_bytes(&self) -> usize {
-        self.layers * self.layer_bytes()
+        self.hidden_bytes().end.next_multiple_of(BLOCK_ALIGN)
+    }
+
+    /// Layers that have keys and values, those of a drafting head included.
+    pub fn all_layers(&self) -> usize {
+        self.layers + self.draft_layers
+    }
+
+    /// Bytes of a block that hold the hidden row.
+    fn hidden_bytes(&self) -> Range<usize> {
+        let start = self.all_layers() * self.layer_bytes();
+        start..start + self.hidden * size_of::<f32>()
     }
 
     fn layer_bytes(&self) -> usize {
@@ -50,7 +69,7 @@ impl KvLayout {
 
     /// Bytes of a block that hold the keys of one head: `[head_dim_k][64]`.
     pub(crate) fn keys(&self, layer: usize, head: usize) -> Range<usize> {
-        debug_assert!(layer < self.layers && head < self.kv_heads);
+        debug_assert!(layer < self.all_layers() && head < self.kv_heads);
         let len = self.head_dim_k * BLOCK_TOKENS * size_of::<u16>();
         let start = layer * self.layer_bytes() + head * len;
         start..start + len
@@ -58,7 +77,7 @@ impl KvLayout {
 
     /// Bytes of a block that hold the values of one head: `[64][head_dim_v]`.
     pub(crate) fn values(&self, layer: usize, head: usize) -> Range<usize> {
-        debug_assert!(layer < self.layers && head < self.kv_heads);
+        debug_assert!(layer < self.all_layers() && head < self.kv_heads);
         let keys = self.kv_heads * self.head_dim_k * BLOCK_TOKENS * size_of::<u16>();
         let len = self.head_dim_v * BLOCK_TOKENS * size_of::<u16>();
         let start = layer * self.layer_bytes() + keys + head * len;
@@ -98,6 +117,23 @@ impl<'a> KvView<'a> {
         &self.layout
     }
 
+    /// Keeps the model's hidden row at the last token of a block.
+    ///
+    /// # Panics
+    /// If the row has not the layout's length, or the block is sealed.
+    pub fn keep_hidden(&mut self, block: usize, row: &[f32]) {
+        assert_eq!(row.len(), self.layout.hidden, "a hidden row of another model");
+        let place = self.layout.hidden_bytes();
+        let bytes = self.open_block(block)[place].as_chunks_mut().0;
+        bytes.iter_mut().zip(row).for_each(|(bytes, x)| *bytes = x.to_ne_bytes());
+    }
+
+    /// The hidden row that was kept in a block.
+    pub fn hidden(&self, block: usize) -> Vec<f32> {
+        let bytes = self.block(block)[self.layout.hidden_bytes()].as_chunks().0;
+        bytes.iter().map(|bytes| f32::from_ne_bytes(*bytes)).collect()
+    }
+
     /// Moves one token's keys and values of all layers to another slot, as when a drafted path is accepted.
     ///
     /// # Panics
@@ -108,7 +144,7 @@ impl<'a> KvView<'a> {
         }
         let layout = self.layout.clone();
         let (from_lane, to_lane) = (from % BLOCK_TOKENS, to % BLOCK_TOKENS);
-        for layer in 0..layout.layers {
+        for layer in 0..layout.all_layers() {
             for head in 0..layout.kv_heads {
                 let (keys, values) = (layout.keys(layer, head), layout.values(layer, head));
                 let spans = (0..layout.head_dim_k)

@@ -58,7 +58,7 @@ struct Shape {
 impl Shape {
     fn new(kv_heads: usize, group: usize, head_dim_k: usize, head_dim_v: usize) -> Self {
         Self {
-            layout: KvLayout { layers: LAYERS, kv_heads, head_dim_k, head_dim_v },
+            layout: KvLayout { layers: LAYERS, draft_layers: 0, hidden: 0, kv_heads, head_dim_k, head_dim_v },
             q_heads: kv_heads * group,
         }
     }
@@ -338,6 +338,25 @@ fn sealed_blocks_read_like_open_ones() {
     let mut view = KvView::new(&shape.layout, sealed, vec![bytes_of(open)]);
     let seq = AttnSeq { kv: &mut view, rows: 0..1, committed: 149, parents: None };
     assert!(bits(&shape.step(&c, &mut [seq], &tokens[149..])) == bits(&expected[149..]));
+}
+
+#[test]
+fn a_drafting_heads_layer_and_the_hidden_row_have_their_place_in_the_block() {
+    let c = plain();
+    let plain = Shape::new(2, 2, 32, 32);
+    // The last layer is the head's, and the row's length is not one that ends on a cache line.
+    let layout = KvLayout { layers: LAYERS - 1, draft_layers: 1, hidden: 37, ..plain.layout };
+    let shape = Shape { layout, ..plain.clone() };
+    assert_eq!(shape.layout.block_bytes(), (plain.layout.block_bytes() + 4 * 37).next_multiple_of(64));
+    let tokens = tokens(0..100);
+    let mut memory = Memory::new(&shape.layout, 2);
+    let mut view = memory.view(&shape.layout);
+    let rows: [Vec<f32>; 2] = [noise(37, 1, 3.0), noise(37, 2, 3.0)];
+    rows.iter().enumerate().for_each(|(block, row)| view.keep_hidden(block, row));
+    let seq = AttnSeq { kv: &mut view, rows: 0..100, committed: 0, parents: None };
+    let got = shape.step(&c, &mut [seq], &tokens);
+    assert!(bits(&got) == bits(&plain.chunked(&c, &tokens, &[100])), "it is a layer like any other");
+    assert_eq!([view.hidden(0), view.hidden(1)], rows, "and leaves the rows alone");
 }
 
 #[test]

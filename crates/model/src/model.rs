@@ -150,15 +150,24 @@ impl Model {
 
     fn head(&self, scratch: &mut Scratch, wanted: &[usize]) {
         let (width, vocab) = (self.config.width, self.config.vocab);
-        let out = scratch.logits.reset(wanted.len(), vocab);
+        let Scratch { logits, residual, acts, .. } = scratch;
+        logits.hidden.clear();
+        wanted.iter().for_each(|&row| logits.hidden.extend(&residual[row * width..][..width]));
+        if !wanted.is_empty() {
+            ops::rms_norm_acts(
+                &self.compute,
+                &logits.hidden,
+                width,
+                &self.output_norm,
+                self.config.norm_eps,
+                acts,
+            );
+        }
+        let out = logits.reset(wanted.len(), vocab);
         if wanted.is_empty() {
             return;
         }
-        scratch.wanted.clear();
-        wanted.iter().for_each(|&row| scratch.wanted.extend(&scratch.residual[row * width..][..width]));
-        let (eps, norm) = (self.config.norm_eps, &self.output_norm);
-        ops::rms_norm_acts(&self.compute, &scratch.wanted, width, norm, eps, &mut scratch.acts);
         let job = MatmulJob { weight: &self.head, bias: None, out, add: false };
-        matmul(&self.compute, &scratch.acts, &mut [job]);
+        matmul(&self.compute, acts, &mut [job]);
     }
 }

@@ -65,6 +65,8 @@ impl SeqStep<'_, '_> {
 pub struct Logits {
     vocab: usize,
     rows: usize,
+    /// The hidden rows that the logits came from, before the last norm.
+    pub(crate) hidden: Vec<f32>,
     /// At least the rows; as long as the most rows there ever were, since making room again takes time.
     values: Vec<f32>,
 }
@@ -94,6 +96,12 @@ impl Logits {
         &self.values[..self.rows * self.vocab][index * self.vocab..][..self.vocab]
     }
 
+    /// The hidden row, before the last norm, that [`Logits::row`] came from.
+    pub fn hidden(&self, index: usize) -> &[f32] {
+        let width = self.hidden.len().checked_div(self.rows).unwrap_or(0);
+        &self.hidden[index * width..][..width]
+    }
+
     /// [`Logits::row`], to be changed in place by a sampler.
     pub fn row_mut(&mut self, index: usize) -> &mut [f32] {
         &mut self.values[..self.rows * self.vocab][index * self.vocab..][..self.vocab]
@@ -113,8 +121,6 @@ pub struct Scratch {
     pub(crate) attention: Vec<f32>,
     pub(crate) gate: Vec<f32>,
     pub(crate) up: Vec<f32>,
-    /// Rows that need logits, gathered from the residual stream.
-    pub(crate) wanted: Vec<f32>,
     pub(crate) logits: Logits,
 }
 
@@ -136,7 +142,6 @@ impl Scratch {
             attention: Vec::new(),
             gate: Vec::new(),
             up: Vec::new(),
-            wanted: Vec::new(),
             logits: Logits::default(),
         }
     }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use foretoken_kernels::{Compute, Isa};
 use foretoken_model::Model;
 use foretoken_model::gguf::Gguf;
-use foretoken_model::step::{SeqStep, WantLogits};
+use foretoken_model::step::{Logits, SeqStep, WantLogits};
 use proptest::prelude::*;
 use support::{blocks, smollm2_path, view};
 
@@ -29,6 +29,11 @@ fn tiny(isa: Isa, threads: usize) -> Model {
 
 fn bits(logits: &[f32]) -> Bits {
     logits.iter().map(|x| x.to_bits()).collect()
+}
+
+/// A row's logits, and the hidden row from which a drafting head would go on.
+fn row_bits(logits: &Logits, row: usize) -> Bits {
+    bits(logits.row(row)).into_iter().chain(bits(logits.hidden(row))).collect()
 }
 
 /// One sequence with KV of its own.
@@ -72,7 +77,7 @@ fn step(model: &Model, seqs: &mut [Seq], rows: &[usize]) -> Vec<Vec<Bits>> {
     let mut next = 0;
     rows.iter()
         .map(|&rows| {
-            let of_seq = (next..next + rows).map(|row| bits(logits.row(row))).collect();
+            let of_seq = (next..next + rows).map(|row| row_bits(logits, row)).collect();
             next += rows;
             of_seq
         })
@@ -202,7 +207,7 @@ proptest! {
             let mut tokens = prompt.clone();
             tokens.extend(path.iter().map(|&row| new[row]));
             let expected = one_by_one(&model, &tokens).pop().expect("at least one token");
-            prop_assert!(bits(logits.row(row)) == expected, "row {row} of {parents:?} after {context}");
+            prop_assert!(row_bits(logits, row) == expected, "row {row} of {parents:?} after {context}");
         }
     }
 }

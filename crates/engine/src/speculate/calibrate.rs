@@ -2,7 +2,8 @@
 //! choice was), and by depth in the tree.
 //!
 //! Counts with a memory: each class starts from the drafter's own estimate, each depth of it from what is known of
-//! the class at all depths, and both fade slowly, so that they follow what the text is like now. What it estimates is conditional: the guess is right, given that everything before it was.
+//! the class at all depths, and both fade slowly, so that they follow what the text is like now. What is estimated is
+//! conditional: the guess is right, given that everything before it was.
 
 use std::ops::Range;
 

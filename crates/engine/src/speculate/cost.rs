@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use foretoken_cache::{BlockLayout, BlockPool, Fingerprint, OpenBlock};
-use foretoken_kernels::kv::KvView;
+use foretoken_kernels::kv::{BLOCK_TOKENS, KvView};
 use foretoken_model::Model;
 use foretoken_model::step::{Scratch, SeqStep, WantLogits};
 
@@ -22,6 +22,8 @@ const ROWS_MAX: usize = 64;
 /// Rows and context with which the cost of context is measured.
 const CONTEXT_ROWS: [usize; 3] = [1, 8, 24];
 const CONTEXT: usize = 2048;
+/// Bytes of keys and values that this takes at most; the context is shorter for models whose tokens take more.
+const CONTEXT_BYTES_MAX: usize = 256 << 20;
 const ROUNDS_MAX: usize = 8;
 /// How long to warm up, and when to measure no more; what is not measured then is drawn on from what is.
 const WARM_UP: Duration = Duration::from_millis(60);
@@ -36,7 +38,7 @@ const FORGET: f64 = 0.005;
 const KINDS: usize = 5;
 /// Rows beyond one per sequence that make a step one that reads a prompt.
 const PROMPT_ROWS: usize = 4;
-const HEADER: &str = "foretoken step costs v1";
+const HEADER: &str = "foretoken step costs v2";
 
 /// See the [module](self).
 #[derive(Clone, Debug, PartialEq)]
@@ -260,13 +262,19 @@ fn fingerprint(model: &Model) -> Fingerprint {
 }
 
 fn measure(model: &Model, scratch: &mut Scratch, interrupted: impl Fn() -> bool) -> Option<CostCurve> {
-    let context_max = CONTEXT.min(model.config().ctx_train.saturating_sub(ROWS_MAX + 1));
     let layout = BlockLayout { bytes: model.kv_layout().block_bytes() };
+    let affordable = (CONTEXT_BYTES_MAX / layout.bytes).max(1) * BLOCK_TOKENS;
+    let context_max = CONTEXT.min(affordable).min(model.config().ctx_train.saturating_sub(ROWS_MAX + 1));
     let count = blocks_for(context_max + ROWS_MAX + 1);
     let pool = BlockPool::new(layout, count);
     let mut blocks: Vec<OpenBlock> = std::iter::from_fn(|| pool.open()).take(count).collect();
-    // Pages that were never written all lie in the same place, and reading them takes no time. These are sound halves.
-    blocks.iter_mut().for_each(|block| block.fill(0x35));
+    for block in &mut blocks {
+        if interrupted() {
+            return None;
+        }
+        // Pages that were never written all lie in the same place, and reading them takes no time. Sound halves.
+        block.fill(0x35);
+    }
     let start = Instant::now();
     let mut best = |places: &[(usize, usize)], until: Duration| {
         let mut best = vec![f64::INFINITY; places.len()];

@@ -1,8 +1,8 @@
 //! What a drafter is: it proposes what may come next, and hears what came.
 //!
 //! Each belongs to one sequence and knows nothing of the others; what several sequences of a tenant share stands
-//! behind it. Heads that read the target's last hidden row (multi-token prediction) are not there yet: the row would
-//! come in [`Context`], and their KV would be one more part of the target's block.
+//! behind it. A head that reads the target's last hidden row (multi-token prediction) gets it in [`Context`]; its keys,
+//! values and the row it goes on from after a hit have their place in the target's block (`KvLayout`).
 
 use super::calibrate::Calibrator;
 use super::settings::Source;
@@ -15,6 +15,10 @@ pub(crate) struct Context<'a> {
     pub(crate) tokens: &'a [u32],
     /// Tokens of the prompt.
     pub(crate) prompt: usize,
+    /// The target's hidden row that led to the last token, before the last norm, once a step gave one. Only for drafters
+    /// that [read](Drafter::reads_hidden) it.
+    #[cfg_attr(not(test), expect(dead_code, reason = "multi-token prediction heads follow"))]
+    pub(crate) hidden: Option<&'a [f32]>,
     /// Guesses must be draws from a distribution that is named, where the drafter has one.
     pub(crate) drawn: Option<Draws>,
     /// Milliseconds that the target needs for a step with one token, for drafters that take time themselves.
@@ -71,6 +75,11 @@ impl Proposals<'_> {
 pub(crate) trait Drafter: Send {
     /// Who it is.
     fn source(&self) -> Source;
+
+    /// Whether it wants [`Context::hidden`].
+    fn reads_hidden(&self) -> bool {
+        false
+    }
 
     /// Adds guesses. Called once per step, when the sequence's next token is to be computed.
     fn propose(&mut self, context: Context<'_>, out: &mut Proposals<'_>);

@@ -215,9 +215,10 @@ impl Drafts {
         tokens: &[u32],
         logits: &[f32],
     ) {
-        // In a crowd a token takes little time, and learning from each would take a part of it that shows. So as many
-        // are learnt from as if one sequence ran alone.
-        let turn = (self.steps + speculator.turn()).is_multiple_of(self.crowd.max(1) as u64);
+        // In a crowd a token takes little time, and learning from each would take a part of it that shows. So half as
+        // many are learnt from as if one sequence ran alone.
+        let period = if self.crowd > 1 { 2 * self.crowd } else { 1 };
+        let turn = (self.steps + speculator.turn()).is_multiple_of(period as u64);
         if !turn || !speculator.teaches || !speculator.settings.sources.contains(Source::Successors) {
             return;
         }

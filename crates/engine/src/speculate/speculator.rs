@@ -21,6 +21,8 @@ const PATIENCE: usize = 4;
 pub(crate) struct Speculator {
     pub(crate) settings: Speculation,
     drafters: Vec<Box<dyn Drafter>>,
+    /// For drafters that read it: the target's last hidden row.
+    hidden: Vec<f32>,
     pub(crate) tenant: Arc<Tenant>,
     /// For draws, where the policy wants them.
     draws: Option<Draws>,
@@ -48,6 +50,7 @@ impl Speculator {
             draws: draws.then_some(Draws { seed, temperature }),
             settings,
             drafters,
+            hidden: Vec::new(),
             tenant,
             tree: DraftTree::default(),
             rows: Vec::new(),
@@ -72,7 +75,8 @@ impl Speculator {
         if !self.in_vain.is_multiple_of(period) {
             return;
         }
-        let context = Context { tokens, prompt, drawn: self.draws, step_ms };
+        let hidden = (!self.hidden.is_empty()).then_some(&self.hidden[..]);
+        let context = Context { tokens, prompt, hidden, drawn: self.draws, step_ms };
         let calibrator = &*self.tenant.calibrator.lock();
         for drafter in &mut self.drafters {
             let source = drafter.source();
@@ -80,6 +84,14 @@ impl Speculator {
             let room = PROPOSALS_MAX.min(2 * self.settings.max_draft);
             drafter.propose(context, &mut Proposals { tree: &mut self.tree, calibrator, source, room });
             self.report.sources[source.index()].ms += start.elapsed().as_secs_f64() * 1e3;
+        }
+    }
+
+    /// Takes the target's hidden row that led to the sequence's last token.
+    pub(crate) fn keep_hidden(&mut self, row: &[f32]) {
+        if self.drafters.iter().any(|drafter| drafter.reads_hidden()) {
+            self.hidden.clear();
+            self.hidden.extend_from_slice(row);
         }
     }
 
@@ -208,5 +220,50 @@ impl Speculator {
     /// The account so far.
     pub(crate) fn report(&self) -> DraftReport {
         self.report.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use foretoken_cache::{Fingerprint, ServerSecret};
+
+    use super::super::tenants::Tenants;
+    use super::*;
+
+    /// Writes down the hidden rows that it gets.
+    struct Head(Arc<Mutex<Vec<Option<Vec<f32>>>>>, bool);
+
+    impl Drafter for Head {
+        fn source(&self) -> Source {
+            Source::DraftModel
+        }
+        fn reads_hidden(&self) -> bool {
+            self.1
+        }
+        fn propose(&mut self, context: Context<'_>, _: &mut Proposals<'_>) {
+            self.0.lock().unwrap().push(context.hidden.map(<[f32]>::to_vec));
+        }
+        fn observe(&mut self, _: &[u32], _: usize) {}
+    }
+
+    #[test]
+    fn a_drafter_that_reads_the_hidden_row_gets_the_last_one_and_others_cost_no_copy() {
+        let scope = ServerSecret::new([1; 32]).scope("a", Fingerprint::of(&[])).id();
+        for reads in [true, false] {
+            let seen = Arc::default();
+            let head = Box::new(Head(Arc::clone(&seen), reads));
+            let tenant = Tenants::new(None, 100).of(scope);
+            let mut speculator =
+                Speculator::new(Speculation::default(), vec![head], tenant, (0, 0.0), (0, true));
+            speculator.propose((1.0, 1), &[1], 1);
+            for row in [[1.0, 2.0], [3.0, 4.0]] {
+                speculator.keep_hidden(&row);
+            }
+            speculator.propose((1.0, 1), &[1, 2], 1);
+            let last = reads.then(|| vec![3.0, 4.0]);
+            assert_eq!(*seen.lock().unwrap(), [None, last]);
+        }
     }
 }

@@ -52,7 +52,7 @@ pub fn attention(
         "{q_heads} query heads over {} KV heads",
         layout.kv_heads
     );
-    assert!(layer < layout.layers, "layer {layer} of {}", layout.layers);
+    assert!(layer < layout.all_layers(), "layer {layer} of {}", layout.all_layers());
     let rows = seqs.iter().map(|seq| seq.rows.end).max().unwrap_or(0);
     assert!(q.len() >= rows * q_heads * layout.head_dim_k, "fewer queries than rows");
     assert!(out.len() >= rows * q_heads * layout.head_dim_v, "less room than rows");

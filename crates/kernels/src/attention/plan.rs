@@ -198,7 +198,14 @@ mod tests {
     use super::*;
 
     fn run(rows: &[usize], kv_heads: usize, group_heads: usize, threads: usize) -> usize {
-        let layout = crate::kv::KvLayout { layers: 1, kv_heads, head_dim_k: 16, head_dim_v: 16 };
+        let layout = crate::kv::KvLayout {
+            layers: 1,
+            draft_layers: 0,
+            hidden: 0,
+            kv_heads,
+            head_dim_k: 16,
+            head_dim_v: 16,
+        };
         let kv = KvView::new(&layout, Vec::new(), Vec::new());
         let seq = |&count: &usize| SeqPlan { kv: &kv, rows: 0..count, committed: 100, tree: None };
         run_of(&rows.iter().map(seq).collect::<Vec<_>>(), kv_heads, group_heads, threads)

@@ -74,6 +74,8 @@ fn load_layers(
         .collect::<Result<_, _>>()?;
     let layout = KvLayout {
         layers: config.layers,
+        draft_layers: 0,
+        hidden: 0,
         kv_heads: config.kv_heads,
         head_dim_k: config.head_dim_k,
         head_dim_v: config.head_dim_v,
