@@ -1,7 +1,8 @@
 //! What a step costs on this machine: milliseconds for so many rows after so much context.
 //!
-//! Measured the first time that a model has nothing to do on a machine and kept in a file under a fingerprint of both. Between measured
-//! points the lower convex hull counts: a step that happens to be cheap for 8 rows makes 7 rows worth the way to 8.
+//! Measured the first time that a model has nothing to do on a machine and kept in a file under a fingerprint of both.
+//! Between measured points the lower convex hull counts: a step that happens to be cheap for 8 rows makes 7 rows worth
+//! the way to 8.
 //! Every step that is taken [refines](Refined) what the curve says, separately for steps of one sequence, of several
 //! and of prompts, since a measurement of one sequence cannot know what company costs.
 
