@@ -153,20 +153,13 @@ impl Model {
         let Scratch { logits, residual, acts, .. } = scratch;
         logits.hidden.clear();
         wanted.iter().for_each(|&row| logits.hidden.extend(&residual[row * width..][..width]));
-        if !wanted.is_empty() {
-            ops::rms_norm_acts(
-                &self.compute,
-                &logits.hidden,
-                width,
-                &self.output_norm,
-                self.config.norm_eps,
-                acts,
-            );
-        }
-        let out = logits.reset(wanted.len(), vocab);
         if wanted.is_empty() {
+            logits.reset(0, vocab);
             return;
         }
+        let (eps, norm) = (self.config.norm_eps, &self.output_norm);
+        ops::rms_norm_acts(&self.compute, &logits.hidden, width, norm, eps, acts);
+        let out = logits.reset(wanted.len(), vocab);
         let job = MatmulJob { weight: &self.head, bias: None, out, add: false };
         matmul(&self.compute, acts, &mut [job]);
     }
