@@ -136,8 +136,8 @@ pub(super) fn usage(
     let sql = format!(
         "SELECT {group} AS g, count(*), max(time_ms), sum(hit), sum(miss), sum(output), sum(reasoning), \
          sum(drafted), sum(accepted), sum(replayed), sum(price), sum(saved), sum(saved_ms), sum(queue_ms), \
-         sum(prompt_ms), sum(total_ms), sum(credit_earned_us), sum(credit_spent_us) FROM ledger WHERE time_ms >= ?1 AND time_ms < ?2 \
-         AND (?3 IS NULL OR tenant = ?3) GROUP BY g ORDER BY g"
+         sum(prompt_ms), sum(total_ms), sum(credit_earned_us), sum(credit_spent_us) \
+         FROM ledger WHERE time_ms >= ?1 AND time_ms < ?2 AND (?3 IS NULL OR tenant = ?3) GROUP BY g ORDER BY g"
     );
     let bound = |ms: u64| i64::try_from(ms).unwrap_or(i64::MAX);
     let mut statement = db.prepare_cached(&sql)?;

@@ -97,23 +97,14 @@ fn a_reader_makes_no_file_and_says_what_is_missing_or_wrong() {
     assert!(matches!(error, LedgerError::Version { found: 7, .. }), "{error}");
 }
 
-#[test]
-fn a_database_of_version_1_keeps_its_rows_and_answers() {
+/// Opens, writes and reopens a database that had this schema, version and row.
+fn goes_on_with(schema: &str, version: i64, row_values: &str) {
     let dir = TempDir::new().unwrap();
     let path = dir.path().join(FILE);
     let db = Connection::open(&path).unwrap();
-    let old = SCHEMA
-        .replace(",\n    user TEXT NOT NULL DEFAULT ''", "")
-        .replace(
-            ",\n    credit_earned_us INTEGER NOT NULL DEFAULT 0, credit_spent_us INTEGER NOT NULL DEFAULT 0",
-            "",
-        )
-        .replace("ledger_by_spending ON ledger (tenant, price)", "ledger_by_tenant ON ledger (tenant)");
-    assert!(!old.contains("user") && !old.contains("credit") && old.contains("ledger_by_tenant"));
-    db.execute_batch(&old).unwrap();
-    db.execute("INSERT INTO ledger VALUES (1, 5, 'a', 'm', 1, 2, 3, 0, 0, 0, 0, 70, 8, 9, 0, 0, 0)", [])
-        .unwrap();
-    db.pragma_update(None, "user_version", 1).unwrap();
+    db.execute_batch(schema).unwrap();
+    db.execute(&format!("INSERT INTO ledger VALUES ({row_values})"), []).unwrap();
+    db.pragma_update(None, "user_version", version).unwrap();
     drop(db);
     for rows in 1..3 {
         let store = open(&dir);
@@ -123,4 +114,19 @@ fn a_database_of_version_1_keeps_its_rows_and_answers() {
         store.record(row(6, "a", ""));
     }
     assert_eq!(open(&dir).spent("a"), 80);
+}
+
+#[test]
+fn databases_of_earlier_versions_keep_their_rows_and_take_new_ones() {
+    let credit =
+        ",\n    credit_earned_us INTEGER NOT NULL DEFAULT 0, credit_spent_us INTEGER NOT NULL DEFAULT 0";
+    let second = SCHEMA.replace(credit, "");
+    let first = second
+        .replace(",\n    user TEXT NOT NULL DEFAULT ''", "")
+        .replace("ledger_by_spending ON ledger (tenant, price)", "ledger_by_tenant ON ledger (tenant)");
+    assert!(!first.contains("user") && first.contains("ledger_by_tenant") && !second.contains("credit"));
+    let values = "1, 5, 'a', 'm', 1, 2, 3, 0, 0, 0, 0, 70, 8, 9, 0, 0, 0";
+    goes_on_with(&first, 1, values);
+    goes_on_with(&second, 2, &format!("{values}, ''"));
+    goes_on_with(SCHEMA, 2, &format!("{values}, '', 0, 0"));
 }

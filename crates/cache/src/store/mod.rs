@@ -26,7 +26,7 @@ use writer::{Write, Writer};
 
 const FILE: &str = "foretoken.db";
 /// Written into the file; another number means another program's or version's tables.
-const SCHEMA_VERSION: i64 = 2;
+const SCHEMA_VERSION: i64 = 3;
 const SCHEMA: &str = "
 CREATE TABLE IF NOT EXISTS responses (
     key BLOB PRIMARY KEY, scope BLOB NOT NULL, body BLOB NOT NULL, checksum INTEGER NOT NULL,
@@ -46,12 +46,15 @@ CREATE TABLE IF NOT EXISTS ledger (
 CREATE INDEX IF NOT EXISTS ledger_by_time ON ledger (time_ms);
 CREATE INDEX IF NOT EXISTS ledger_by_spending ON ledger (tenant, price);
 ";
-/// From version 1, which knew no users and no credit.
+/// From version 1, which knew no users.
 const SCHEMA_FROM_1: &str = "
 ALTER TABLE ledger ADD COLUMN user TEXT NOT NULL DEFAULT '';
+DROP INDEX IF EXISTS ledger_by_tenant;
+";
+/// From versions 1 and 2, which knew no credit.
+const SCHEMA_FROM_2: &str = "
 ALTER TABLE ledger ADD COLUMN credit_earned_us INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE ledger ADD COLUMN credit_spent_us INTEGER NOT NULL DEFAULT 0;
-DROP INDEX IF EXISTS ledger_by_tenant;
 ";
 /// A larger file is not read through at start-up; its rows' checksums still are checked one by one.
 const QUICK_CHECK_BYTES_MAX: u64 = 64 << 20;
@@ -234,8 +237,13 @@ fn open_file(path: &Path) -> rusqlite::Result<(Connection, Connection)> {
     }
     // In one transaction, so that of two processes that find an old file one changes it.
     let change = writer.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
-    if schema_version(&change)? == 1 {
+    let version = schema_version(&change)?;
+    if version == 1 {
         change.execute_batch(SCHEMA_FROM_1)?;
+    }
+    // For a time, files of version 2 were made with the columns already.
+    if matches!(version, 1 | 2) && !has_credit(&change)? {
+        change.execute_batch(SCHEMA_FROM_2)?;
     }
     change.execute_batch(SCHEMA)?;
     change.pragma_update(None, "user_version", SCHEMA_VERSION)?;
@@ -250,6 +258,11 @@ fn open_file(path: &Path) -> rusqlite::Result<(Connection, Connection)> {
 
 fn schema_version(db: &Connection) -> rusqlite::Result<i64> {
     db.pragma_query_value(None, "user_version", |row| row.get(0))
+}
+
+fn has_credit(db: &Connection) -> rusqlite::Result<bool> {
+    let sql = "SELECT count(*) FROM pragma_table_info('ledger') WHERE name = 'credit_earned_us'";
+    db.query_row(sql, [], |row| row.get(0))
 }
 
 /// Two connections to one database that lives as long as they do.
