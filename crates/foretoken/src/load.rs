@@ -18,7 +18,7 @@ use foretoken_model::reference::{Downloads, ModelRef};
 use foretoken_model::tokenizer::Tokenizer;
 
 use crate::cli::{BaseArgs, ContextArgs, ModelArgs, SpeculationArgs};
-use crate::progress::Bar;
+use crate::download_progress::Bar;
 
 /// A model in memory with everything that turns text into its tokens.
 pub(crate) struct Loaded {

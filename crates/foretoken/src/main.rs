@@ -5,21 +5,21 @@
 //! or two lines on standard error and an exit code: 1 for a failure, 2 for a wrong command line.
 #![forbid(unsafe_code)]
 
-mod answer;
+mod bare_sequence;
+mod byte_size;
+mod cache_secret;
 mod cli;
 mod commands;
-mod dim;
+mod download_progress;
+mod draft_colors;
+mod generation;
 mod load;
 mod output;
-mod paint;
-mod plot;
-mod progress;
-mod secret;
-mod sequence;
+mod reasoning_dim;
 mod settings;
 mod shared_cache;
 mod shared_prompt;
-mod size;
+mod svg_chart;
 
 use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
@@ -29,8 +29,8 @@ use anyhow::{Context, Result};
 use clap::{ArgMatches, CommandFactory, FromArgMatches};
 use tracing_subscriber::EnvFilter;
 
-use answer::Interrupted;
 use cli::{Bench, Cli, Command};
+use generation::Interrupted;
 
 /// What a shell expects of a program that Ctrl-C ended.
 const EXIT_INTERRUPTED: u8 = 130;
@@ -53,7 +53,7 @@ fn run(line: &[OsString]) -> Result<()> {
         Command::Generate(args) => commands::generate::run(&args),
         Command::Chat(args) => commands::chat::run(&args),
         Command::Perplexity(args) => commands::perplexity::run(&args),
-        Command::Bench(Bench::Model(args)) => commands::bench::run(&args),
+        Command::Bench(Bench::Model(args)) => commands::bench_model::run(&args),
         Command::Bench(Bench::Agreement(args)) => commands::bench_agreement::run(&args),
         Command::Pull(args) => commands::pull::run(&args),
         Command::Models(args) => commands::models::run(&args),

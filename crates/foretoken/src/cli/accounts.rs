@@ -1,9 +1,7 @@
-//! Options about money: who pays, what tokens cost, and what `foretoken usage` shows.
+//! Accounts, prepaid limits and prices of a server.
 
 use clap::Args;
-use foretoken_server::{GROUPINGS, Prepaid, PriceHours, Usd};
-
-use super::BaseArgs;
+use foretoken_server::{Prepaid, PriceHours, Usd};
 
 /// Accounts and prices of a server.
 #[derive(Args, Clone)]
@@ -34,34 +32,4 @@ pub(crate) struct AccountArgs {
     /// 16:30-00:30=0.007,0.07,0.14; may be given several times.
     #[arg(long, value_name = "HOURS=PRICES", help_heading = "Accounts")]
     pub(crate) price_hours: Vec<PriceHours>,
-}
-
-#[derive(Args)]
-pub(crate) struct UsageArgs {
-    /// What rows are summed over.
-    #[arg(long, value_name = "WHAT", default_value = "day", value_parser = GROUPINGS.map(|(name, _)| name))]
-    pub(crate) by: String,
-
-    /// From this date, RFC 3339 time or second since 1970 [default: the first row].
-    #[arg(long, value_name = "TIME")]
-    pub(crate) from: Option<String>,
-
-    /// Up to this date (its whole day) or to before this time [default: the last row].
-    #[arg(long, value_name = "TIME")]
-    pub(crate) to: Option<String>,
-
-    /// Only this account.
-    #[arg(long, value_name = "NAME")]
-    pub(crate) tenant: Option<String>,
-
-    /// Print comma-separated values instead of a table.
-    #[arg(long, conflicts_with = "json")]
-    pub(crate) csv: bool,
-
-    /// Print the JSON of `GET /v1/usage` instead of a table.
-    #[arg(long)]
-    pub(crate) json: bool,
-
-    #[command(flatten)]
-    pub(crate) base: BaseArgs,
 }

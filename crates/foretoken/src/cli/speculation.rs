@@ -1,11 +1,8 @@
-//! Options about speculation, and those of its bench.
-
-use std::path::PathBuf;
+//! Speculation options, for every command that generates.
 
 use clap::Args;
 
-use super::{ContextArgs, ModelArgs};
-use crate::size::ByteSize;
+use crate::byte_size::ByteSize;
 
 /// What is guessed ahead and what is kept.
 #[derive(Args, Clone)]
@@ -43,40 +40,4 @@ pub(crate) struct SpeculationArgs {
     /// Tokens of past prompts and answers to guess from; each takes up to 64 bytes of memory.
     #[arg(long, value_name = "N", default_value_t = 1_000_000, help_heading = "Speculation")]
     pub(crate) draft_memory: usize,
-}
-
-#[derive(Args)]
-pub(crate) struct BenchAgreementArgs {
-    /// Thresholds to measure beside exact; epsilon and delta are set to the same number.
-    #[arg(long, value_name = "LIST", value_delimiter = ',', default_values_t = [0.9, 0.7, 0.5, 0.3, 0.2, 0.1, 0.05])]
-    pub(crate) tau: Vec<f32>,
-
-    /// Requests per threshold.
-    #[arg(long, value_name = "N", default_value_t = 32)]
-    pub(crate) requests: usize,
-
-    /// Tokens per answer.
-    #[arg(long, value_name = "N", default_value_t = 150)]
-    pub(crate) tokens: usize,
-
-    /// Draw speed and perplexity against agreement into this SVG file.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) plot: Option<PathBuf>,
-
-    /// Draw how often guesses of an estimated probability were right into this SVG file.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) reliability_plot: Option<PathBuf>,
-
-    /// Print JSON instead of a table.
-    #[arg(long)]
-    pub(crate) json: bool,
-
-    #[command(flatten)]
-    pub(crate) context: ContextArgs,
-
-    #[command(flatten)]
-    pub(crate) speculation: SpeculationArgs,
-
-    #[command(flatten)]
-    pub(crate) model: ModelArgs,
 }

@@ -17,11 +17,11 @@ use foretoken_engine::{
 use serde::Serialize;
 use serde_json::json;
 
-use crate::answer;
 use crate::cli::{BenchAgreementArgs, SpeculationArgs};
+use crate::generation;
 use crate::load::{self, Loaded};
 use crate::output::{self, Table};
-use crate::plot::{Chart, Series};
+use crate::svg_chart::{Chart, Series};
 
 const TOPICS: [&str; 8] = ["the sea", "bread", "old trains", "the moon", "bees", "maps", "rain", "a library"];
 const FORMS: [&str; 4] = [
@@ -81,7 +81,7 @@ fn prompts(loaded: &Loaded, count: usize) -> Result<Vec<Vec<u32>>> {
     questions
         .take(count)
         .map(|question| {
-            let rendered = answer::render(loaded, vec![json!({"role": "user", "content": question})])?;
+            let rendered = generation::render(loaded, vec![json!({"role": "user", "content": question})])?;
             Ok(loaded.tokenizer.encode_rendered(&rendered))
         })
         .collect()

@@ -16,12 +16,12 @@ use rustyline::{Completer, Editor, Helper, Highlighter, Hinter};
 use tokio::runtime::Runtime;
 
 use super::conversation::{self, Conversation, HELP, Line};
-use crate::answer;
 use crate::cli::ChatArgs;
-use crate::dim::{self, Dimmer};
+use crate::draft_colors::{legend, paint};
+use crate::generation;
 use crate::load::{self, Loaded};
 use crate::output;
-use crate::paint::{legend, paint};
+use crate::reasoning_dim::{self, Dimmer};
 
 /// Lines that the history file keeps.
 const HISTORY_LINES_MAX: usize = 1000;
@@ -142,10 +142,10 @@ impl Chat<'_> {
     }
 
     fn answer(&mut self, question: &str) -> Result<()> {
-        let rendered = answer::render(&self.loaded, self.talk.with_question(question))?;
+        let rendered = generation::render(&self.loaded, self.talk.with_question(question))?;
         let request = Request {
             prompt: self.loaded.tokenizer.encode_rendered(&rendered),
-            sampling: answer::sampling(&self.args.sampling),
+            sampling: generation::sampling(&self.args.sampling),
             max_tokens: self.args.sampling.max_tokens,
             ..Request::default()
         };
@@ -162,7 +162,7 @@ impl Chat<'_> {
             show(start)?;
         }
         let by_source = self.args.show_draft;
-        let ended = self.runtime.block_on(answer::stream(events, |piece, source| {
+        let ended = self.runtime.block_on(generation::stream(events, |piece, source| {
             text.push_str(piece);
             match (by_source, colours) {
                 (true, _) => show(&paint(piece, source)),
@@ -174,7 +174,7 @@ impl Chat<'_> {
             show(&dimmer.finish())?;
         }
         show("\n")?;
-        self.talk.push(question, dim::without_reasoning(&text));
+        self.talk.push(question, reasoning_dim::without_reasoning(&text));
         match ended? {
             None => eprintln!("(stopped)"),
             Some(summary) if summary.reason == FinishReason::Length => {

@@ -7,11 +7,11 @@ use anyhow::{Context, Result, bail};
 use foretoken_engine::{EngineConfig, FinishReason, Request, Summary};
 use serde_json::json;
 
-use crate::answer::{self, Interrupted};
 use crate::cli::GenerateArgs;
+use crate::draft_colors::{legend, paint};
+use crate::generation::{self, Interrupted};
 use crate::load::{self, Loaded};
 use crate::output;
-use crate::paint::{legend, paint};
 
 /// Runs the command.
 pub(crate) fn run(args: &GenerateArgs) -> Result<()> {
@@ -19,7 +19,7 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<()> {
     let loaded = load::load(&args.model)?;
     let request = Request {
         prompt: prompt_tokens(args, &loaded, prompt)?,
-        sampling: answer::sampling(&args.sampling),
+        sampling: generation::sampling(&args.sampling),
         max_tokens: args.sampling.max_tokens,
         stop: args.stop.clone(),
         ignore_eos: args.ignore_eos,
@@ -31,7 +31,7 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut text = String::new();
     let mut out = output::stdout();
-    let ended = runtime.block_on(answer::stream(answer, |piece, source| {
+    let ended = runtime.block_on(generation::stream(answer, |piece, source| {
         if args.json {
             text.push_str(piece);
         } else {
@@ -53,7 +53,7 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<()> {
         eprintln!("{}", legend(summary.usage.completion_tokens, &summary.drafts));
     }
     if args.stats {
-        eprintln!("{}", answer::stats_line(&summary));
+        eprintln!("{}", generation::stats_line(&summary));
     }
     Ok(())
 }
@@ -84,7 +84,7 @@ fn prompt_tokens(args: &GenerateArgs, loaded: &Loaded, prompt: String) -> Result
     if args.chat || args.system.is_some() {
         let system = args.system.iter().map(|text| json!({"role": "system", "content": text}));
         let user = std::iter::once(json!({"role": "user", "content": prompt}));
-        let rendered = answer::render(loaded, system.chain(user).collect())?;
+        let rendered = generation::render(loaded, system.chain(user).collect())?;
         return Ok(loaded.tokenizer.encode_rendered(&rendered));
     }
     let tokens = loaded.tokenizer.encode(&prompt, true, true);

@@ -12,10 +12,10 @@ use foretoken_model::gguf::{Array, Gguf, TensorInfo, Value};
 use foretoken_model::{ModelConfig, ModelError};
 use serde_json::{Map, Value as Json, json};
 
+use crate::byte_size::human;
 use crate::cli::InspectArgs;
 use crate::load;
 use crate::output::{self, Table};
-use crate::size::human;
 
 /// Array elements that are shown; vocabularies have hundreds of thousands.
 const ELEMENTS_MAX: usize = 4;

@@ -1,7 +1,7 @@
 //! One module per command; each takes its parsed options and runs to the end.
 
-pub(crate) mod bench;
 pub(crate) mod bench_agreement;
+pub(crate) mod bench_model;
 pub(crate) mod cache;
 pub(crate) mod cache_explain;
 pub(crate) mod chat;

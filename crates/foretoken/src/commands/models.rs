@@ -4,10 +4,10 @@ use anyhow::Result;
 use foretoken_model::reference::{CachedModel, ModelRef, built_in_names, cached_models};
 use serde_json::{Value, json};
 
+use crate::byte_size::human;
 use crate::cli::ModelsArgs;
 use crate::load;
 use crate::output::{self, Table};
-use crate::size::human;
 
 /// Runs the command.
 pub(crate) fn run(args: &ModelsArgs) -> Result<()> {

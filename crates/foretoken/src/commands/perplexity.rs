@@ -11,10 +11,10 @@ use anyhow::{Context, Result, bail};
 use foretoken_model::step::WantLogits;
 use serde_json::json;
 
+use crate::bare_sequence::Sequence;
 use crate::cli::PerplexityArgs;
 use crate::load::{self, Loaded};
 use crate::output;
-use crate::sequence::Sequence;
 
 /// Tokens fed per step; the result does not depend on it.
 const STEP_TOKENS: usize = 256;

@@ -21,7 +21,7 @@ use foretoken_server::{
 };
 
 use crate::cli::ServeArgs;
-use crate::{load, output, secret, shared_cache, shared_prompt};
+use crate::{cache_secret, load, output, shared_cache, shared_prompt};
 
 /// Runs the command until a signal ends it.
 pub(crate) fn run(args: &ServeArgs) -> Result<()> {
@@ -111,15 +111,15 @@ fn load_model(args: &ServeArgs, mut shared: Option<SharedConfig>) -> Result<(Ser
     let loaded = load::load(&args.model)?;
     let data_dir = load::data_dir(&args.model.base)?;
     let mut disk = (args.cache_disk.0 > 0).then(|| (data_dir.join("blocks"), args.cache_disk.0));
-    let named = args.shared.cache_secret_file.as_deref().map(secret::load).transpose();
+    let named = args.shared.cache_secret_file.as_deref().map(cache_secret::load).transpose();
     let named = named.context("--cache-secret-file")?;
-    let secret = match named.map_or_else(|| secret::load_or_make(&data_dir), Ok) {
+    let secret = match named.map_or_else(|| cache_secret::load_or_make(&data_dir), Ok) {
         Ok(secret) => secret,
         // A disk that takes no 32 bytes takes no blocks either; that is no reason not to answer.
         Err(error) => {
             tracing::warn!("{error:#}; prompts and answers are cached in memory only");
             (disk, shared) = (None, None);
-            secret::fresh().context("cannot read random bytes")?
+            cache_secret::fresh().context("cannot read random bytes")?
         }
     };
     let limits = StoreConfig {

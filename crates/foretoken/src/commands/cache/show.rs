@@ -5,8 +5,8 @@ use std::io::Write;
 use anyhow::Result;
 use serde_json::Value;
 
+use crate::byte_size::human;
 use crate::output::{self, Table};
-use crate::size::human;
 
 /// Digits of names that are shown; `--json` has all.
 const DIGITS: usize = 16;

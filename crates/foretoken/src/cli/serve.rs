@@ -1,0 +1,109 @@
+//! Options of `foretoken serve`.
+
+use clap::Args;
+
+use super::{AccountArgs, ContextArgs, ModelArgs, SharedArgs, SpeculationArgs};
+use crate::byte_size::ByteSize;
+
+#[derive(Args, Clone)]
+pub(crate) struct ServeArgs {
+    /// Address or host name to listen on. Anything wider than this machine should come with an --api-key.
+    #[arg(long, value_name = "HOST", default_value = "127.0.0.1")]
+    pub(crate) host: String,
+
+    /// Port to listen on; 0 takes a free one. The address is printed.
+    #[arg(long, value_name = "PORT", default_value_t = 8080)]
+    pub(crate) port: u16,
+
+    #[command(flatten)]
+    pub(crate) context: ContextArgs,
+
+    /// Disk space for the KV of prompts and answers, which later requests start from, also after a
+    /// restart; 0 keeps it in memory only.
+    #[arg(long, value_name = "SIZE", default_value = "4GiB")]
+    pub(crate) cache_disk: ByteSize,
+
+    /// Which requests may be answered with an earlier answer to the same request: off, deterministic
+    /// (temperature 0 or a seed), or always.
+    #[arg(long, value_name = "WHICH", default_value = "deterministic", value_parser = ["off", "deterministic", "always"])]
+    pub(crate) responses: String,
+
+    /// Space for finished answers; beyond it the least recently used go.
+    #[arg(long, value_name = "SIZE", default_value = "256MiB")]
+    pub(crate) responses_max: ByteSize,
+
+    /// Days after which an unused answer goes.
+    #[arg(long, value_name = "DAYS", default_value_t = 30)]
+    pub(crate) responses_days: u64,
+
+    #[command(flatten)]
+    pub(crate) speculation: SpeculationArgs,
+    #[command(flatten)]
+    pub(crate) shared: SharedArgs,
+
+    /// Name of the model in the API; may be given several times, the first is listed [default: the
+    /// last part of --model, without .gguf].
+    #[arg(long, value_name = "NAME")]
+    pub(crate) alias: Vec<String>,
+
+    /// A key that clients must send, or `blake3:` and the hash of one; may be given several times.
+    /// Without any, everyone who reaches the address is let in.
+    #[arg(long, value_name = "KEY")]
+    pub(crate) api_key: Vec<String>,
+
+    /// A key, or the `blake3:` hash of one, that opens everything, the operator's routes included; may be
+    /// given several times. Without any, those routes answer only on a server that listens on this machine
+    /// alone and has no --api-key and no --cors-origin.
+    #[arg(long, value_name = "KEY")]
+    pub(crate) admin_key: Vec<String>,
+
+    /// Let /metrics be read without a key.
+    #[arg(long)]
+    pub(crate) metrics_open: bool,
+
+    /// Origin whose web pages may call the API, or `*`; may be given several times.
+    #[arg(long, value_name = "ORIGIN")]
+    pub(crate) cors_origin: Vec<String>,
+
+    /// Requests that run at a time.
+    #[arg(long, value_name = "N", default_value_t = 32, help_heading = "Limits")]
+    pub(crate) max_running: usize,
+
+    /// Requests that may wait; further ones are answered 429 with Retry-After.
+    #[arg(long, value_name = "N", default_value_t = 256, help_heading = "Limits")]
+    pub(crate) max_waiting: usize,
+
+    /// Tokens computed in one step, over all requests.
+    #[arg(long, value_name = "N", default_value_t = 512, help_heading = "Limits")]
+    pub(crate) step_tokens: usize,
+
+    /// Largest request body.
+    #[arg(long, value_name = "SIZE", default_value = "16MiB", help_heading = "Limits")]
+    pub(crate) max_body: ByteSize,
+
+    /// Longest prompt in tokens [default: what the context holds].
+    #[arg(long, value_name = "N", help_heading = "Limits")]
+    pub(crate) max_prompt: Option<usize>,
+
+    /// Most answers to one request.
+    #[arg(long, value_name = "N", default_value_t = 16, help_heading = "Limits")]
+    pub(crate) max_n: usize,
+
+    /// Seconds from a request to the end of its answer; 0 is no limit.
+    #[arg(long, value_name = "SECONDS", default_value_t = 3600, help_heading = "Limits")]
+    pub(crate) request_timeout: u64,
+
+    /// Seconds that running answers may take to finish after SIGTERM or Ctrl-C.
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, help_heading = "Limits")]
+    pub(crate) grace: u64,
+
+    #[command(flatten)]
+    pub(crate) accounts: AccountArgs,
+
+    /// Print the effective settings as TOML, fit for --config, and exit. Keys appear as hashes.
+    #[arg(long)]
+    pub(crate) print_config: bool,
+
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+}
