@@ -1,6 +1,6 @@
-//! One sequence on a bare model, without a scheduler: for measuring quality and speed.
+//! One sequence on the model without a scheduler, for `perplexity` and `bench model`.
 //!
-//! The invariant: the first `len` slots of the block table hold the KV of the tokens fed so far.
+//! Invariant: the first `len` slots of the block table hold the KV of the tokens fed so far.
 
 use anyhow::{Context, Result};
 use foretoken_cache::{BLOCK_TOKENS, BlockLayout, BlockPool, OpenBlock};
@@ -17,7 +17,7 @@ pub(crate) struct Sequence<'m> {
 }
 
 impl<'m> Sequence<'m> {
-    /// Room for `ctx` tokens.
+    /// Allocates blocks for `ctx` tokens.
     pub(crate) fn new(model: &'m Model, ctx: usize) -> Result<Self> {
         let capacity = ctx.div_ceil(BLOCK_TOKENS);
         let pool = BlockPool::new(BlockLayout { bytes: model.kv_layout().block_bytes() }, capacity);
@@ -26,12 +26,12 @@ impl<'m> Sequence<'m> {
         Ok(Self { model, scratch: model.scratch(), blocks, len: 0 })
     }
 
-    /// Forgets all tokens from `len` on.
+    /// Drops all tokens from `len` on.
     pub(crate) fn truncate(&mut self, len: usize) {
         self.len = self.len.min(len);
     }
 
-    /// Feeds tokens in one step.
+    /// Runs one forward pass over `tokens`.
     pub(crate) fn feed(&mut self, tokens: &[u32], logits: WantLogits) -> &Logits {
         let layout = self.model.kv_layout();
         let open = self.blocks.iter_mut().map(|block| &mut **block).collect();

@@ -1,6 +1,6 @@
-//! Byte sizes as people write them: `512MiB`, `2GiB`, `1.5g`, `100MB`, `0`.
+//! Byte sizes in options and output: `512MiB`, `2GiB`, `1.5g`, `100MB`, `0`.
 //!
-//! Not for durations or counts. What is printed parses back to the same number of bytes.
+//! Not for durations or counts. Invariant: `Display` output parses back to the same number of bytes.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,7 +9,7 @@ use std::str::FromStr;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ByteSize(pub(crate) u64);
 
-/// Every unit with its bytes. A bare letter means the binary unit, as in other servers.
+/// Units and their sizes in bytes. A bare letter is the binary unit, as in other servers.
 const UNITS: [(&str, u64); 15] = [
     ("", 1),
     ("b", 1),
@@ -50,7 +50,7 @@ impl FromStr for ByteSize {
 }
 
 impl fmt::Display for ByteSize {
-    /// The largest binary unit that divides the size, so that parsing it back loses nothing.
+    /// Uses the largest binary unit that divides the size, so that the round trip is exact.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (unit, scale) in [("TiB", 1u64 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)] {
             if self.0 >= scale && self.0.is_multiple_of(scale) {
@@ -61,7 +61,7 @@ impl fmt::Display for ByteSize {
     }
 }
 
-/// A size for reading, with three significant digits: `92.1 MiB`.
+/// A size for display, with three significant digits: `92.1 MiB`.
 pub(crate) fn human(bytes: u64) -> String {
     let mut value = bytes as f64;
     for unit in ["B", "KiB", "MiB", "GiB"] {
@@ -83,7 +83,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_are_read_with_any_unit() {
+    fn sizes_parse_with_any_unit() {
         for (text, bytes) in [
             ("0", 0),
             ("512MiB", 512 << 20),
@@ -100,14 +100,14 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_sizes_are_refused() {
+    fn invalid_sizes_are_rejected() {
         for text in ["", "MiB", "-1", "1.2.3G", "12 parsecs", "99999999999TiB", "nan"] {
             assert!(text.parse::<ByteSize>().is_err(), "{text}");
         }
     }
 
     #[test]
-    fn what_is_printed_parses_back() {
+    fn printed_sizes_parse_back() {
         for bytes in [0, 1, 1023, 1024, 1 << 30, (1 << 30) + 1, 3 << 29, u64::MAX] {
             assert_eq!(ByteSize(bytes).to_string().parse::<ByteSize>(), Ok(ByteSize(bytes)));
         }

@@ -1,7 +1,7 @@
-//! The server's own secret, from which every name in every cache is derived.
+//! The server's secret, an input to every cache key.
 //!
-//! 32 random bytes in the data folder, readable by its owner only. Without it nobody can tell which prompt a
-//! cached block belongs to; with another one, everything cached so far is a miss.
+//! 32 random bytes in the data folder, mode 0600. Block names cannot be linked to prompts without it; a different
+//! secret makes every cached entry a miss.
 
 use std::fs::{self, OpenOptions};
 use std::io::{ErrorKind, Read, Write};
@@ -11,14 +11,14 @@ use anyhow::{Context, Result, anyhow, bail};
 
 const FILE: &str = "secret";
 
-/// A secret that lasts as long as this process.
+/// A random secret for this process only.
 pub(crate) fn fresh() -> std::io::Result<[u8; 32]> {
     let mut secret = [0; 32];
     fs::File::open("/dev/urandom")?.read_exact(&mut secret)?;
     Ok(secret)
 }
 
-/// The secret in a file that an operator names, for machines that share a store.
+/// Reads `--cache-secret-file`, for machines that share a store.
 pub(crate) fn load(path: &Path) -> Result<[u8; 32]> {
     let bytes = fs::read(path).with_context(|| format!("cannot read the secret {}", path.display()))?;
     let length = bytes.len();
@@ -28,9 +28,8 @@ pub(crate) fn load(path: &Path) -> Result<[u8; 32]> {
     })
 }
 
-/// The secret in `dir`, made at the first call. Of two processes that make it at a time, one wins and both
-/// use that one's.
-pub(crate) fn load_or_make(dir: &Path) -> Result<[u8; 32]> {
+/// The secret in `dir`, created if missing. Concurrent creators agree: one file wins and all read it.
+pub(crate) fn load_or_create(dir: &Path) -> Result<[u8; 32]> {
     let path = dir.join(FILE);
     match fs::read(&path) {
         Ok(bytes) => match bytes.try_into() {
@@ -40,16 +39,16 @@ pub(crate) fn load_or_make(dir: &Path) -> Result<[u8; 32]> {
         Err(error) if error.kind() == ErrorKind::NotFound => {}
         Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
     }
-    let made = make(dir, &path).with_context(|| format!("cannot write {}", path.display()));
-    match made {
+    let created = create(dir, &path).with_context(|| format!("cannot write {}", path.display()));
+    match created {
         Ok(secret) => Ok(secret),
-        Err(_) if path.exists() => load_or_make(dir),
+        Err(_) if path.exists() => load_or_create(dir),
         Err(error) => Err(error),
     }
 }
 
-/// Written under a name of its own and linked to the real one, so that nobody ever reads half of it.
-fn make(dir: &Path, path: &Path) -> std::io::Result<[u8; 32]> {
+/// Writes a temporary file and hard-links it into place, so that no reader sees a partial file.
+fn create(dir: &Path, path: &Path) -> std::io::Result<[u8; 32]> {
     let secret = fresh()?;
     fs::create_dir_all(dir)?;
     let temporary = dir.join(format!("{FILE}.{}", std::process::id()));
@@ -68,16 +67,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_secret_is_made_once_and_kept() {
+    fn a_secret_is_created_once() {
         let dir = tempfile::tempdir().unwrap();
-        let first = load_or_make(dir.path()).unwrap();
-        assert_eq!(load_or_make(dir.path()).unwrap(), first);
+        let first = load_or_create(dir.path()).unwrap();
+        assert_eq!(load_or_create(dir.path()).unwrap(), first);
         assert_ne!(first, [0; 32]);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 
     #[test]
-    fn a_named_file_is_the_secret_and_is_never_made() {
+    fn a_named_file_is_read_and_never_created() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("shared-secret");
         assert!(load(&path).is_err() && !path.exists());
@@ -88,9 +87,9 @@ mod tests {
     }
 
     #[test]
-    fn a_file_of_another_length_is_refused() {
+    fn a_file_of_wrong_length_is_rejected() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join(FILE), b"short").unwrap();
-        assert!(load_or_make(dir.path()).is_err());
+        assert!(load_or_create(dir.path()).is_err());
     }
 }

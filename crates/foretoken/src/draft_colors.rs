@@ -1,4 +1,4 @@
-//! Colours tokens by who drafted them, for `--show-draft`.
+//! Colours tokens by their drafter, for `--show-draft`.
 
 use foretoken_engine::{DraftReport, Source};
 
@@ -14,7 +14,7 @@ fn colour(source: Source) -> &'static str {
     }
 }
 
-/// `text` in the colour of its source; as it is if nobody drafted it.
+/// `text` in the colour of its drafter; unchanged if it was not drafted.
 pub(crate) fn paint(text: &str, source: Option<Source>) -> String {
     match source {
         Some(source) if !text.is_empty() => format!("{}{text}{NORMAL}", colour(source)),
@@ -22,7 +22,7 @@ pub(crate) fn paint(text: &str, source: Option<Source>) -> String {
     }
 }
 
-/// What the colours mean, and how much of the answer has each.
+/// Legend: each drafter's colour with its accepted and proposed token counts.
 pub(crate) fn legend(tokens: usize, report: &DraftReport) -> String {
     let mut line = format!("{} of {tokens} tokens were drafted", report.accepted);
     for (source, of) in Source::ALL.into_iter().zip(&report.sources).filter(|(_, of)| of.proposed > 0) {
@@ -37,7 +37,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn drafted_text_is_coloured_and_the_rest_is_not() {
+    fn only_drafted_text_is_coloured() {
         assert_eq!(paint("a", None), "a");
         assert_eq!(paint("a", Some(Source::Memory)), "\x1b[32ma\x1b[0m");
         assert_eq!(paint("", Some(Source::Memory)), "");

@@ -1,4 +1,4 @@
-//! From a prompt to streamed text: what `generate` and `chat` share.
+//! Local generation: sampling settings, prompt rendering and streaming, shared by `generate` and `chat`.
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::cli::SamplingArgs;
 use crate::load::Loaded;
 
-/// The user pressed Ctrl-C; not a failure of the program.
+/// The user pressed Ctrl-C. Reported by exit code only.
 #[derive(Debug)]
 pub(crate) struct Interrupted;
 
@@ -22,7 +22,7 @@ impl fmt::Display for Interrupted {
 
 impl std::error::Error for Interrupted {}
 
-/// The engine's sampling settings for the command line's.
+/// Converts sampling options to the engine's type.
 pub(crate) fn sampling(args: &SamplingArgs) -> Sampling {
     Sampling {
         temperature: args.temperature,
@@ -37,16 +37,16 @@ pub(crate) fn sampling(args: &SamplingArgs) -> Sampling {
     }
 }
 
-/// A conversation through the model's chat template.
+/// Renders a conversation with the model's chat template.
 pub(crate) fn render(loaded: &Loaded, messages: Vec<Value>) -> Result<Rendered> {
     let input = ChatInput { messages, add_generation_prompt: true, ..ChatInput::default() };
     Ok(loaded.template.render(&input)?)
 }
 
-/// Passes the answer's text on as it becomes certain, with who drafted its last token. `Ok(None)` if Ctrl-C ended it.
+/// Calls `on_text` with each piece of text and the drafter of its last token. `Ok(None)` if Ctrl-C ended it.
 ///
 /// # Errors
-/// Whatever `on_text` fails with, or why the engine could not go on.
+/// An error of `on_text`, or the engine's error.
 pub(crate) async fn stream(
     mut answer: Answer,
     mut on_text: impl FnMut(&str, Option<Source>) -> Result<()>,
@@ -72,7 +72,7 @@ pub(crate) async fn stream(
     }
 }
 
-/// Token counts and speed in one line.
+/// Token counts, speed and time to first token in one line.
 pub(crate) fn stats_line(summary: &Summary) -> String {
     let timings = &summary.timings;
     let rate = |tokens: usize, ms: f64| if ms > 0.0 { tokens as f64 * 1e3 / ms } else { 0.0 };

@@ -1,6 +1,6 @@
-//! From a model reference to something that runs: download, open, pack, start an engine.
+//! Loading a model: resolve the reference, download, open, pack, start an engine.
 //!
-//! Shared by all commands that run a model. Loads; it computes nothing and serves nothing.
+//! Shared by all commands that run a model. No inference and no HTTP here.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use foretoken_model::tokenizer::Tokenizer;
 use crate::cli::{BaseArgs, ContextArgs, ModelArgs, SpeculationArgs};
 use crate::download_progress::Bar;
 
-/// A model in memory with everything that turns text into its tokens.
+/// A packed model with its tokenizer and chat template.
 pub(crate) struct Loaded {
     pub(crate) gguf: Arc<Gguf>,
     pub(crate) model: Arc<Model>,
@@ -28,7 +28,7 @@ pub(crate) struct Loaded {
     pub(crate) template: ChatTemplate,
 }
 
-/// The folder for downloads and history.
+/// The data folder.
 pub(crate) fn data_dir(base: &BaseArgs) -> Result<PathBuf> {
     let platform = || dirs::data_dir().map(|dir| dir.join("foretoken"));
     base.data_dir
@@ -37,24 +37,24 @@ pub(crate) fn data_dir(base: &BaseArgs) -> Result<PathBuf> {
         .context("this system has no data folder; name one with --data-dir or FORETOKEN_DATA_DIR")
 }
 
-/// Where downloads go and how they show themselves.
+/// Download folder and progress display.
 pub(crate) fn downloads(base: &BaseArgs) -> Result<Downloads> {
     let dir = data_dir(base)?.join("models");
     Ok(Downloads { progress: Arc::new(Bar::default()), ..Downloads::from_env(dir) })
 }
 
-/// The file that a reference means, fetched if it is not there yet.
+/// Resolves a model reference to a file, downloading it if missing.
 pub(crate) fn resolve(reference: &str, base: &BaseArgs) -> Result<PathBuf> {
     let parsed: ModelRef = reference.parse()?;
     Ok(parsed.resolve(&downloads(base)?)?)
 }
 
-/// Opens a file; the error names it and says what to do about it.
+/// Opens a GGUF file; the error names it.
 pub(crate) fn open(path: &Path) -> Result<Gguf> {
     Gguf::open(path).with_context(|| format!("cannot use the model file {}", path.display()))
 }
 
-/// Kernels and threads as the command line asks for them.
+/// Kernels and thread pool for `--isa` and `--threads`.
 pub(crate) fn compute(args: &ModelArgs) -> Result<Arc<Compute>> {
     let isa: Isa = match args.isa.as_str() {
         "auto" => Isa::detect(),
@@ -72,7 +72,7 @@ pub(crate) fn compute(args: &ModelArgs) -> Result<Arc<Compute>> {
     Ok(Arc::new(compute))
 }
 
-/// Resolves, opens and packs the model that the command line names.
+/// Resolves, opens and packs `--model`.
 pub(crate) fn load(args: &ModelArgs) -> Result<Loaded> {
     load_file(&resolve(&args.model, &args.base)?, compute(args)?)
 }
@@ -84,7 +84,7 @@ pub(crate) fn load_file(path: &Path, compute: Arc<Compute>) -> Result<Loaded> {
     let (tokenizer, template) = text(&gguf).with_context(of_file)?;
     let threads = compute.pool().threads();
     let model = std::thread::scope(|scope| {
-        // Packing reads every byte anyway; what identifies the model is computed along with it.
+        // Packing reads every byte anyway; the fingerprint is computed in parallel.
         scope.spawn(|| gguf.hash_on(threads));
         Model::load(Arc::clone(&gguf), compute)
     });
@@ -92,18 +92,18 @@ pub(crate) fn load_file(path: &Path, compute: Arc<Compute>) -> Result<Loaded> {
     Ok(Loaded { gguf, model, tokenizer, template })
 }
 
-/// What turns text and conversations into a model's tokens; nothing is computed with it.
+/// The model's tokenizer and chat template, without its weights.
 pub(crate) fn text(gguf: &Gguf) -> Result<(Arc<Tokenizer>, ChatTemplate)> {
     let tokenizer = Arc::new(Tokenizer::from_gguf(gguf)?);
     if let Some(template) = ChatTemplate::from_gguf(gguf, &tokenizer)? {
         return Ok((tokenizer, template));
     }
-    tracing::info!("the model has no chat template; conversations are written as ChatML");
+    tracing::info!("the model has no chat template; using ChatML");
     let template = ChatTemplate::chatml(&tokenizer)?;
     Ok((tokenizer, template))
 }
 
-/// How the command line wants requests to be speculated on.
+/// Speculation options to the engine's type.
 pub(crate) fn speculation(args: &SpeculationArgs) -> Result<Speculation> {
     let default = Speculation::default();
     let source = |name: &String| {
@@ -131,30 +131,30 @@ pub(crate) fn speculation(args: &SpeculationArgs) -> Result<Speculation> {
 }
 
 impl Loaded {
-    /// The context length in effect.
+    /// The effective context length.
     pub(crate) fn ctx(&self, args: &ContextArgs) -> usize {
         let trained = self.model.config().ctx_train;
         let held = tokens_held(&self.model.kv_layout(), args.cache_ram.0);
         if let Some(asked) = args.ctx.filter(|&asked| asked > trained) {
-            tracing::warn!("--ctx {asked} is more than the {trained} tokens that the model was made for");
+            tracing::warn!("--ctx {asked} is more than the {trained} tokens that the model was trained for");
         }
         args.ctx.unwrap_or(trained.min(held))
     }
 
-    /// The model that drafts, if one is asked for, and the memory for its KV.
+    /// The `--draft-model`, if any, and the memory for its KV in bytes.
     fn draft_model(&self, base: &BaseArgs, args: &SpeculationArgs) -> Result<Option<(Arc<Model>, usize)>> {
         let Some(reference) = &args.draft_model else { return Ok(None) };
         let path = resolve(reference, base)?;
-        let small = load_file(&path, Arc::clone(self.model.compute()))?;
-        if let Some(difference) = self.tokenizer.difference(&small.tokenizer) {
+        let draft = load_file(&path, Arc::clone(self.model.compute()))?;
+        if let Some(difference) = self.tokenizer.difference(&draft.tokenizer) {
             bail!(
                 "--draft-model {reference} cannot draft for this model: {difference}; use one of the same family"
             );
         }
-        Ok(Some((small.model, usize::try_from(args.draft_cache_ram.0).unwrap_or(usize::MAX))))
+        Ok(Some((draft.model, usize::try_from(args.draft_cache_ram.0).unwrap_or(usize::MAX))))
     }
 
-    /// Starts an engine with the context and the speculation that the command line asks for.
+    /// Starts an engine with these context and speculation options.
     pub(crate) fn start_engine(
         &self,
         base: &BaseArgs,
@@ -175,7 +175,7 @@ impl Loaded {
     }
 }
 
-/// Tokens whose KV fits in so many bytes, in whole blocks.
+/// Tokens whose KV fits in `bytes`, in whole blocks.
 fn tokens_held(layout: &KvLayout, bytes: u64) -> usize {
     usize::try_from(bytes / layout.block_bytes() as u64).unwrap_or(usize::MAX / BLOCK_TOKENS) * BLOCK_TOKENS
 }

@@ -1,8 +1,8 @@
 //! The `foretoken` command: command line, settings, wiring.
 //!
-//! What a model computes, how it is scheduled and what travels over HTTP live in the crates below; this
-//! one only connects them. Errors are collected here (`anyhow` lives in no other crate) and become one
-//! or two lines on standard error and an exit code: 1 for a failure, 2 for a wrong command line.
+//! Inference, scheduling and HTTP are in the crates below; this one connects them. Errors end here
+//! (`anyhow` is used in no other crate) as one or two lines on standard error and an exit code: 1 for a
+//! failure, 2 for a usage error.
 #![forbid(unsafe_code)]
 
 mod bare_sequence;
@@ -32,7 +32,7 @@ use tracing_subscriber::EnvFilter;
 use cli::{Bench, Cli, Command};
 use generation::Interrupted;
 
-/// What a shell expects of a program that Ctrl-C ended.
+/// 128 + SIGINT, as shells expect.
 const EXIT_INTERRUPTED: u8 = 130;
 
 fn main() -> ExitCode {
@@ -90,10 +90,10 @@ fn log_to_stderr(command: &Command) -> Result<()> {
     Ok(())
 }
 
-/// Prints what went wrong and chooses the exit code.
+/// Prints the error and chooses the exit code.
 fn report(error: &anyhow::Error) -> ExitCode {
     if let Some(usage) = error.downcast_ref::<clap::Error>() {
-        // `--help` comes this way too, with code 0 and on standard output.
+        // `--help` is one of these too, with code 0 and on standard output.
         let _ = usage.print();
         return ExitCode::from(u8::try_from(usage.exit_code()).unwrap_or(2));
     }
@@ -107,7 +107,7 @@ fn report(error: &anyhow::Error) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// The chain of causes, without those that the message before them already quotes.
+/// The chain of causes, without those already quoted by the message before them.
 fn in_one_line(error: &anyhow::Error) -> String {
     let mut line = String::new();
     for cause in error.chain().map(ToString::to_string) {

@@ -1,7 +1,7 @@
-//! Standard output: tables for people, JSON for programs, streamed answers.
+//! Standard output: tables, JSON, streamed text.
 //!
 //! Nothing else in the binary writes to standard output, and nothing here writes to standard error.
-//! A reader that went away (`foretoken models | head -1`) ends the command quietly, see [`is_broken_pipe`].
+//! A closed pipe (`foretoken models | head -1`) ends the command without an error, see [`is_broken_pipe`].
 
 use std::io::{self, StdoutLock, Write};
 
@@ -20,7 +20,7 @@ pub(crate) fn json(value: &impl Serialize) -> Result<()> {
     Ok(())
 }
 
-/// Whether a failure is only that nobody reads our output any more.
+/// Whether the error is a closed output pipe.
 pub(crate) fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error
         .chain()
@@ -87,7 +87,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_table_aligns_numbers_right_and_words_left() {
+    fn a_table_aligns_numbers_right_and_text_left() {
         let mut table = Table::new(&["name", "type", "size"]);
         table.row(vec!["a".into(), "Q4_1".into(), "9 B".into()]);
         table.row(vec!["longer".into(), "F32".into(), "12 KiB".into()]);
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn a_closed_pipe_is_told_apart_from_other_failures() {
+    fn a_closed_pipe_is_distinguished_from_other_errors() {
         let broken = anyhow::Error::from(io::Error::from(io::ErrorKind::BrokenPipe)).context("printing");
         assert!(is_broken_pipe(&broken));
         assert!(!is_broken_pipe(&anyhow::Error::from(io::Error::from(io::ErrorKind::NotFound))));

@@ -1,53 +1,53 @@
 //! Dims the reasoning of a model (`<think>…</think>`) while it streams to a terminal.
 //!
-//! The invariant: what comes out, joined, is what went in plus escape sequences around the tags, however
-//! the text was cut into pieces.
+//! Invariant: the concatenated output is the concatenated input plus escape sequences around the tags,
+//! however the input is chunked.
 
 const OPEN: &str = "<think>";
 const CLOSE: &str = "</think>";
 const DIM_ON: &str = "\x1b[2m";
 const DIM_OFF: &str = "\x1b[0m";
 
-/// Takes an answer's text as it comes.
+/// Streaming filter over the text of one response.
 #[derive(Default)]
 pub(crate) struct Dimmer {
     inside: bool,
-    held: String,
+    pending: String,
 }
 
 impl Dimmer {
-    /// A dimmer for an answer whose prompt ended inside `<think>`, if `inside`.
+    /// `inside`: the prompt already ended inside `<think>`. Also returns the escape sequence to print first.
     pub(crate) fn new(inside: bool) -> (Self, &'static str) {
-        (Self { inside, held: String::new() }, if inside { DIM_ON } else { "" })
+        (Self { inside, pending: String::new() }, if inside { DIM_ON } else { "" })
     }
 
-    /// The text to print for `text`; the beginning of a possible tag is held back.
+    /// The output for `text`; a trailing partial tag is buffered.
     pub(crate) fn push(&mut self, text: &str) -> String {
-        self.held.push_str(text);
+        self.pending.push_str(text);
         let mut out = String::new();
         loop {
             let tag = if self.inside { CLOSE } else { OPEN };
-            let Some(at) = self.held.find(tag) else { break };
+            let Some(at) = self.pending.find(tag) else { break };
             let end = at + tag.len();
-            out.push_str(&self.held[..at]);
+            out.push_str(&self.pending[..at]);
             out.push_str(&if self.inside { format!("{tag}{DIM_OFF}") } else { format!("{DIM_ON}{tag}") });
-            self.held.drain(..end);
+            self.pending.drain(..end);
             self.inside = !self.inside;
         }
         let tag = if self.inside { CLOSE } else { OPEN };
-        let held = (1..tag.len()).rev().find(|&n| self.held.ends_with(&tag[..n])).unwrap_or(0);
-        let certain = self.held.len() - held;
-        out.extend(self.held.drain(..certain));
+        let pending = (1..tag.len()).rev().find(|&n| self.pending.ends_with(&tag[..n])).unwrap_or(0);
+        let certain = self.pending.len() - pending;
+        out.extend(self.pending.drain(..certain));
         out
     }
 
-    /// The end of the answer: what was held back, and normal brightness.
+    /// End of the response: the buffered text, then normal brightness.
     pub(crate) fn finish(self) -> String {
-        if self.inside { self.held + DIM_OFF } else { self.held }
+        if self.inside { self.pending + DIM_OFF } else { self.pending }
     }
 }
 
-/// The answer without its reasoning, as it belongs into the conversation's history.
+/// The response without its reasoning, as chat templates expect it in the history.
 pub(crate) fn without_reasoning(answer: &str) -> &str {
     answer.split_once(CLOSE).map_or(answer, |(_, rest)| rest).trim_start()
 }
@@ -59,7 +59,7 @@ mod tests {
     const ANSWER: &str = "<think>a < b</think>\n\nYes, <thin</think> air.";
 
     #[test]
-    fn reasoning_is_dimmed_however_the_text_is_cut() {
+    fn reasoning_is_dimmed_however_the_text_is_chunked() {
         let expected = "\x1b[2m<think>a < b</think>\x1b[0m\n\nYes, <thin</think> air.";
         for size in 1..ANSWER.len() {
             let (mut dimmer, mut out) = (Dimmer::default(), String::new());
@@ -67,19 +67,19 @@ mod tests {
                 out += &dimmer.push(std::str::from_utf8(piece).unwrap());
             }
             out += &dimmer.finish();
-            assert_eq!(out, expected, "in pieces of {size}");
+            assert_eq!(out, expected, "in chunks of {size}");
         }
     }
 
     #[test]
-    fn an_answer_cut_off_while_reasoning_leaves_the_terminal_normal() {
+    fn a_response_truncated_in_its_reasoning_resets_the_terminal() {
         let (mut dimmer, start) = Dimmer::new(true);
         let out = start.to_owned() + &dimmer.push("hm </th") + &dimmer.finish();
         assert_eq!(out, "\x1b[2mhm </th\x1b[0m");
     }
 
     #[test]
-    fn history_keeps_the_answer_alone() {
+    fn history_drops_the_reasoning() {
         assert_eq!(without_reasoning("<think>hm</think>\n\nYes."), "Yes.");
         assert_eq!(without_reasoning("Yes."), "Yes.");
     }

@@ -1,11 +1,11 @@
-//! From command line, environment and configuration file to one set of settings.
+//! Settings from command line, environment and configuration file.
 //!
-//! An option is defined once, in [`crate::cli`]. Here each long option becomes the default of a
-//! `FORETOKEN_*` variable and of a key in the file, by changing clap's own definitions before the
-//! command line is parsed; so all three sources go through the same checks and the same help. The
-//! invariant is the order: command line, then environment, then file, then built-in default.
+//! An option is defined once, in [`crate::cli`]. Here each long option also gets a `FORETOKEN_*`
+//! variable and a key in the file, by editing clap's definitions before the command line is parsed, so
+//! all three sources share value parsers and help. Invariant: command line over environment over file
+//! over built-in default.
 //!
-//! The file has the common options at the top and one table per command:
+//! The file has the common options at the top level and one table per command:
 //! ```toml
 //! model = "smollm2"
 //! threads = 2
@@ -25,7 +25,7 @@ use toml::{Table, Value};
 
 use crate::cli::ModelArgs;
 
-/// Options that say what one run should do; they make no sense as settings.
+/// Options of one invocation that are not settings.
 const NOT_SETTINGS: [&str; 15] = [
     "help",
     "version",
@@ -47,7 +47,7 @@ const NOT_SETTINGS: [&str; 15] = [
 /// Parses a command line with the environment and the file it names.
 ///
 /// # Errors
-/// Usage errors and `--help` as clap reports them; everything wrong with the file, naming it and the key.
+/// Usage errors and `--help` as clap reports them; errors in the file, with its path and the key.
 pub(crate) fn parse(command: Command, line: &[OsString]) -> Result<ArgMatches> {
     let command = with_environment(command);
     let first = command.clone().try_get_matches_from(line)?;
@@ -61,7 +61,7 @@ pub(crate) fn parse(command: Command, line: &[OsString]) -> Result<ArgMatches> {
     Ok(command.try_get_matches_from(line)?)
 }
 
-/// The settings in effect for a parsed command, as TOML that [`parse`] reads back.
+/// The effective settings of a parsed command, as TOML that [`parse`] reads back.
 pub(crate) fn to_toml(command: &Command, name: &str, matches: &ArgMatches) -> Result<String> {
     let definition = command.find_subcommand(name).context("the command exists")?;
     let common = common_options();
@@ -74,8 +74,8 @@ pub(crate) fn to_toml(command: &Command, name: &str, matches: &ArgMatches) -> Re
         }
         let words = matches.get_raw(id).into_iter().flatten().map(|word| word.to_string_lossy().into_owned());
         let values = words.map(|word| match long.as_str() {
-            "api-key" | "admin-key" => sealed(&word),
-            "account" => sealed_account(&word),
+            "api-key" | "admin-key" => hashed(&word),
+            "account" => hashed_account(&word),
             "cache-shared" => without_password(&word),
             _ => word,
         });
@@ -87,13 +87,13 @@ pub(crate) fn to_toml(command: &Command, name: &str, matches: &ArgMatches) -> Re
     toml::to_string(&top).context("cannot write the settings as TOML")
 }
 
-/// A key as its hash, which lets in the same clients. A word that is no key stays, to be refused as before.
-fn sealed(key: &str) -> String {
+/// A key as its hash, which accepts the same clients. An invalid key stays, to be rejected as before.
+fn hashed(key: &str) -> String {
     ApiKey::parse(key).map_or_else(|_| key.to_owned(), |key| format!("{key:?}"))
 }
 
-/// The same for a key with a name in front.
-fn sealed_account(word: &str) -> String {
+/// The same for NAME=KEY.
+fn hashed_account(word: &str) -> String {
     word.parse::<NamedKey>().map_or_else(|_| word.to_owned(), |named| named.to_string())
 }
 
@@ -106,12 +106,12 @@ fn config_path(matches: &ArgMatches) -> Option<PathBuf> {
     if known { matches.get_one::<PathBuf>("config").cloned() } else { None }
 }
 
-/// The name under which an option is a setting, if it is one.
+/// The option's setting name, if it is a setting.
 fn setting_name(arg: &Arg) -> Option<String> {
     arg.get_long().filter(|long| !NOT_SETTINGS.contains(long)).map(str::to_owned)
 }
 
-/// Settings that stand at the top of the file, with their definitions.
+/// Options whose keys are at the top level of the file.
 fn common_options() -> BTreeMap<String, Arg> {
     let command = ModelArgs::augment_args(Command::new("common"));
     command.get_arguments().filter_map(|arg| Some((setting_name(arg)?, arg.clone()))).collect()
@@ -128,7 +128,7 @@ fn with_environment(command: Command) -> Command {
     command.mut_subcommands(with_environment)
 }
 
-/// Makes the file's values the defaults of the options they name.
+/// Makes the file's values the defaults of their options.
 fn with_file(mut command: Command, file: &Table) -> Result<Command> {
     let common = common_options();
     let sections: Vec<String> = command.get_subcommands().map(|c| c.get_name().to_owned()).collect();
@@ -155,7 +155,7 @@ fn with_file(mut command: Command, file: &Table) -> Result<Command> {
     Ok(command)
 }
 
-/// One command: first what stands at the top of the file, then what its own table says.
+/// One command: top-level keys first, then its own table.
 fn with_section(
     mut command: Command,
     path: &str,
@@ -192,13 +192,13 @@ fn with_section(
 fn with_default(command: Command, long: &str, values: &[String]) -> Command {
     let id = command.get_arguments().find(|arg| arg.get_long() == Some(long)).map(|arg| arg.get_id().clone());
     match id {
-        // An empty list is what a list option has when nobody sets it.
+        // An empty list is the same as unset.
         Some(id) if !values.is_empty() => command.mut_arg(id, |arg| arg.default_values(values.to_vec())),
         _ => command,
     }
 }
 
-/// The file's value as the words a command line would have, after the option's own checks.
+/// The file's value as command-line arguments, checked by the option's value parser.
 fn checked(arg: &Arg, key: &str, value: &Value) -> Result<Vec<String>> {
     let takes_list = matches!(arg.get_action(), ArgAction::Append);
     let is_switch = matches!(arg.get_action(), ArgAction::SetTrue);
@@ -232,18 +232,18 @@ fn word(key: &str, value: &Value) -> Result<String> {
     }
 }
 
-/// Says which key is unknown and which known one it resembles most.
+/// Message for an unknown key, with the closest known one.
 fn unknown<'a>(key: &str, section: &str, known: impl Iterator<Item = &'a String>) -> String {
-    let place = if section.is_empty() { "at the top".to_owned() } else { format!("in [{section}]") };
+    let place = if section.is_empty() { "at the top level".to_owned() } else { format!("in [{section}]") };
     let spelled = key.replace('_', "-");
     let nearest = known.min_by_key(|name| strsim::levenshtein(&spelled, name));
     match nearest {
-        Some(nearest) => format!("unknown key `{key}` {place}; the nearest known one is `{nearest}`"),
+        Some(nearest) => format!("unknown key `{key}` {place}; the closest known one is `{nearest}`"),
         None => format!("unknown key `{key}` {place}"),
     }
 }
 
-/// Words of the command line as a TOML value of the option's kind; nothing for an unset list.
+/// Command-line arguments as a TOML value of the option's kind.
 fn toml_value(arg: &Arg, words: Vec<String>) -> Option<Value> {
     match arg.get_action() {
         ArgAction::Append => {
@@ -258,7 +258,7 @@ fn toml_value(arg: &Arg, words: Vec<String>) -> Option<Value> {
     }
 }
 
-/// A number or a boolean where that reads back as the same word, else a string.
+/// A number or a boolean if it prints back as the same text, else a string.
 fn scalar(word: &str) -> Value {
     let number = word.parse::<i64>().ok().filter(|number| number.to_string() == word).map(Value::Integer);
     let float = || word.parse::<f64>().ok().filter(|number| number.to_string() == word).map(Value::Float);
@@ -272,7 +272,7 @@ mod tests {
     use crate::cli::Cli;
     use clap::CommandFactory;
 
-    /// Parses `line` with a file that holds `toml`; no test reads the environment of the test run.
+    /// Parses `line` with a configuration file of content `toml`, without the environment.
     fn with(toml: &str, line: &[&str]) -> Result<ArgMatches> {
         let command = with_file(Cli::command(), &toml.parse()?)?;
         Ok(command.try_get_matches_from(std::iter::once("foretoken").chain(line.iter().copied()))?)
@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn a_commands_table_wins_over_the_top_of_the_file() {
+    fn a_commands_table_wins_over_the_top_level() {
         let file = "model = 'a.gguf'\nthreads = 3\n[serve]\nmodel = 'b.gguf'\n[bench.model]\nreps = 9\n";
         let matches = serve(file, &["serve"]);
         assert_eq!(matches.get_one::<String>("model").map(String::as_str), Some("b.gguf"));
@@ -314,26 +314,26 @@ mod tests {
     }
 
     #[test]
-    fn unknown_keys_name_themselves_and_the_nearest_known_one() {
+    fn unknown_keys_are_reported_with_the_closest_known_one() {
         assert_eq!(
             refusal("[serve]\nprot = 1\n"),
-            "unknown key `prot` in [serve]; the nearest known one is `port`"
+            "unknown key `prot` in [serve]; the closest known one is `port`"
         );
         assert_eq!(
             refusal("thread = 1\n"),
-            "unknown key `thread` at the top; the nearest known one is `threads`"
+            "unknown key `thread` at the top level; the closest known one is `threads`"
         );
         assert_eq!(
             refusal("[bench.model]\nrep = 1"),
-            "unknown key `rep` in [bench.model]; the nearest known one is `reps`"
+            "unknown key `rep` in [bench.model]; the closest known one is `reps`"
         );
         assert_eq!(
             refusal("[sevre]\nport = 1"),
-            "unknown key `sevre` at the top; the nearest known one is `serve`"
+            "unknown key `sevre` at the top level; the closest known one is `serve`"
         );
         assert_eq!(
             refusal("[serve]\ncache_ram = '1GiB'"),
-            "unknown key `cache_ram` in [serve]; the nearest known one is `cache-ram`"
+            "unknown key `cache_ram` in [serve]; the closest known one is `cache-ram`"
         );
     }
 

@@ -1,6 +1,6 @@
-//! What machines share, as the command line says it: a store and the secret that its names are derived from.
+//! `--cache-shared` options to [`SharedConfig`].
 //!
-//! Turns words into a configuration; opens nothing. A store that cannot be reached is no error here or later.
+//! Parses only, opens nothing. An unreachable store is not an error here or later.
 
 use std::time::Duration;
 

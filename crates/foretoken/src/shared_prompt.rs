@@ -1,7 +1,7 @@
-//! Beginnings of conversations that an operator declares for all tenants (`--shared-prompt FILE`).
+//! System prompts whose blocks all tenants share (`--shared-prompt FILE`).
 //!
-//! A file holds a system prompt as text, or messages as a JSON array. What is shared is what the chat template makes
-//! of it up to the point where the user's own words begin, in whole blocks. Everything after it stays the tenant's.
+//! A file holds a system prompt as text, or messages as a JSON array. Shared are the whole blocks of the rendered
+//! prefix up to the first token of the user's message. Later blocks stay private to the tenant.
 
 use std::path::Path;
 
@@ -11,15 +11,15 @@ use foretoken_model::chat::{ChatInput, ChatTemplate};
 use foretoken_model::tokenizer::Tokenizer;
 use serde_json::{Value, json};
 
-/// The tokens with which every conversation begins that starts as the file says.
+/// The token prefix common to all conversations that start with the file's messages.
 pub(crate) fn read(path: &Path, template: &ChatTemplate, tokenizer: &Tokenizer) -> Result<Vec<u32>> {
     let name = || format!("--shared-prompt {}", path.display());
     let text = std::fs::read_to_string(path).with_context(name)?;
     let messages = messages(&text).with_context(name)?;
-    // Where two conversations with nothing in common but these messages part, the user's own words begin.
-    let render = |words: &str| -> Result<Vec<u32>> {
+    // Two renderings that differ only in the user's message: their common prefix is what can be shared.
+    let render = |user: &str| -> Result<Vec<u32>> {
         let mut messages = messages.clone();
-        messages.push(json!({"role": "user", "content": words}));
+        messages.push(json!({"role": "user", "content": user}));
         let input = ChatInput { messages, add_generation_prompt: true, ..ChatInput::default() };
         Ok(tokenizer.encode_rendered(&template.render(&input)?))
     };
@@ -27,11 +27,14 @@ pub(crate) fn read(path: &Path, template: &ChatTemplate, tokenizer: &Tokenizer) 
     let common = one.iter().zip(&other).take_while(|(a, b)| a == b).count();
     if common < BLOCK_TOKENS {
         let path = path.display();
-        tracing::warn!("{path} makes {common} tokens; what is shared are whole blocks of {BLOCK_TOKENS}");
+        tracing::warn!(
+            "--shared-prompt {path} has {common} tokens; only whole blocks of {BLOCK_TOKENS} tokens are shared"
+        );
     }
     Ok(one[..common].to_vec())
 }
 
+/// The messages in the file.
 fn messages(text: &str) -> Result<Vec<Value>> {
     let trimmed = text.trim();
     if trimmed.is_empty() {
@@ -53,14 +56,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn text_is_a_system_prompt_and_an_array_is_messages() {
+    fn text_is_a_system_prompt_and_a_json_array_is_messages() {
         assert_eq!(messages("Be brief.\n").unwrap(), [json!({"role": "system", "content": "Be brief."})]);
         let two = r#"[{"role": "system", "content": "a"}, {"role": "user", "content": "b"}]"#;
         assert_eq!(messages(two).unwrap().len(), 2);
     }
 
     #[test]
-    fn what_is_neither_is_refused() {
+    fn other_content_is_rejected() {
         for text in ["", " \n", "[]", "[1]", "[{\"content\": \"a\"}]", "[not json"] {
             assert!(messages(text).is_err(), "{text}");
         }

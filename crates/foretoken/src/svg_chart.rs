@@ -1,4 +1,4 @@
-//! A line chart as SVG, enough for the plots in the documentation.
+//! Minimal SVG line charts for the plots in the documentation.
 
 const WIDTH: f64 = 720.0;
 const HEIGHT: f64 = 440.0;
@@ -21,7 +21,7 @@ pub(crate) struct Chart<'a> {
     pub(crate) x: &'a str,
     pub(crate) y: &'a str,
     pub(crate) series: Vec<Series<'a>>,
-    /// Draw the line on which both axes are equal, and let both run from 0 to 1.
+    /// Draws y = x and fixes both axes to 0..1.
     pub(crate) diagonal: bool,
 }
 
@@ -31,15 +31,15 @@ struct Axis {
 }
 
 impl Axis {
-    /// Covers the values with a little room.
+    /// The range of the values with a small margin.
     fn over(values: impl Iterator<Item = f64>) -> Axis {
         let (low, high) =
             values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| (low.min(v), high.max(v)));
         if !(low.is_finite() && high.is_finite()) {
             return Axis { low: 0.0, high: 1.0 };
         }
-        let room = ((high - low) * 0.08).max(high.abs() * 0.01).max(1e-6);
-        Axis { low: low - room, high: high + room }
+        let margin = ((high - low) * 0.08).max(high.abs() * 0.01).max(1e-6);
+        Axis { low: low - margin, high: high + margin }
     }
 
     fn share(&self, value: f64) -> f64 {
@@ -52,7 +52,7 @@ impl Axis {
 }
 
 impl Chart<'_> {
-    /// The chart, complete.
+    /// Renders the chart.
     pub(crate) fn svg(&self) -> String {
         let points = || self.series.iter().flat_map(|series| &series.points);
         let (across, up) = if self.diagonal {
@@ -114,7 +114,7 @@ impl Chart<'_> {
     }
 }
 
-/// Lines and numbers at the ticks of both axes.
+/// Grid lines and tick labels of both axes.
 fn grid(across: &Axis, up: &Axis, x: impl Fn(f64) -> f64, y: impl Fn(f64) -> f64) -> String {
     let mut svg = String::new();
     for tick in across.ticks() {
@@ -144,7 +144,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn points_lie_inside_the_axes_and_names_are_escaped() {
+    fn points_lie_inside_the_axes_and_labels_are_escaped() {
         let series = vec![Series { name: "a<b", points: vec![(0.5, 1.0), (0.9, 3.0)] }];
         let chart = Chart { title: "t & u", x: "x", y: "y", series, diagonal: false };
         let svg = chart.svg();
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_to_draw_is_no_reason_to_fail() {
+    fn an_empty_chart_renders() {
         let chart = Chart { title: "t", x: "x", y: "y", series: Vec::new(), diagonal: true };
         assert!(chart.svg().ends_with("</svg>\n"));
     }

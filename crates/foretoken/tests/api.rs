@@ -38,8 +38,8 @@ fn text(answer: &Value) -> &str {
     answer["choices"][0]["message"]["content"].as_str().expect("a text")
 }
 
-/// A request that runs until it is cancelled, neither kept nor replayed: one that came to its end in an earlier run of the
-/// tests would not run again.
+/// A request that runs until it is cancelled, neither cached nor replayed: a response cached by an earlier test run
+/// would be replayed.
 fn endless() -> Value {
     let cache = json!({"read": false, "write": false});
     counting(json!({"max_tokens": 6000, "ignore_eos": true, "stream": true, "cache": cache}))
@@ -56,7 +56,7 @@ fn models_are_listed_under_their_alias() {
 }
 
 #[test]
-fn without_an_alias_the_model_goes_by_its_reference() {
+fn without_an_alias_the_model_is_named_by_its_reference() {
     let server = Server::start(&[]);
     assert_eq!(server.get("/v1/models").json()["data"][0]["id"], "smollm2");
 }
@@ -78,7 +78,7 @@ fn a_chat_answer_has_text_usage_and_timings() {
 
 #[test]
 fn a_stream_has_the_same_text_and_ends_with_usage_and_done() {
-    // An answer that is given again comes in few pieces, and guesses that come true join pieces too.
+    // A replayed response comes in few pieces, and accepted draft tokens join pieces too.
     let server = Server::start(&["--responses", "off", "--speculation", "off"]);
     let whole = server.ask(CHAT, &question(json!({})));
     let more = json!({"stream": true, "stream_options": {"include_usage": true}});
@@ -176,7 +176,7 @@ fn bad_requests_say_what_is_wrong_and_where() {
     server.send("POST", CHAT, "{\"messages\": [", &[]).finish().error(400);
     let long = server.post(TEXT, &counting(json!({"prompt": "word ".repeat(400)}))).error(400);
     assert!(long["message"].as_str().is_some_and(|text| text.contains("256")), "{long}");
-    // After all that it still answers.
+    // The server still works.
     assert_eq!(server.get("/health").status, 200);
 }
 
@@ -187,7 +187,7 @@ fn a_body_over_the_limit_is_refused() {
 }
 
 #[test]
-fn a_key_is_asked_for_where_one_is_set() {
+fn a_key_is_required_where_one_is_set() {
     let server = Server::start(&["--api-key", "right", "--api-key", "other"]);
     let with = |key: &str| {
         let header = format!("Bearer {key}");
@@ -206,7 +206,7 @@ fn a_full_queue_is_answered_429_with_retry_after() {
     server.wait_for("vllm:num_requests_running", 1.0, PATIENCE);
     let _waiting = server.open(TEXT, &endless());
     server.wait_for("vllm:num_requests_waiting", 1.0, PATIENCE);
-    // An answer from the response store waits in no queue.
+    // A replayed response does not queue.
     let refused = server.post(TEXT, &counting(json!({"cache": {"read": false}})));
     refused.error(429);
     let seconds: u64 =
@@ -215,7 +215,7 @@ fn a_full_queue_is_answered_429_with_retry_after() {
 }
 
 #[test]
-fn a_client_that_leaves_frees_its_place() {
+fn a_disconnected_client_frees_its_slot() {
     let server = Server::start(&["--max-running", "1"]);
     let mut running = server.open(TEXT, &endless());
     assert!(running.event().is_some());
@@ -225,7 +225,7 @@ fn a_client_that_leaves_frees_its_place() {
 }
 
 #[test]
-fn sigterm_lets_answers_finish_and_takes_no_more() {
+fn sigterm_finishes_running_requests_and_rejects_new_ones() {
     let mut server = Server::start(&[]);
     let mut running =
         server.open(TEXT, &counting(json!({"max_tokens": 300, "ignore_eos": true, "stream": true})));

@@ -1,4 +1,4 @@
-//! The life of an entry, with the real server and the real command: prewarmed, pinned, listed, checked, forgotten.
+//! Life of a cache entry, with the real server and the real command: prewarm, pin, list, verify, clear.
 #![cfg(unix)]
 
 mod common;
@@ -41,16 +41,16 @@ fn text(topic: &str, items: usize) -> String {
     (0..items).map(|i| format!("{topic} {i} costs {} coins. ", i * 7 % 31)).collect()
 }
 
-/// Asks for one token; says how many prompt tokens hit and whether the answer was replayed.
+/// Requests one token; returns the hit tokens and whether the response was replayed.
 fn ask(server: &Server, key: &str, prompt: &str) -> (u64, bool) {
     let body = json!({"prompt": prompt, "max_tokens": 1, "temperature": 0, "ignore_eos": true});
     let answer = post(server, key, TEXT, &body);
     let hit = answer["usage"]["prompt_cache_hit_tokens"].as_u64().expect("a count");
-    (hit, answer["cost"]["replayed"].as_bool().expect("a truth"))
+    (hit, answer["cost"]["replayed"].as_bool().expect("a boolean"))
 }
 
-/// An answer is on its way to the store for a moment.
-fn is_replayed_in_the_end(server: &Server, key: &str, prompt: &str) -> bool {
+/// Waits for the store's writer thread.
+fn is_replayed_eventually(server: &Server, key: &str, prompt: &str) -> bool {
     (0..100).any(|_| {
         std::thread::sleep(std::time::Duration::from_millis(10));
         ask(server, key, prompt).1
@@ -76,7 +76,7 @@ fn files(data: &Path) -> Vec<PathBuf> {
 }
 
 #[test]
-fn a_prewarmed_prompt_hits_and_nothing_of_the_prewarming_is_kept_as_an_answer() {
+fn a_prewarmed_prompt_hits_and_leaves_no_cached_response() {
     let data = tempfile::tempdir().expect("a folder");
     let server = start(data.path(), &["--responses", "always"]);
     let prompt = text("Bread", 40);
@@ -87,13 +87,13 @@ fn a_prewarmed_prompt_hits_and_nothing_of_the_prewarming_is_kept_as_an_answer() 
     assert_eq!(info(&server)["responses"]["entries"], 0);
     let again = post(&server, "sk-a", "/v1/cache/prewarm", &json!({"prompt": prompt}));
     assert_eq!(again["hit"].as_u64(), Some(tokens - 1), "all but the token whose logits are wanted");
-    assert_eq!(ask(&server, "sk-b", &prompt), (0, false), "another tenant has nothing of it");
+    assert_eq!(ask(&server, "sk-b", &prompt), (0, false), "another tenant does not hit it");
     assert_eq!(ask(&server, "sk-a", &prompt), (tokens - 1, false));
-    assert!(is_replayed_in_the_end(&server, "sk-a", &prompt));
+    assert!(is_replayed_eventually(&server, "sk-a", &prompt));
 }
 
 #[test]
-fn a_pin_survives_pressure_and_what_is_not_pinned_does_not() {
+fn a_pinned_prompt_survives_eviction_pressure() {
     let data = tempfile::tempdir().expect("a folder");
     // 1.4 MiB a block: about 45 of them, of which a context takes 16.
     let server = start(data.path(), &["--cache-ram", "64MiB", "--ctx", "1024", "--cache-disk", "0"]);
@@ -103,7 +103,7 @@ fn a_pin_survives_pressure_and_what_is_not_pinned_does_not() {
     assert_eq!(report["pinned_tokens"].as_u64(), Some(tokens));
     assert_eq!(info(&server)["tiers"][0]["pinned_blocks"].as_u64(), Some(tokens.div_ceil(64)));
     ask(&server, "sk-a", &loose);
-    // Another text each time: what was answered before would be replayed.
+    // A new text each time: an earlier one would be replayed.
     let press = |round: &str| {
         (0..6).for_each(|i| assert!(!ask(&server, "sk-b", &text(&format!("{round}{i}"), 75)).1));
     };
@@ -136,13 +136,13 @@ fn a_pin_survives_pressure_and_what_is_not_pinned_does_not() {
 }
 
 #[test]
-fn what_is_deleted_is_a_miss_and_is_not_replayed_also_after_a_restart() {
+fn deleted_entries_miss_and_are_not_replayed_also_after_a_restart() {
     let data = tempfile::tempdir().expect("a folder");
     let mut server = start(data.path(), &[]);
     let prompt = text("Bread", 40);
     for key in ["sk-a", "sk-b"] {
         assert_eq!(ask(&server, key, &prompt), (0, false));
-        assert!(is_replayed_in_the_end(&server, key, &prompt));
+        assert!(is_replayed_eventually(&server, key, &prompt));
     }
     for (key, status) in [("sk-a", 403), ("wrong", 401)] {
         send(&server, "DELETE", key, "/v1/cache?account=alice", &json!({})).error(status);
@@ -197,7 +197,7 @@ fn the_command_does_on_a_server_what_the_routes_do() {
 }
 
 #[test]
-fn the_command_works_on_a_folder_that_no_server_has_open() {
+fn the_command_works_on_a_folder_without_a_server() {
     let data = tempfile::tempdir().expect("a folder");
     let mut server = start(data.path(), &[]);
     ask(&server, "sk-a", &text("Bread", 40));
@@ -233,8 +233,8 @@ fn the_command_works_on_a_folder_that_no_server_has_open() {
     let scope = list["data"][0]["scope"].as_str().expect("a name");
     assert!(!command(data.path(), &["clear"]).status.success());
     let cleared = json_of(data.path(), &["clear", "--scope", scope]);
-    let gone = cleared["blocks"]["disk"].as_u64().expect("a count");
-    assert!(gone > 0 && gone < there.len() as u64);
+    let deleted = cleared["blocks"]["disk"].as_u64().expect("a count");
+    assert!(deleted > 0 && deleted < there.len() as u64);
     let stat = json_of(data.path(), &["stat"]);
     assert_eq!((&stat["tiers"][0]["scopes"], &stat["responses"]["entries"]), (&json!(1), &json!(1)));
     json_of(data.path(), &["clear", "--all"]);

@@ -1,4 +1,4 @@
-//! The commands end to end: output that programs read, settings, exit codes, errors.
+//! The commands end to end: machine-readable output, settings, exit codes, errors.
 
 mod common;
 

@@ -1,4 +1,4 @@
-//! Why did it miss, asked of the real server and on the command line.
+//! Cache miss explanations, from the real server and on the command line.
 
 mod common;
 
@@ -36,7 +36,7 @@ fn hit(answer: &Value) -> u64 {
     answer["usage"]["prompt_cache_hit_tokens"].as_u64().expect("a count")
 }
 
-/// Names the changed date; returns the tokens of memory and disk that hit.
+/// Checks that the report names the changed date; returns the hit tokens in memory and on disk.
 fn assert_names_the_date(report: &Value) -> (u64, u64) {
     assert_eq!(report["cause"], "date", "{report}");
     let message = report["message"].as_str().expect("a sentence");
@@ -64,7 +64,7 @@ fn a_changed_date_is_named_from_memory_and_after_a_restart_from_disk() {
     assert_eq!(first["cache"]["cause"], "nothing_cached");
     let second = server.ask(CHAT, &with(conversation("2026-11-24"), explain.clone()));
     let (memory, _) = assert_names_the_date(&second["cache"]);
-    assert_eq!(memory, hit(&second), "what was promised is what hit");
+    assert_eq!(memory, hit(&second), "the dry run predicted the hit");
     assert!(memory > 64);
     server.terminate();
     assert_eq!(server.wait(), Some(0));
@@ -104,7 +104,7 @@ fn another_tenant_learns_nothing() {
     let secret = conversation("2026-11-23");
     ask(&used, "victim", CHAT, &secret);
     let own = ask(&used, "victim", DRY, &secret);
-    assert!(own["hit_tokens"].as_u64().is_some_and(|hit| hit > 64), "there is something to be seen: {own}");
+    assert!(own["hit_tokens"].as_u64().is_some_and(|hit| hit > 64), "the victim's prompt is cached: {own}");
     for probe in [&secret, &conversation("2026-11-24"), &with(secret.clone(), json!({"user_id": "victim"}))] {
         let (seen, control) = (ask(&used, "spy", DRY, probe), ask(&unused, "spy", DRY, probe));
         assert_eq!(seen, control);

@@ -1,5 +1,5 @@
-//! Faults of the folder below a running server: the answers are those of a server without a cache, and each kind of
-//! fault is logged once.
+//! Faults in the data folder of a running server: responses equal those of a server without a cache, and each kind
+//! of fault is logged once.
 //!
 //! `FORETOKEN_KILLS=200 cargo test -p foretoken --test faults kill` runs the long version of the kills.
 #![cfg(unix)]
@@ -56,12 +56,12 @@ impl Site {
 
     fn start_with(&self, more: &[&str]) -> Server {
         let data = self.dir.path().to_str().expect("UTF-8");
-        // A replayed answer would not meet the folder.
+        // A replayed response would not read the blocks.
         let base = ["--model", &self.model, "--data-dir", data, "--responses", "off"];
         Server::start_logging(&[&base[..], more].concat(), &self.dir.path().join("log"))
     }
 
-    /// Asks for every topic; each answer must be the expected one. Returns the tokens that hit.
+    /// Requests every topic; each response must be the expected one. Returns the hit tokens.
     fn check(&self, server: &Server) -> u64 {
         let ask_and_compare = |(topic, expected): (&&str, &String)| {
             let (text, hit) = ask(server, topic);
@@ -71,7 +71,7 @@ impl Site {
         TOPICS.iter().zip(&self.expected).map(ask_and_compare).sum()
     }
 
-    /// A server that filled the folder and ended well.
+    /// Fills the folder with a server that exits cleanly.
     fn fill(&self) {
         let mut server = self.start();
         self.check(&server);
@@ -91,7 +91,7 @@ impl Site {
         files.map(|entry| entry.expect("an entry").path()).collect()
     }
 
-    /// Warnings of the servers about a fault, by its name.
+    /// Number of warnings logged about a fault, by its name.
     fn logged(&self, fault: &str) -> usize {
         let log = std::fs::read_to_string(self.dir.path().join("log")).expect("a log");
         log.lines().filter(|line| line.contains("WARN") && line.contains(&format!("fault={fault}"))).count()
@@ -104,7 +104,7 @@ fn edit(path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
     std::fs::write(path, bytes).expect("written");
 }
 
-/// Spoils every file between two lives of a server.
+/// Damages every file between two runs of a server.
 fn spoiled(fault: &str, spoil: impl Fn(&Path)) {
     let site = Site::new();
     site.fill();
@@ -165,7 +165,7 @@ fn two_servers_on_one_folder_use_what_the_other_wrote() {
         site.check(&two);
         first.join().expect("the same answers");
     });
-    // What one of them writes, the other finds although it has never listed it.
+    // Blocks written by one are found by the other although it never listed them.
     let more = "Oats";
     let (text, _) = ask(&one, more);
     one.terminate();
@@ -174,7 +174,7 @@ fn two_servers_on_one_folder_use_what_the_other_wrote() {
     assert_eq!(text, again);
     assert!(hit > 64, "{hit}");
     drop(two);
-    assert!(site.check(&site.start()) > 4 * 64, "nothing was spoiled by two writers");
+    assert!(site.check(&site.start()) > 4 * 64, "two writers damaged nothing");
     for fault in ["torn", "corrupt", "foreign", "wrong_tokens"] {
         assert_eq!(site.logged(fault), 0, "{fault}");
     }
@@ -184,7 +184,7 @@ fn two_servers_on_one_folder_use_what_the_other_wrote() {
 fn kills_at_any_instant_under_load_change_no_answer() {
     let kills: u64 = std::env::var("FORETOKEN_KILLS").map_or(20, |kills| kills.parse().expect("a number"));
     let (site, random) = (Site::new(), RandomState::new());
-    // Less than the prompts need, so that blocks are written and evicted in every life.
+    // Less than the prompts need, so that every run writes and evicts blocks.
     let small = ["--cache-disk", "16MiB"];
     let whole = {
         let server = site.start_with(&["--cache-disk", "0"]);
@@ -198,13 +198,13 @@ fn kills_at_any_instant_under_load_change_no_answer() {
         let after = whole.mul_f64((random.hash_one(kill) % 1000) as f64 / 800.0);
         hits += ask_until_killed(&site, &mut server, after);
     }
-    assert!(hits + site.check(&site.start_with(&small)) >= 64, "no block outlived a kill");
+    assert!(hits + site.check(&site.start_with(&small)) >= 64, "no block survived a kill");
     for fault in ["torn", "corrupt", "foreign", "wrong_tokens"] {
         assert_eq!(site.logged(fault), 0, "{fault}");
     }
 }
 
-/// Several clients ask while the server is killed; answers that came must be right. Returns tokens that hit.
+/// Clients send requests while the server is killed; complete responses must be right. Returns the hit tokens.
 fn ask_until_killed(site: &Site, server: &mut Server, after: Duration) -> u64 {
     let address = server.address().to_owned();
     let clients: Vec<_> = TOPICS

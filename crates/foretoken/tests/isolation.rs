@@ -1,7 +1,7 @@
-//! One tenant tries to learn from the caches what another one asked, and cannot.
+//! Tenant isolation: one tenant cannot learn from the caches what another one sent.
 //!
-//! The same requests go to a server that the victim uses and to one that it does not. Everything that a client can
-//! see of the answers, but for the time they took, must be the same.
+//! The same requests go to a server that the victim used and to one that it did not. Everything that a client can
+//! see in the responses, except timings, must be equal.
 
 mod common;
 
@@ -41,8 +41,8 @@ impl Site {
     fn start(&self, name: &str, more: &[&str]) -> Server {
         let data = self.dir.path().join(name);
         let data = data.to_str().expect("UTF-8");
-        // How many guesses a step verifies depends on how long steps take, and so differs from run to run; that no
-        // tenant's drafts come from another's is tested in the engine.
+        // The number of draft tokens verified per step depends on step times and differs between runs; that drafts
+        // never come from another tenant is tested in the engine.
         let quiet = ["--speculation", "off"];
         let base = ["--model", &self.model, "--data-dir", data, "--api-key", VICTIM, "--api-key", SPY];
         Server::start(&[&base[..], &quiet, more].concat())
@@ -60,7 +60,7 @@ fn hit(answer: &Value) -> u64 {
     answer["usage"]["prompt_cache_hit_tokens"].as_u64().expect("a count")
 }
 
-/// Takes out what differs between any two answers: names, and how long things took.
+/// Removes ids and timings, which differ between any two responses.
 fn timeless(mut answer: Value) -> Value {
     match &mut answer {
         Value::Object(fields) => {
@@ -76,7 +76,7 @@ fn timeless(mut answer: Value) -> Value {
     answer
 }
 
-/// What a spy would try: the very request, parts of it, and every field that might name another tenant.
+/// The attacker's requests: the victim's own, parts of it, and every field that might name another tenant.
 fn probes() -> Vec<Value> {
     let with = |more: Value| {
         let mut body = conversation(SYSTEM, &secret());
@@ -115,12 +115,12 @@ fn a_spy_sees_the_same_whether_or_not_the_victim_was_there() {
     let asked = [json!({}), json!({"prompt_cache_key": "victims"}), json!({"user_id": "v"})];
     asked.iter().for_each(|more| drop(victim(more.clone())));
     victim(json!({"seed": 7, "temperature": 1.0}));
-    assert!(hit(&victim(json!({}))) > 64, "there is something to be seen");
+    assert!(hit(&victim(json!({}))) > 64, "the victim's prompt is cached");
     for body in probes() {
         let (seen, control) = (ask(&used, SPY, &body), ask(&unused, SPY, &body));
         assert_eq!(timeless(seen), timeless(control), "{body}");
     }
-    assert!(hit(&victim(json!({"cache": {"write": false}}))) > 64, "and the spy took nothing away");
+    assert!(hit(&victim(json!({"cache": {"write": false}}))) > 64, "the spy evicted nothing");
 }
 
 #[test]
@@ -130,25 +130,25 @@ fn users_of_one_key_see_nothing_of_each_other() {
     let mut body = conversation(SYSTEM, &secret());
     body["user_id"] = json!("victim");
     ask(&used, SPY, &body);
-    assert!(hit(&ask(&used, SPY, &body)) > 64, "there is something to be seen");
+    assert!(hit(&ask(&used, SPY, &body)) > 64, "the victim's prompt is cached");
     body["user_id"] = json!("spy");
     assert_eq!(timeless(ask(&used, SPY, &body)), timeless(ask(&unused, SPY, &body)));
 }
 
 #[test]
-fn a_declared_system_prompt_is_everyones_and_what_follows_it_is_not() {
+fn a_shared_prompt_hits_for_all_tenants_and_what_follows_it_does_not() {
     let site = Site::new();
     let file = site.dir.path().join("system.txt");
     std::fs::write(&file, system()).expect("written");
     let shared = ["--shared-prompt", file.to_str().expect("UTF-8")];
     let (used, unused) = (site.start("used", &shared), site.start("unused", &shared));
     let body = conversation(&system(), &secret());
-    // Someone used the declared prompt on both; that much anyone may know.
+    // The shared prompt was used on both servers; that is not a secret.
     for server in [&used, &unused] {
         ask(server, VICTIM, &conversation(&system(), "Hello."));
     }
     ask(&used, VICTIM, &body);
-    assert!(hit(&ask(&used, VICTIM, &body)) > 256, "there is something to be seen");
+    assert!(hit(&ask(&used, VICTIM, &body)) > 256, "the victim's prompt is cached");
     let (seen, control) = (ask(&used, SPY, &body), ask(&unused, SPY, &body));
     assert!(hit(&seen) >= 64 && hit(&seen).is_multiple_of(64), "{}", hit(&seen));
     assert_eq!(timeless(seen), timeless(control));

@@ -1,4 +1,4 @@
-//! The store that machines share, end to end: two servers with folders of their own and one secret.
+//! The shared cache end to end: two servers with their own folders and one secret.
 
 mod common;
 
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 const TEXT: &str = "/v1/completions";
 const BLOCK_TOKENS: u64 = 64;
-/// Longer than any answer here takes.
+/// Longer than any response here takes.
 const TIMEOUT: Duration = Duration::from_secs(3);
 
 /// A prompt of several blocks that shares nothing with another `topic`'s.
@@ -60,14 +60,14 @@ impl Site {
         Server::start_logging(&[&model[..], &shared[..]].concat(), Path::new(&log))
     }
 
-    /// A server that caches nothing below its memory, to compare with.
+    /// A server without disk and shared cache, to compare with.
     fn plain(&self) -> Server {
         let data = self.dir.path().join("plain");
         let data = data.to_str().expect("UTF-8");
         Server::start(&["--model", &self.model, "--data-dir", data, "--cache-disk", "0"])
     }
 
-    /// Lines of a server's log that tell of the shared store.
+    /// Lines about the shared store in a server's log.
     fn complaints(&self, name: &str) -> Vec<String> {
         let log = std::fs::read_to_string(self.dir.path().join(format!("{name}.log"))).expect("a log");
         log.lines().filter(|line| line.contains("shared")).map(str::to_owned).collect()
@@ -77,18 +77,18 @@ impl Site {
 fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let start = Instant::now();
     while !holds() {
-        assert!(start.elapsed() < Duration::from_secs(20), "waited in vain until {what}");
+        assert!(start.elapsed() < Duration::from_secs(20), "timed out waiting until {what}");
         std::thread::sleep(Duration::from_millis(10));
     }
 }
 
 #[test]
-fn what_one_server_read_the_other_hits() {
+fn blocks_of_one_server_hit_on_the_other() {
     let (site, redis) = (Site::new(), Redis::start("0"));
     let (one, two) = (site.start("one", &redis.url()), site.start("two", &redis.url()));
     let cold = ask(&one, "Bread");
     until("all blocks are stored", || redis.entries() as u64 == cold.blocks);
-    // It knows by now what computing costs on this machine.
+    // By now the planner has measured what prefill costs on this machine.
     ask(&two, "Milk");
     let warm = ask(&two, "Bread");
     assert_eq!((cold.hit, warm.text), (0, cold.text));

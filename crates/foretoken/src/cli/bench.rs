@@ -6,10 +6,10 @@ use clap::{Args, Subcommand};
 
 use super::{ContextArgs, ModelArgs, SETTINGS_HELP, SpeculationArgs};
 
-/// Measurements.
+/// Benchmarks.
 #[derive(Subcommand)]
 pub(crate) enum Bench {
-    /// Prefill, decode and step times of a model, and how far they are from this machine's ceilings.
+    /// Prefill, decode and step times of a model, relative to this machine's measured limits.
     #[command(after_help = format!("\
 Examples:
   foretoken bench model
@@ -19,7 +19,7 @@ Examples:
 {SETTINGS_HELP}"))]
     Model(BenchModelArgs),
 
-    /// What the agreement policy buys and what it costs, for a range of thresholds.
+    /// Speed and quality of the agreement policy over a range of thresholds.
     #[command(after_help = format!("\
 Examples:
   foretoken bench agreement
@@ -32,15 +32,15 @@ Examples:
 
 #[derive(Args)]
 pub(crate) struct BenchModelArgs {
-    /// Prompt lengths whose prefill is measured, in tokens.
+    /// Prompt lengths to measure prefill at, in tokens.
     #[arg(long, value_name = "LIST", value_delimiter = ',', default_values_t = [512, 2048])]
     pub(crate) prompt: Vec<usize>,
 
-    /// Context lengths at which decode is measured, in tokens.
+    /// Context lengths to measure decode at, in tokens.
     #[arg(long, value_name = "LIST", value_delimiter = ',', default_values_t = [0, 1024, 4096])]
     pub(crate) depth: Vec<usize>,
 
-    /// Numbers of tokens per step whose time is measured.
+    /// Rows per step to measure.
     #[arg(long, value_name = "LIST", value_delimiter = ',',
           default_values_t = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16])]
     pub(crate) rows: Vec<usize>,
@@ -49,7 +49,7 @@ pub(crate) struct BenchModelArgs {
     #[arg(long, value_name = "N", default_value_t = 32)]
     pub(crate) decode: usize,
 
-    /// Repetitions of each measurement; the median counts.
+    /// Repetitions of each measurement; the median is reported.
     #[arg(long, value_name = "N", default_value_t = 5)]
     pub(crate) reps: usize,
 
@@ -63,7 +63,7 @@ pub(crate) struct BenchModelArgs {
 
 #[derive(Args)]
 pub(crate) struct BenchAgreementArgs {
-    /// Thresholds to measure beside exact; epsilon and delta are set to the same number.
+    /// Values of tau to compare with the exact policy; epsilon and delta are set to the same value.
     #[arg(long, value_name = "LIST", value_delimiter = ',', default_values_t = [0.9, 0.7, 0.5, 0.3, 0.2, 0.1, 0.05])]
     pub(crate) tau: Vec<f32>,
 
@@ -71,15 +71,15 @@ pub(crate) struct BenchAgreementArgs {
     #[arg(long, value_name = "N", default_value_t = 32)]
     pub(crate) requests: usize,
 
-    /// Tokens per answer.
+    /// Tokens per response.
     #[arg(long, value_name = "N", default_value_t = 150)]
     pub(crate) tokens: usize,
 
-    /// Draw speed and perplexity against agreement into this SVG file.
+    /// Write a plot of speed and perplexity against agreement to this SVG file.
     #[arg(long, value_name = "FILE")]
     pub(crate) plot: Option<PathBuf>,
 
-    /// Draw how often guesses of an estimated probability were right into this SVG file.
+    /// Write a plot of estimated against measured acceptance of draft tokens to this SVG file.
     #[arg(long, value_name = "FILE")]
     pub(crate) reliability_plot: Option<PathBuf>,
 

@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use super::cache_explain::CacheExplainArgs;
 use super::{BaseArgs, SETTINGS_HELP};
 
-/// What is cached, on a running server (`--server`) or in a data folder that no server has open.
+/// Subcommands of `foretoken cache`, for a running server (`--server`) or a data folder.
 #[derive(Subcommand)]
 pub(crate) enum CacheCommand {
     /// Show tiers, blocks, bytes, hit rates and evictions.
@@ -19,26 +19,26 @@ pub(crate) enum CacheCommand {
     /// Read and check every file; move bad ones to quarantine. Fails if there was a bad one.
     Verify(CacheArgs),
 
-    /// Have a server read a prompt into its cache.
+    /// Prefill a prompt on a server, so that it is cached.
     Prewarm(CachePromptArgs),
 
-    /// Have a server read a prompt into its cache and keep it there for a while.
+    /// Prefill a prompt on a server and keep it from being evicted for a while.
     Pin(CachePinArgs),
 
-    /// Let go of a pinned prompt.
+    /// Make a pinned prompt evictable again.
     Unpin(CachePromptArgs),
 
-    /// Forget what is cached: blocks, answers and drafts.
+    /// Delete cached blocks, responses and drafter state.
     Clear(CacheClearArgs),
 
-    /// Say where a second request would leave what a first one cached, and what to do about it.
+    /// Explain where the prompt of a second request diverges from a first one, and how to make it hit.
     #[command(after_help = format!("\
 Examples:
   foretoken cache explain monday.json tuesday.json
   foretoken cache explain a.json b.json --model ./model.gguf --json | jq .message
 
-Each file holds the body of a request to /v1/chat/completions or /v1/completions. No server is asked:
-POST /v1/cache/explain compares a request with what a server really has.
+Each file holds the body of a request to /v1/chat/completions or /v1/completions. No server is needed;
+POST /v1/cache/explain compares a request with what a server really has cached.
 
 {SETTINGS_HELP}"))]
     Explain(CacheExplainArgs),
@@ -57,18 +57,18 @@ impl CacheCommand {
     }
 }
 
-/// Which cache, and how it is shown.
+/// Target and output format.
 #[derive(Args)]
 pub(crate) struct CacheArgs {
-    /// Ask this server, such as http://127.0.0.1:8080 [default: look into the data folder].
+    /// The server, such as http://127.0.0.1:8080 [default: read the data folder].
     #[arg(long, value_name = "URL")]
     pub(crate) server: Option<String>,
 
-    /// The key to ask the server with, for what a client may do.
+    /// The server's API key, for operations open to clients.
     #[arg(long, value_name = "KEY")]
     pub(crate) api_key: Option<String>,
 
-    /// The operator's key, for everything else.
+    /// The server's admin key, for all other operations.
     #[arg(long, value_name = "KEY")]
     pub(crate) admin_key: Option<String>,
 
@@ -82,7 +82,7 @@ pub(crate) struct CacheArgs {
 
 #[derive(Args)]
 pub(crate) struct CacheLsArgs {
-    /// Rows at most.
+    /// Maximum number of rows.
     #[arg(long, value_name = "N", default_value_t = 100)]
     pub(crate) limit: usize,
 
@@ -96,7 +96,7 @@ pub(crate) struct CachePromptArgs {
     #[arg(value_name = "FILE")]
     pub(crate) prompt: PathBuf,
 
-    /// For this user of the key.
+    /// The user of the key (`user_id`) to do it for.
     #[arg(long, value_name = "ID")]
     pub(crate) user_id: Option<String>,
 
@@ -106,7 +106,7 @@ pub(crate) struct CachePromptArgs {
 
 #[derive(Args)]
 pub(crate) struct CachePinArgs {
-    /// Seconds until the pin ends by itself.
+    /// Seconds until the pin expires.
     #[arg(long, value_name = "SECONDS", default_value_t = 3600)]
     pub(crate) ttl: u64,
 
@@ -116,7 +116,7 @@ pub(crate) struct CachePinArgs {
 
 #[derive(Args)]
 pub(crate) struct CacheClearArgs {
-    /// Everything of everyone.
+    /// Everything of all tenants.
     #[arg(long, conflicts_with_all = ["tenant", "user_id", "scope"])]
     pub(crate) all: bool,
 
@@ -124,11 +124,11 @@ pub(crate) struct CacheClearArgs {
     #[arg(long, value_name = "NAME")]
     pub(crate) tenant: Option<String>,
 
-    /// Everything of this user, of one account with --tenant (with --server).
+    /// Everything of this user; with --tenant, of this user of that account (with --server).
     #[arg(long, value_name = "ID")]
     pub(crate) user_id: Option<String>,
 
-    /// Everything under this scope, as `ls` shows it (without --server).
+    /// Everything of this scope, as `cache ls` shows it (without --server).
     #[arg(long, value_name = "ID", conflicts_with_all = ["tenant", "user_id"])]
     pub(crate) scope: Option<String>,
 

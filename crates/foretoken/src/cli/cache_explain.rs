@@ -8,11 +8,11 @@ use super::BaseArgs;
 
 #[derive(Args)]
 pub(crate) struct CacheExplainArgs {
-    /// The request that came first: a JSON file.
+    /// The first request: a JSON file.
     #[arg(value_name = "A.json")]
     pub(crate) first: PathBuf,
 
-    /// The request that should have hit.
+    /// The second request, which should have hit.
     #[arg(value_name = "B.json")]
     pub(crate) second: PathBuf,
 
@@ -20,7 +20,7 @@ pub(crate) struct CacheExplainArgs {
     #[arg(long)]
     pub(crate) json: bool,
 
-    /// The model whose tokenizer and chat template make the prompts.
+    /// The model whose tokenizer and chat template render the prompts.
     #[arg(long, value_name = "REF", default_value = "smollm2")]
     pub(crate) model: String,
 

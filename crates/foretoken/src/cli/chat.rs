@@ -16,7 +16,7 @@ pub(crate) struct ChatArgs {
     #[command(flatten)]
     pub(crate) sampling: SamplingArgs,
 
-    /// Colour each token by where it came from.
+    /// Colour each token by the drafter that proposed it.
     #[arg(long)]
     pub(crate) show_draft: bool,
 

@@ -30,7 +30,7 @@ pub(crate) struct ModelArgs {
     #[arg(long, value_name = "REF", default_value = "smollm2", help_heading = "Common options")]
     pub(crate) model: String,
 
-    /// Threads that compute [default: the number of physical cores].
+    /// Compute threads [default: the number of physical cores].
     #[arg(long, value_name = "N", help_heading = "Common options")]
     pub(crate) threads: Option<usize>,
 
@@ -42,7 +42,7 @@ pub(crate) struct ModelArgs {
     pub(crate) base: BaseArgs,
 }
 
-/// How the next token is chosen, for `generate` and `chat`.
+/// Sampling options of `generate` and `chat`.
 #[derive(Args, Clone)]
 pub(crate) struct SamplingArgs {
     /// Randomness; 0 always picks the most likely token.
@@ -61,7 +61,7 @@ pub(crate) struct SamplingArgs {
     #[arg(long, value_name = "P", default_value_t = 0.05, help_heading = "Sampling")]
     pub(crate) min_p: f32,
 
-    /// Make tokens that occurred less likely, once each.
+    /// Lower the scores of tokens that occurred, once each.
     #[arg(
         long,
         value_name = "X",
@@ -71,7 +71,7 @@ pub(crate) struct SamplingArgs {
     )]
     pub(crate) presence_penalty: f32,
 
-    /// Make tokens that occurred less likely, per occurrence.
+    /// Lower the scores of tokens that occurred, per occurrence.
     #[arg(
         long,
         value_name = "X",
@@ -94,7 +94,7 @@ pub(crate) struct SamplingArgs {
     pub(crate) max_tokens: Option<usize>,
 }
 
-/// How much context there is and what it may cost.
+/// Context length and its memory.
 #[derive(Args, Clone)]
 pub(crate) struct ContextArgs {
     /// Most tokens of prompt and answer together [default: the model's own context length, as far as

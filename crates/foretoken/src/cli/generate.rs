@@ -28,7 +28,7 @@ pub(crate) struct GenerateArgs {
     #[arg(long, value_name = "TEXT")]
     pub(crate) stop: Vec<String>,
 
-    /// Go on past the model's end-of-answer token.
+    /// Continue past the model's end-of-sequence token.
     #[arg(long)]
     pub(crate) ignore_eos: bool,
 
@@ -46,7 +46,7 @@ pub(crate) struct GenerateArgs {
     #[command(flatten)]
     pub(crate) sampling: SamplingArgs,
 
-    /// Colour each token by where it came from.
+    /// Colour each token by the drafter that proposed it.
     #[arg(long)]
     pub(crate) show_draft: bool,
 

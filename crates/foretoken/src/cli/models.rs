@@ -6,7 +6,7 @@ use super::BaseArgs;
 
 #[derive(Args)]
 pub(crate) struct PullArgs {
-    /// What to download.
+    /// The model to download.
     #[arg(value_name = "REF", default_value = "smollm2")]
     pub(crate) reference: String,
 

@@ -8,7 +8,7 @@ use super::ModelArgs;
 
 #[derive(Args)]
 pub(crate) struct PerplexityArgs {
-    /// The text to measure on (`-` is standard input).
+    /// The text to evaluate (`-` is standard input).
     #[arg(value_name = "FILE")]
     pub(crate) file: PathBuf,
 
@@ -16,7 +16,7 @@ pub(crate) struct PerplexityArgs {
     #[arg(long, value_name = "N", default_value_t = 512)]
     pub(crate) ctx: usize,
 
-    /// Measure only the first N windows [default: all].
+    /// Evaluate only the first N windows [default: all].
     #[arg(long, value_name = "N")]
     pub(crate) chunks: Option<usize>,
 

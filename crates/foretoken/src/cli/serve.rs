@@ -7,32 +7,32 @@ use crate::byte_size::ByteSize;
 
 #[derive(Args, Clone)]
 pub(crate) struct ServeArgs {
-    /// Address or host name to listen on. Anything wider than this machine should come with an --api-key.
+    /// Address or host name to listen on. Set --api-key when it is reachable from other machines.
     #[arg(long, value_name = "HOST", default_value = "127.0.0.1")]
     pub(crate) host: String,
 
-    /// Port to listen on; 0 takes a free one. The address is printed.
+    /// Port to listen on; 0 picks a free one. The address is printed.
     #[arg(long, value_name = "PORT", default_value_t = 8080)]
     pub(crate) port: u16,
 
     #[command(flatten)]
     pub(crate) context: ContextArgs,
 
-    /// Disk space for the KV of prompts and answers, which later requests start from, also after a
-    /// restart; 0 keeps it in memory only.
+    /// Disk space for the KV of prompts and responses, from which later requests resume, also after a
+    /// restart; 0 disables the disk cache.
     #[arg(long, value_name = "SIZE", default_value = "4GiB")]
     pub(crate) cache_disk: ByteSize,
 
-    /// Which requests may be answered with an earlier answer to the same request: off, deterministic
-    /// (temperature 0 or a seed), or always.
+    /// Which requests may be answered by replaying the cached response to an identical request: off,
+    /// deterministic (temperature 0 or a seed), or always.
     #[arg(long, value_name = "WHICH", default_value = "deterministic", value_parser = ["off", "deterministic", "always"])]
     pub(crate) responses: String,
 
-    /// Space for finished answers; beyond it the least recently used go.
+    /// Disk space for cached responses; the least recently used are evicted.
     #[arg(long, value_name = "SIZE", default_value = "256MiB")]
     pub(crate) responses_max: ByteSize,
 
-    /// Days after which an unused answer goes.
+    /// Days after which an unused cached response expires.
     #[arg(long, value_name = "DAYS", default_value_t = 30)]
     pub(crate) responses_days: u64,
 
@@ -47,17 +47,17 @@ pub(crate) struct ServeArgs {
     pub(crate) alias: Vec<String>,
 
     /// A key that clients must send, or `blake3:` and the hash of one; may be given several times.
-    /// Without any, everyone who reaches the address is let in.
+    /// Without any, every client that can reach the address is accepted.
     #[arg(long, value_name = "KEY")]
     pub(crate) api_key: Vec<String>,
 
-    /// A key, or the `blake3:` hash of one, that opens everything, the operator's routes included; may be
-    /// given several times. Without any, those routes answer only on a server that listens on this machine
-    /// alone and has no --api-key and no --cors-origin.
+    /// A key, or the `blake3:` hash of one, that is valid for all routes, including the admin routes; may be
+    /// given several times. Without any, the admin routes are served only on a loopback address without
+    /// --api-key and --cors-origin.
     #[arg(long, value_name = "KEY")]
     pub(crate) admin_key: Vec<String>,
 
-    /// Let /metrics be read without a key.
+    /// Serve /metrics without a key.
     #[arg(long)]
     pub(crate) metrics_open: bool,
 
@@ -65,35 +65,35 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "ORIGIN")]
     pub(crate) cors_origin: Vec<String>,
 
-    /// Requests that run at a time.
+    /// Maximum requests running concurrently.
     #[arg(long, value_name = "N", default_value_t = 32, help_heading = "Limits")]
     pub(crate) max_running: usize,
 
-    /// Requests that may wait; further ones are answered 429 with Retry-After.
+    /// Maximum requests in the queue; further ones get 429 with Retry-After.
     #[arg(long, value_name = "N", default_value_t = 256, help_heading = "Limits")]
     pub(crate) max_waiting: usize,
 
-    /// Tokens computed in one step, over all requests.
+    /// Maximum tokens per step, over all requests.
     #[arg(long, value_name = "N", default_value_t = 512, help_heading = "Limits")]
     pub(crate) step_tokens: usize,
 
-    /// Largest request body.
+    /// Maximum size of a request body.
     #[arg(long, value_name = "SIZE", default_value = "16MiB", help_heading = "Limits")]
     pub(crate) max_body: ByteSize,
 
-    /// Longest prompt in tokens [default: what the context holds].
+    /// Maximum prompt length in tokens [default: what the context holds].
     #[arg(long, value_name = "N", help_heading = "Limits")]
     pub(crate) max_prompt: Option<usize>,
 
-    /// Most answers to one request.
+    /// Maximum `n` of a request: completions per request.
     #[arg(long, value_name = "N", default_value_t = 16, help_heading = "Limits")]
     pub(crate) max_n: usize,
 
-    /// Seconds from a request to the end of its answer; 0 is no limit.
+    /// Maximum seconds from a request to the end of its response; 0 is no limit.
     #[arg(long, value_name = "SECONDS", default_value_t = 3600, help_heading = "Limits")]
     pub(crate) request_timeout: u64,
 
-    /// Seconds that running answers may take to finish after SIGTERM or Ctrl-C.
+    /// Seconds that running requests get to finish after SIGTERM or Ctrl-C.
     #[arg(long, value_name = "SECONDS", default_value_t = 30, help_heading = "Limits")]
     pub(crate) grace: u64,
 

@@ -7,7 +7,7 @@ use super::BaseArgs;
 
 #[derive(Args)]
 pub(crate) struct UsageArgs {
-    /// What rows are summed over.
+    /// Grouping of the rows.
     #[arg(long, value_name = "WHAT", default_value = "day", value_parser = GROUPINGS.map(|(name, _)| name))]
     pub(crate) by: String,
 
@@ -15,7 +15,7 @@ pub(crate) struct UsageArgs {
     #[arg(long, value_name = "TIME")]
     pub(crate) from: Option<String>,
 
-    /// Up to this date (its whole day) or to before this time [default: the last row].
+    /// Up to and including this date, or before this time [default: the last row].
     #[arg(long, value_name = "TIME")]
     pub(crate) to: Option<String>,
 

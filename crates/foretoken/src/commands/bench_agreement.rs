@@ -1,10 +1,10 @@
-//! `foretoken bench agreement`: what the `agreement` policy buys and what it costs, and how good the planner's
-//! estimates are.
+//! `foretoken bench agreement`: speed and quality of the `agreement` policy, and calibration of the planner's
+//! acceptance estimates.
 //!
-//! A few dozen requests are answered greedily, once under `exact` and once per threshold, in turns so that a slow
-//! moment does not hit one threshold alone. For each: tokens per second, the share of tokens that `exact` would have
-//! chosen too given what came before, and the perplexity of the answers under the model itself. A first round, not
-//! counted, lets the drafters learn what they would know on a running server.
+//! A few dozen requests are completed greedily, once under `exact` and once per threshold, interleaved so that noise
+//! does not hit one threshold alone. Reported per policy: tokens per second, the fraction of tokens that `exact` would
+//! have chosen too given the tokens before, and the perplexity of the responses under the model itself. An uncounted
+//! warm-up round trains the drafters as on a running server.
 
 use std::io::Write;
 use std::path::Path;
@@ -40,7 +40,7 @@ pub(crate) fn run(args: &BenchAgreementArgs) -> Result<()> {
         bail!("--tau must hold numbers from 0 to 1");
     }
     let loaded = load::load(&args.model)?;
-    // Answers kept from earlier runs would be drafts that no server has for a new question.
+    // Responses of earlier runs would be drafts that a server would not have for a new question.
     let speculation = SpeculationArgs { draft_memory: 0, ..args.speculation.clone() };
     let engine =
         loaded.start_engine(&args.model.base, &args.context, &speculation, EngineConfig::default())?;
@@ -71,7 +71,7 @@ pub(crate) fn run(args: &BenchAgreementArgs) -> Result<()> {
     print(&rows)
 }
 
-/// Both rules move together: `tau` of the best token, or typical acceptance as strict.
+/// Sets all thresholds to `tau`, so that both acceptance rules are equally strict.
 fn agreement(tau: f32) -> Policy {
     Policy::Agreement(Thresholds { epsilon: tau, delta: tau, tau })
 }
@@ -87,7 +87,7 @@ fn prompts(loaded: &Loaded, count: usize) -> Result<Vec<Vec<u32>>> {
         .collect()
 }
 
-/// One answer, as far as it counts here.
+/// Measurements of one response.
 struct Asked {
     tokens: usize,
     seconds: f64,
@@ -167,7 +167,7 @@ impl Row {
         self.tokens as f64 / self.seconds
     }
 
-    /// Share of tokens that `exact` would have chosen too.
+    /// Fraction of tokens that `exact` would have chosen too.
     fn agreement(&self) -> f64 {
         1.0 - self.relaxed as f64 / self.tokens.max(1) as f64
     }
@@ -178,8 +178,16 @@ impl Row {
 }
 
 fn print(rows: &[Row]) -> Result<()> {
-    let mut table =
-        Table::new(&["policy", "tau", "tokens/s", "vs exact", "agreement", "perplexity", "drafted", "kept"]);
+    let mut table = Table::new(&[
+        "policy",
+        "tau",
+        "tokens/s",
+        "vs exact",
+        "agreement",
+        "perplexity",
+        "drafted",
+        "accepted",
+    ]);
     let exact = rows[0].tokens_per_second();
     for row in rows {
         table.row(vec![
@@ -202,7 +210,7 @@ fn plot(rows: &[Row], path: &Path) -> Result<()> {
     let exact = rows[0].tokens_per_second();
     let chart = Chart {
         title: "Agreement policy: speed and perplexity against agreement with exact",
-        x: "share of tokens that exact would have chosen too",
+        x: "fraction of tokens that exact would have chosen too",
         y: "relative to exact",
         series: vec![
             Series {
@@ -210,7 +218,7 @@ fn plot(rows: &[Row], path: &Path) -> Result<()> {
                 points: points(Row::tokens_per_second).into_iter().map(|(x, y)| (x, y / exact)).collect(),
             },
             Series {
-                name: "perplexity of the answers",
+                name: "perplexity of the responses",
                 points: points(Row::perplexity)
                     .into_iter()
                     .map(|(x, y)| (x, y / rows[0].perplexity()))
@@ -222,25 +230,25 @@ fn plot(rows: &[Row], path: &Path) -> Result<()> {
     write(&chart, path)
 }
 
-/// Guesses that a source thought about equally likely, and how many of them were right.
+/// Calibration bin: draft tokens of one drafter with similar estimated acceptance, and how many were accepted.
 #[derive(Serialize)]
 struct Bin {
     source: &'static str,
-    /// The middle of the class.
+    /// Centre of the bin.
     estimated: f64,
     right: f64,
     seen: u64,
 }
 
 impl Bin {
-    /// Classes with enough guesses to say something.
+    /// Bins with enough draft tokens to be significant.
     fn all(engine: &Engine) -> Vec<Bin> {
         const SEEN_MIN: u64 = 20;
         let totals = engine.stats().drafts;
         let mut bins = Vec::new();
-        for (source, classes) in Source::ALL.into_iter().zip(&totals.reliability) {
-            for (class, of) in classes.iter().enumerate().filter(|(_, of)| of.seen >= SEEN_MIN) {
-                let estimated = (class as f64 + 0.5) / classes.len() as f64;
+        for (source, counts) in Source::ALL.into_iter().zip(&totals.reliability) {
+            for (class, of) in counts.iter().enumerate().filter(|(_, of)| of.seen >= SEEN_MIN) {
+                let estimated = (class as f64 + 0.5) / counts.len() as f64;
                 bins.push(Bin {
                     source: source.name(),
                     estimated,
@@ -263,9 +271,9 @@ fn plot_reliability(bins: &[Bin], path: &Path) -> Result<()> {
             .collect(),
     });
     let chart = Chart {
-        title: "How often guesses of an estimated probability are right",
-        x: "estimated probability",
-        y: "share that was right",
+        title: "Acceptance of draft tokens against its estimate",
+        x: "estimated acceptance",
+        y: "fraction accepted",
         series: series.filter(|series| !series.points.is_empty()).collect(),
         diagonal: true,
     };

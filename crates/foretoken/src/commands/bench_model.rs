@@ -1,10 +1,10 @@
-//! `foretoken bench model`: what a model's steps cost, and how far that is from what the machine allows.
+//! `foretoken bench model`: step times of a model, relative to the machine's measured limits.
 //!
-//! Measures the bare forward pass, without scheduler, sampler or HTTP. Every figure is the median of
-//! `--reps` repetitions, which are interleaved over the row counts so that a slow moment does not hit one
-//! figure alone. The two ceilings are measured in the same run: reading all weights once from memory, and
-//! the integer dot instruction for every weight and token. A step can be no faster than the larger of the
-//! two; attention and everything else is not in the ceilings, so long contexts stay below them.
+//! Measures the forward pass alone, without scheduler, sampler or HTTP. Every figure is the median of
+//! `--reps` repetitions, interleaved over the row counts so that noise does not hit one figure alone. Two
+//! ceilings are measured in the same run: reading all weights once from memory, and the integer dot
+//! instruction for every weight and token. A step takes at least the larger of the two; attention is not
+//! in the ceilings, so long contexts stay below them.
 
 use std::io::Write;
 use std::time::Instant;
@@ -21,9 +21,9 @@ use crate::cli::BenchModelArgs;
 use crate::load::{self, Loaded};
 use crate::output::{self, Table};
 
-/// Tokens per step while a prompt is read; the engine's default budget.
+/// Tokens per prefill step; the engine's default.
 const STEP_TOKENS: usize = 512;
-/// Steps per repetition when single steps are timed; one alone is too short.
+/// Steps per repetition when single steps are timed; one alone is too short to time.
 const STEPS_PER_REP: usize = 8;
 
 /// Runs the command.
@@ -38,7 +38,7 @@ pub(crate) fn run(args: &BenchModelArgs) -> Result<()> {
     if args.json { output::json(&report) } else { report.print() }
 }
 
-/// What the machine allows, measured.
+/// The machine's limits, measured.
 #[derive(Clone, Copy, Serialize)]
 struct Ceilings {
     bandwidth_gb_s: f64,
@@ -49,12 +49,12 @@ impl Ceilings {
     fn measure(loaded: &Loaded) -> Result<Self> {
         let compute = loaded.model.compute();
         let bandwidth_gb_s =
-            roofline::read_bandwidth_gbps(compute).context("no memory to measure its bandwidth with")?;
+            roofline::read_bandwidth_gbps(compute).context("not enough memory to measure its bandwidth")?;
         Ok(Self { bandwidth_gb_s, vpdpbusd_tops: roofline::dot_rate_tops(compute) })
     }
 }
 
-/// What a step has to read and to multiply.
+/// Bytes to read and products to compute in a step.
 #[derive(Clone, Copy)]
 struct Work {
     weight_bytes: usize,
@@ -78,7 +78,7 @@ impl Work {
         }
     }
 
-    /// The least time for a step, in seconds, and which ceiling sets it.
+    /// Lower bound of a step's time in seconds, and the ceiling that sets it.
     fn floor(&self, ceilings: &Ceilings, tokens: usize, logits: usize, depth: usize) -> (f64, &'static str) {
         let bytes = self.weight_bytes + depth * self.kv_token_bytes;
         let reading = bytes as f64 / (ceilings.bandwidth_gb_s * 1e9);
@@ -99,10 +99,10 @@ struct Report {
     prefill: Vec<Prefill>,
     decode: Vec<Decode>,
     steps: Vec<Step>,
-    /// Share of the memory ceiling that decode reaches on an empty context.
+    /// Fraction of the memory ceiling that decode reaches on an empty context.
     #[serde(skip_serializing_if = "Option::is_none")]
     decode_of_bandwidth: Option<f64>,
-    /// What was not measured and why.
+    /// Measurements skipped, with the reason.
     skipped: Vec<String>,
 }
 
@@ -129,7 +129,7 @@ struct Step {
     rows: usize,
     ms: f64,
     tokens_per_second: f64,
-    /// Against the first row count measured.
+    /// Relative to the first row count measured.
     relative: f64,
     of_ceiling: f64,
     ceiling: &'static str,
@@ -156,7 +156,7 @@ impl<'m> Bench<'m> {
     }
 
     fn run(&mut self, args: &BenchModelArgs) -> Result<Report> {
-        self.feed_up_to(self.tokens.len().min(STEP_TOKENS)); // Touches every page before the clock runs.
+        self.feed_up_to(self.tokens.len().min(STEP_TOKENS)); // Warm-up: touches every page.
         let prefill = args.prompt.iter().filter_map(|&tokens| self.prefill(tokens, args.reps)).collect();
         let decode: Vec<Decode> =
             args.depth.iter().filter_map(|&depth| self.decode(depth, args.decode, args.reps)).collect();
@@ -179,7 +179,7 @@ impl<'m> Bench<'m> {
         })
     }
 
-    /// Whether so many tokens fit into the model's context; notes it if not.
+    /// Whether `tokens` fit into the model's context; records the skipped measurement if not.
     fn fits(&mut self, what: String, tokens: usize) -> bool {
         let fits = tokens <= self.tokens.len();
         if !fits {
@@ -316,7 +316,7 @@ impl Report {
     }
 }
 
-/// Token ids without meaning; speed does not depend on them.
+/// Arbitrary token ids; speed does not depend on them.
 fn arbitrary_tokens(vocab: usize, count: usize) -> Vec<u32> {
     (0..count).map(|i| (i.wrapping_mul(7_919) + 11) % vocab).map(|id| id as u32).collect()
 }
@@ -344,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn one_token_is_bound_by_memory_and_many_by_multiplication() {
+    fn one_token_is_memory_bound_and_many_are_compute_bound() {
         let work = Work {
             weight_bytes: 1_000_000,
             kv_token_bytes: 1_000,

@@ -1,6 +1,6 @@
-//! `foretoken cache explain A.json B.json`: where the second request would leave what the first one cached.
+//! `foretoken cache explain A.json B.json`: where two prompts diverge and why.
 //!
-//! Needs the model file for its tokenizer and chat template, but neither its weights nor a server.
+//! Needs the model file's tokenizer and chat template, but neither its weights nor a server.
 
 use std::fs;
 use std::io::Write;
@@ -11,7 +11,7 @@ use foretoken_server::explain::{Asked, Other, compare};
 use serde_json::Value;
 
 use crate::cli::CacheExplainArgs;
-use crate::commands::serve::Text;
+use crate::commands::serve::TextCodec;
 use crate::{load, output};
 
 /// Runs the command.
@@ -19,7 +19,7 @@ pub(crate) fn run(args: &CacheExplainArgs) -> Result<()> {
     let path = load::resolve(&args.model, &args.base)?;
     let of_file = || format!("cannot use the model file {}", path.display());
     let (tokenizer, template) = load::text(&load::open(&path)?).with_context(of_file)?;
-    let codec = Text { tokenizer, template };
+    let codec = TextCodec { tokenizer, template };
     let (first, second) = (read(&args.first, &codec)?, read(&args.second, &codec)?);
     let agreed = first.tokens.iter().zip(&second.tokens).take_while(|(a, b)| a == b).count();
     let report = compare(&codec, &second, Other { agreed, goes_on: &first.tokens[agreed..] });
@@ -30,8 +30,8 @@ pub(crate) fn run(args: &CacheExplainArgs) -> Result<()> {
     Ok(output::stdout().write_all(text.as_bytes())?)
 }
 
-/// The prompt of a request's body in a file.
-fn read(path: &Path, codec: &Text) -> Result<Asked> {
+/// Reads a request body from a file.
+fn read(path: &Path, codec: &TextCodec) -> Result<Asked> {
     let of_file = || format!("cannot use {}", path.display());
     let text = fs::read_to_string(path).with_context(of_file)?;
     let body: Value = serde_json::from_str(&text).with_context(of_file)?;

@@ -1,7 +1,7 @@
 //! `foretoken chat`: a conversation in the terminal.
 //!
-//! Lines are edited and remembered, answers stream, Ctrl-C stops an answer and not the program. A
-//! model's reasoning is dimmed and not kept in the conversation, as its templates expect.
+//! Line editing with history, streamed answers; Ctrl-C stops an answer and not the program. Reasoning is
+//! dimmed and dropped from the conversation, as chat templates expect.
 
 use std::borrow::Cow;
 use std::io::{IsTerminal, Write};
@@ -23,10 +23,10 @@ use crate::load::{self, Loaded};
 use crate::output;
 use crate::reasoning_dim::{self, Dimmer};
 
-/// Lines that the history file keeps.
+/// Lines kept in the history file.
 const HISTORY_LINES_MAX: usize = 1000;
 
-/// Lets the line editor ask for more lines.
+/// Line editor helper: multi-line input.
 #[derive(Completer, Helper, Highlighter, Hinter)]
 struct Lines;
 
@@ -61,7 +61,7 @@ pub(crate) fn run(args: &ChatArgs) -> Result<()> {
                 if line != Line::Empty {
                     editor.add_history_entry(text)?;
                 }
-                chat.obey(line)?;
+                chat.execute(line)?;
             }
             Err(ReadlineError::Interrupted) => {}
             Err(ReadlineError::Eof) => break,
@@ -76,7 +76,7 @@ fn editor(history: &Path) -> Result<LineEditor> {
     let config = rustyline::Config::builder().max_history_size(HISTORY_LINES_MAX)?.build();
     let mut editor = LineEditor::with_config(config)?;
     editor.set_helper(Some(Lines));
-    // No history yet is how every conversation starts once.
+    // The first run has no history file.
     if let Err(error) = editor.load_history(history) {
         tracing::debug!(file = %history.display(), %error, "no history read");
     }
@@ -99,8 +99,8 @@ struct Chat<'a> {
 }
 
 impl Chat<'_> {
-    /// Does what a line asks for. Only a terminal that is gone is an error.
-    fn obey(&mut self, line: Line) -> Result<()> {
+    /// Executes a line. Only a closed output is an error.
+    fn execute(&mut self, line: Line) -> Result<()> {
         let reply: Cow<'_, str> = match line {
             Line::Empty | Line::Quit => return Ok(()),
             Line::Say(question) => {
@@ -118,13 +118,13 @@ impl Chat<'_> {
             }
             Line::System(Some(text)) => {
                 self.talk.set_system(text);
-                "System message set; the conversation starts anew.".into()
+                "System message set; the conversation starts over.".into()
             }
             Line::Reset => {
                 self.talk.reset();
-                "Forgotten.".into()
+                "Conversation cleared.".into()
             }
-            Line::Undo if self.talk.undo() => "The last question and its answer are forgotten.".into(),
+            Line::Undo if self.talk.undo() => "Removed the last question and its answer.".into(),
             Line::Undo => "There is nothing to undo.".into(),
             Line::Save(file) => self.save(&file).into(),
             Line::Unknown(reason) => reason.into(),

@@ -1,42 +1,42 @@
 //! The state of a terminal conversation and the commands that change it.
 //!
-//! No terminal and no model here. The invariant: messages alternate between user and assistant, after
-//! at most one system message, and the last one is the assistant's whenever a line is read.
+//! No terminal and no model here. Invariant: messages alternate between user and assistant, after at most
+//! one system message, and the last one is the assistant's whenever a line is read.
 
 use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
-/// What a typed line asks for.
+/// A parsed input line.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Line {
-    /// Text for the model.
+    /// A message for the model.
     Say(String),
-    /// Nothing.
+    /// Only white space.
     Empty,
     Help,
-    /// Set the system message; without a text, show it.
+    /// Sets the system message; without a text, shows it.
     System(Option<String>),
     Reset,
     Undo,
     Save(PathBuf),
     Quit,
-    /// Not a command, and why.
+    /// An invalid command, with the message to print.
     Unknown(String),
 }
 
 /// What `/help` prints.
 pub(crate) const HELP: &str = "\
-/system TEXT   set the system message and start anew; without TEXT, show it
-/reset         forget the conversation
-/undo          forget the last question and its answer
-/save FILE     write the conversation as JSON, as the API takes it
+/system TEXT   set the system message and start over; without TEXT, show it
+/reset         clear the conversation
+/undo          remove the last question and its answer
+/save FILE     write the conversation as JSON, in the API's format
 /quit          leave (also Ctrl-D)
-A line that ends in \\ goes on in the next one; \"\"\" begins and ends a block of lines.
+A line that ends in \\ continues on the next one; \"\"\" begins and ends a block of lines.
 Ctrl-C stops an answer.";
 
 impl Line {
-    /// Reads a typed line, or several that belong together.
+    /// Parses a line, or several joined by continuation.
     pub(crate) fn parse(text: &str) -> Line {
         let text = text.trim();
         if text.is_empty() {
@@ -59,7 +59,7 @@ impl Line {
     }
 }
 
-/// Whether a line needs another one: it ends in a backslash, or a block is open.
+/// Whether the input continues on the next line: it ends in a backslash, or a `"""` block is open.
 pub(crate) fn is_open(text: &str) -> bool {
     text.ends_with('\\') || text.matches("\"\"\"").count() % 2 == 1
 }
@@ -83,7 +83,7 @@ impl Conversation {
         self.system.as_deref()
     }
 
-    /// Another system message makes another conversation.
+    /// Sets the system message and clears the conversation.
     pub(crate) fn set_system(&mut self, text: String) {
         self.system = Some(text);
         self.turns.clear();
@@ -93,27 +93,27 @@ impl Conversation {
         self.turns.clear();
     }
 
-    /// Forgets the last question and its answer. False if there is nothing to forget.
+    /// Removes the last question and its answer. False if there is none.
     pub(crate) fn undo(&mut self) -> bool {
         let before = self.turns.len();
         self.turns.truncate(before.saturating_sub(2));
         before > 0
     }
 
-    /// The messages with one more question, for the template.
+    /// The messages with one more question, for the chat template.
     pub(crate) fn with_question(&self, question: &str) -> Vec<Value> {
         let mut messages = self.messages();
         messages.push(json!({"role": "user", "content": question}));
         messages
     }
 
-    /// Keeps a question with its answer.
+    /// Appends a question and its answer.
     pub(crate) fn push(&mut self, question: &str, answer: &str) {
         self.turns.push(json!({"role": "user", "content": question}));
         self.turns.push(json!({"role": "assistant", "content": answer}));
     }
 
-    /// All messages as the API takes them.
+    /// All messages in the API's format.
     pub(crate) fn messages(&self) -> Vec<Value> {
         let system = self.system.iter().map(|text| json!({"role": "system", "content": text}));
         system.chain(self.turns.iter().cloned()).collect()
@@ -125,7 +125,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_are_told_apart() {
+    fn lines_are_parsed() {
         for (text, line) in [
             ("  ", Line::Empty),
             ("Hello /help", Line::Say("Hello /help".into())),
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn undo_takes_back_whole_turns() {
+    fn undo_removes_whole_turns() {
         let mut talk = Conversation::new(Some("Be brief.".into()));
         talk.push("1?", "1.");
         talk.push("2?", "2.");

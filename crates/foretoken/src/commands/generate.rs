@@ -1,4 +1,4 @@
-//! `foretoken generate`: one prompt, one answer. Standard output carries the answer and nothing else.
+//! `foretoken generate`: one prompt, one completion. Standard output carries the text and nothing else.
 
 use std::io::{Read, Write};
 use std::path::Path;
@@ -73,7 +73,7 @@ fn prompt_text(args: &GenerateArgs) -> Result<String> {
             text
         }
     };
-    // The newline that ends a text file is not meant as part of the prompt.
+    // The final newline of a text file is not part of the prompt.
     if text.ends_with('\n') {
         text.pop();
     }

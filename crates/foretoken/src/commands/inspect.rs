@@ -1,4 +1,4 @@
-//! `foretoken inspect`: what is in a model file and what it will cost, without loading it.
+//! `foretoken inspect`: metadata, tensors and memory needs of a model file, without loading it.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -17,9 +17,9 @@ use crate::cli::InspectArgs;
 use crate::load;
 use crate::output::{self, Table};
 
-/// Array elements that are shown; vocabularies have hundreds of thousands.
+/// Array elements shown; vocabularies have hundreds of thousands.
 const ELEMENTS_MAX: usize = 4;
-/// Characters of a string that are shown in the table; chat templates have thousands.
+/// Characters of a string shown in the table; chat templates have thousands.
 const CHARACTERS_MAX: usize = 100;
 
 /// Runs the command.
@@ -39,10 +39,10 @@ pub(crate) fn run(args: &InspectArgs) -> Result<()> {
     print_memory(&memory)
 }
 
-/// What a model needs once it is loaded, in bytes.
+/// Memory of the loaded model, in bytes.
 struct Memory {
     weights: u64,
-    /// Per token and for `ctx` tokens; or what the metadata lack to tell.
+    /// Per token and for `ctx` tokens, or why the metadata do not tell.
     kv: Result<Kv, String>,
 }
 
@@ -54,7 +54,7 @@ struct Kv {
 
 impl Memory {
     fn of(gguf: &Gguf, ctx: Option<usize>) -> Result<Self> {
-        // The rows of an embedding table with a head beside it are read from the file, a few at a time.
+        // An untied embedding table stays in the file; only its rows in use are read.
         let untied = gguf.tensor("output.weight").is_some();
         let mut packing = Packing::new()?;
         let mut weights = 0;
@@ -66,7 +66,7 @@ impl Memory {
     }
 }
 
-/// How large a tensor gets in the kernels' layout, found by packing one block of 16 rows of its type.
+/// Packed size of a tensor, measured by packing one block of 16 rows of its type.
 struct Packing {
     compute: Compute,
     /// Bytes of 16 rows of one block, by type.
@@ -74,7 +74,7 @@ struct Packing {
 }
 
 impl Packing {
-    /// Rows that are packed together.
+    /// Rows packed together.
     const GROUP: usize = 16;
 
     fn new() -> Result<Self> {
@@ -82,7 +82,7 @@ impl Packing {
     }
 
     fn bytes(&mut self, tensor: &TensorInfo) -> Result<u64> {
-        // Norms and biases stay as they are.
+        // Norms and biases are not packed.
         if tensor.dims().len() < 2 {
             return Ok(tensor.byte_len() as u64);
         }
@@ -100,7 +100,7 @@ impl Packing {
     }
 }
 
-/// What conversations need, from the shapes in the metadata; the rotary style plays no part in it.
+/// KV memory from the shapes in the metadata; independent of the rotary style.
 fn kv(gguf: &Gguf, ctx: Option<usize>) -> Result<Kv, ModelError> {
     let config = ModelConfig::from_gguf(gguf, RopeStyle::Halves)?;
     let ModelConfig { layers, kv_heads, head_dim_k, head_dim_v, ctx_train, .. } = config;
@@ -167,7 +167,7 @@ fn print_memory(memory: &Memory) -> Result<()> {
         }
         Err(reason) => {
             table.print()?;
-            Ok(writeln!(output::stdout(), "\nThe memory of conversations is unknown: {reason}")?)
+            Ok(writeln!(output::stdout(), "\nThe memory for KV is unknown: {reason}")?)
         }
     }
 }
@@ -200,11 +200,11 @@ fn types(gguf: &Gguf) -> BTreeMap<&'static str, Total> {
     types
 }
 
-/// A value for reading; arrays with their first elements and their length.
+/// A value for display; arrays with their first elements and their length.
 fn shown(value: &Value<'_>) -> String {
     match value {
         Value::Str(text) => (*text).to_owned(),
-        // As the shorter of the two types, or the digits would be those of its conversion.
+        // Printed as f32: as f64 it would show the digits of the conversion.
         Value::F32(number) => number.to_string(),
         Value::Array(array) => {
             let first: Vec<String> = first_elements(array).iter().map(ToString::to_string).collect();

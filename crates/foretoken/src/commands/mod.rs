@@ -1,4 +1,4 @@
-//! One module per command; each takes its parsed options and runs to the end.
+//! One module per command; each takes its parsed options and runs to completion.
 
 pub(crate) mod bench_agreement;
 pub(crate) mod bench_model;

@@ -1,4 +1,4 @@
-//! `foretoken models`: the names that `--model` knows, and what has been downloaded.
+//! `foretoken models`: built-in model names and downloaded files.
 
 use anyhow::Result;
 use foretoken_model::reference::{CachedModel, ModelRef, built_in_names, cached_models};
@@ -34,7 +34,7 @@ fn print(cached: &[CachedModel]) -> Result<()> {
         table.row(vec![model.reference.to_string(), human(model.bytes), file]);
     }
     for name in absent(cached)? {
-        table.row(vec![name.to_owned(), "-".to_owned(), format!("not here yet: foretoken pull {name}")]);
+        table.row(vec![name.to_owned(), "-".to_owned(), format!("not downloaded: foretoken pull {name}")]);
     }
     table.print()
 }

@@ -1,8 +1,8 @@
-//! `foretoken perplexity`: how well a model predicts a text.
+//! `foretoken perplexity`: perplexity of a text under a model.
 //!
-//! The same windows and the same counted half of each window as `llama-perplexity`, so that the two numbers
-//! can be compared: windows of `ctx` tokens without overlap, the first token of each replaced by BOS where
-//! the model wants one, and the predictions of the tokens from `ctx/2 + 1` on counted.
+//! The same windows and the same scored half of each window as `llama-perplexity`, so that the two are
+//! comparable: windows of `ctx` tokens without overlap, the first token of each replaced by BOS where
+//! the model wants one, and the predictions of the tokens from `ctx/2 + 1` on scored.
 
 use std::io::{Read, Write};
 use std::path::Path;
@@ -16,7 +16,7 @@ use crate::cli::PerplexityArgs;
 use crate::load::{self, Loaded};
 use crate::output;
 
-/// Tokens fed per step; the result does not depend on it.
+/// Tokens per step; the result does not depend on it.
 const STEP_TOKENS: usize = 256;
 
 /// Runs the command.
@@ -58,14 +58,14 @@ fn read_text(file: &Path) -> Result<String> {
         std::fs::File::open(file).and_then(|mut file| file.read_to_string(&mut text))
     };
     result.with_context(|| format!("cannot read the text from {}", file.display()))?;
-    // As llama.cpp does with the text of a file.
+    // As llama.cpp reads files.
     if text.ends_with('\n') {
         text.pop();
     }
     Ok(text)
 }
 
-/// Adds the counted half of one window to the sums.
+/// Adds the scored half of one window to the sums.
 fn measure(sequence: &mut Sequence<'_>, loaded: &Loaded, window: &[u32], sums: &mut Sums) {
     let first = window.len() / 2;
     let mut fed = window.to_vec();
@@ -76,7 +76,7 @@ fn measure(sequence: &mut Sequence<'_>, loaded: &Loaded, window: &[u32], sums: &
     for chunk in fed[..first].chunks(STEP_TOKENS) {
         sequence.feed(chunk, WantLogits::None);
     }
-    // The last token predicts one that is outside the window.
+    // The prediction of the window's last token has no target in the window.
     let mut target = first + 1;
     for chunk in fed[first..window.len() - 1].chunks(STEP_TOKENS) {
         let logits = sequence.feed(chunk, WantLogits::All);
@@ -132,7 +132,7 @@ fn report(args: &PerplexityArgs, windows: usize, sums: &Sums) -> Result<()> {
         }));
     }
     let mut out = output::stdout();
-    writeln!(out, "{} tokens counted in {windows} windows of {}; +/- {error:.5}", sums.count, args.ctx)?;
+    writeln!(out, "{} tokens scored in {windows} windows of {}; +/- {error:.5}", sums.count, args.ctx)?;
     writeln!(out, "perplexity: {perplexity:.4}")?;
     Ok(())
 }

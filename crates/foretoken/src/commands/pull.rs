@@ -1,4 +1,4 @@
-//! `foretoken pull`: fetch a model now, so that nothing waits for it later.
+//! `foretoken pull`: download a model in advance.
 
 use std::io::Write;
 

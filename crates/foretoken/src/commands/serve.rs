@@ -1,7 +1,7 @@
 //! `foretoken serve`: the wiring of model, engine and HTTP.
 //!
-//! The port is open before the model is read, so that clients get a 503 that says "loading" and not a
-//! refused connection. The address stands on standard output, everything else in the log.
+//! The port is open before the model is loaded, so that clients get a 503 that says "loading" and not a
+//! refused connection. The address goes to standard output, everything else to the log.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -23,11 +23,11 @@ use foretoken_server::{
 use crate::cli::ServeArgs;
 use crate::{cache_secret, load, output, shared_cache, shared_prompt};
 
-/// Runs the command until a signal ends it.
+/// Runs the server until a signal ends it.
 pub(crate) fn run(args: &ServeArgs) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let result = runtime.block_on(serve(args));
-    // A model that is still loading has nobody to wait for it.
+    // Do not wait for a model that is still loading.
     runtime.shutdown_background();
     result
 }
@@ -45,7 +45,7 @@ async fn serve(args: &ServeArgs) -> Result<()> {
     let loaded = tokio::task::spawn_blocking(move || load_model(&args, shared));
     let mut serving = std::pin::pin!(serving);
     let (engine, store) = tokio::select! {
-        // Asked to stop while the model was loading.
+        // A signal arrived while the model was loading.
         served = &mut serving => return Ok(served??),
         loaded = loaded => {
             let (served, engine) = loaded??;
@@ -55,7 +55,7 @@ async fn serve(args: &ServeArgs) -> Result<()> {
         }
     };
     serving.await??;
-    // What the last answers left, their rows in the ledger too, is still on its way to the disk.
+    // Blocks, responses and ledger rows of the last requests may still be in the writers' queues.
     let flush = move || {
         engine.flush_cache();
         store.flush();
@@ -63,7 +63,7 @@ async fn serve(args: &ServeArgs) -> Result<()> {
     Ok(tokio::task::spawn_blocking(flush).await?)
 }
 
-/// The HTTP side of the settings.
+/// Options to the HTTP server's configuration.
 fn server_config(args: &ServeArgs) -> Result<ServerConfig> {
     let keys = |words: &[String]| words.iter().map(|key| ApiKey::parse(key)).collect::<Result<_, _>>();
     let named = args.accounts.account.iter().map(|word| word.parse()).collect::<Result<Vec<NamedKey>, _>>();
@@ -99,13 +99,13 @@ fn server_config(args: &ServeArgs) -> Result<ServerConfig> {
     })
 }
 
-/// The last part of a model reference without its ending: what people call the model.
+/// The last part of a model reference without its extension: the model's name in the API.
 fn short_name(reference: &str) -> String {
     let last = reference.rsplit(['/', '\\', ':']).next().unwrap_or(reference);
     last.strip_suffix(".gguf").unwrap_or(last).to_owned()
 }
 
-/// Everything that takes time, on a thread of its own.
+/// Loads the model and starts the engine; takes seconds, so it runs on a blocking thread.
 fn load_model(args: &ServeArgs, mut shared: Option<SharedConfig>) -> Result<(Served, Engine)> {
     let start = Instant::now();
     let loaded = load::load(&args.model)?;
@@ -113,9 +113,9 @@ fn load_model(args: &ServeArgs, mut shared: Option<SharedConfig>) -> Result<(Ser
     let mut disk = (args.cache_disk.0 > 0).then(|| (data_dir.join("blocks"), args.cache_disk.0));
     let named = args.shared.cache_secret_file.as_deref().map(cache_secret::load).transpose();
     let named = named.context("--cache-secret-file")?;
-    let secret = match named.map_or_else(|| cache_secret::load_or_make(&data_dir), Ok) {
+    let secret = match named.map_or_else(|| cache_secret::load_or_create(&data_dir), Ok) {
         Ok(secret) => secret,
-        // A disk that takes no 32 bytes takes no blocks either; that is no reason not to answer.
+        // A disk that cannot store 32 bytes cannot store blocks either; serve without it.
         Err(error) => {
             tracing::warn!("{error:#}; prompts and answers are cached in memory only");
             (disk, shared) = (None, None);
@@ -159,16 +159,16 @@ fn load_model(args: &ServeArgs, mut shared: Option<SharedConfig>) -> Result<(Ser
         ctx,
         store,
         created: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
-        generator: Arc::new(Answers(engine.clone())),
-        codec: Arc::new(Text { tokenizer: loaded.tokenizer, template: loaded.template }),
+        generator: Arc::new(EngineGenerator(engine.clone())),
+        codec: Arc::new(TextCodec { tokenizer: loaded.tokenizer, template: loaded.template }),
     };
     Ok((served, engine))
 }
 
-/// The engine as the server sees it.
-struct Answers(Engine);
+/// Adapter: the engine as the server's generator.
+struct EngineGenerator(Engine);
 
-impl Generator for Answers {
+impl Generator for EngineGenerator {
     fn submit(&self, request: Request) -> Result<Answer, SubmitError> {
         self.0.submit(request)
     }
@@ -190,13 +190,13 @@ impl Generator for Answers {
     }
 }
 
-/// Tokenizer and chat template as the server sees them.
-pub(crate) struct Text {
+/// Adapter: tokenizer and chat template as the server's codec.
+pub(crate) struct TextCodec {
     pub(crate) tokenizer: Arc<Tokenizer>,
     pub(crate) template: ChatTemplate,
 }
 
-impl Codec for Text {
+impl Codec for TextCodec {
     fn encode(&self, text: &str, add_bos: bool, parse_special: bool) -> Vec<u32> {
         self.tokenizer.encode(text, add_bos, parse_special)
     }
@@ -221,7 +221,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_model_is_called_by_the_last_part_of_its_reference() {
+    fn the_api_name_is_the_last_part_of_the_reference() {
         for (reference, name) in [
             ("smollm2", "smollm2"),
             ("./models/tiny.Q4_0.gguf", "tiny.Q4_0"),

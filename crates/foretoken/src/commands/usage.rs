@@ -1,6 +1,6 @@
-//! `foretoken usage`: what requests used, cost and saved, from the ledger in the data folder.
+//! `foretoken usage`: token counts, prices and savings from the ledger in the data folder.
 //!
-//! Reads the file itself, also while a server writes it, and says what `GET /v1/usage` says.
+//! Reads the database directly, also while a server writes it; the same figures as `GET /v1/usage`.
 
 use std::io::Write;
 
@@ -58,7 +58,7 @@ fn cells(name: &str, group: &UsageGroup) -> Vec<String> {
     let mut cells = vec![name.to_owned()];
     let counts = [group.requests, group.replayed, sum.hit, sum.miss, sum.output, sum.drafted, sum.accepted];
     cells.extend(counts.map(|count| count.to_string()));
-    // Two savings: money by the price list, and seconds by measured prefill speed.
+    // Savings as money by the price list, and as seconds by measured prefill speed.
     cells.extend([
         usd(sum.price),
         usd(sum.saved),

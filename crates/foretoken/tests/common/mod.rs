@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-/// How long anything may take before a test gives up.
+/// Timeout of any wait in a test.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Where the model is kept between test runs, so that it is fetched once.

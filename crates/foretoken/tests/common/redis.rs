@@ -12,7 +12,7 @@ pub(crate) struct Redis {
 }
 
 impl Redis {
-    /// A server with so much memory (`0` is no limit), which refuses writes when it is full.
+    /// A server with a memory limit (`0` is none) that rejects writes when full.
     pub(crate) fn start(memory: &str) -> Redis {
         let port =
             TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a port").port();

@@ -1,7 +1,4 @@
-//! The cache in a data folder, without a server.
-//!
-//! Reads and checks what is there, and forgets. May be used beside a running server too, since several processes may
-//! share a folder; but what that one has in memory stays there.
+//! `foretoken cache` on a data folder, without a server: list, verify, clear.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -17,27 +14,27 @@ use serde_json::{Value, json};
 use crate::cli::BaseArgs;
 use crate::load;
 
-/// The folders of blocks: the model's, and that of a model that drafts.
+/// Block folders: of the model and of a draft model.
 const FOLDERS: [&str; 2] = ["blocks", "blocks.draft"];
 const DATABASE: &str = "foretoken.db";
 
-/// The folders of blocks that are there.
+/// Opens the existing block folders.
 fn open(base: &BaseArgs) -> Result<Vec<DiskTier>> {
     let data = load::data_dir(base)?;
-    let there: Vec<PathBuf> =
+    let existing: Vec<PathBuf> =
         FOLDERS.map(|name| data.join(name)).into_iter().filter(|dir| dir.is_dir()).collect();
-    if there.is_empty() {
+    if existing.is_empty() {
         bail!(
             "no server has cached anything in {}; name its folder with --data-dir or a running server with --server",
             data.display()
         );
     }
     let open = |dir| {
-        // Without a budget nothing is reclaimed here.
+        // An unlimited budget, so that opening evicts nothing.
         let config = DiskConfig::new(dir, u64::MAX);
         DiskTier::open(config, Arc::new(RealFileSystem), Arc::new(SystemClock::new()))
     };
-    Ok(there.into_iter().map(open).collect())
+    Ok(existing.into_iter().map(open).collect())
 }
 
 fn list(base: &BaseArgs) -> Result<Vec<DiskEntry>> {
@@ -46,7 +43,7 @@ fn list(base: &BaseArgs) -> Result<Vec<DiskEntry>> {
     Ok(files)
 }
 
-/// The figures that a folder has.
+/// Totals of the folder.
 pub(super) fn stat(base: &BaseArgs) -> Result<Value> {
     let files = list(base)?;
     let distinct = |of: fn(&DiskEntry) -> [u8; 32]| files.iter().map(of).collect::<HashSet<_>>().len();
@@ -85,18 +82,18 @@ pub(super) fn verify(base: &BaseArgs) -> Result<Value> {
     Ok(cache_report::verify(&sum))
 }
 
-/// Forgets a scope, or everything: blocks, answers, drafts.
+/// Deletes a scope, or everything: blocks, responses, drafter state.
 pub(super) fn clear(base: &BaseArgs, scope: Option<ScopeId>) -> Result<Value> {
     let data = load::data_dir(base)?;
     let blocks: u64 = open(base)?.iter().map(|tier| tier.clear(scope)).sum();
     if let Some(store) = store(&data) {
         store.forget_responses(scope);
     }
-    forget_drafts(&data.join("drafts"), scope);
+    clear_drafts(&data.join("drafts"), scope);
     Ok(json!({"object": "cache.deleted", "blocks": {"disk": blocks}}))
 }
 
-/// The database, if there is one: looking must not make it.
+/// Opens the database if it exists; reading must not create it.
 fn store(data: &Path) -> Option<Store> {
     data.join(DATABASE).is_file().then(|| {
         let config = StoreConfig {
@@ -108,14 +105,14 @@ fn store(data: &Path) -> Option<Store> {
     })
 }
 
-/// What drafters learnt lies in a folder per model.
-fn forget_drafts(folder: &Path, scope: Option<ScopeId>) {
+/// Deletes the drafters' successor tables, which are in one folder per model.
+fn clear_drafts(folder: &Path, scope: Option<ScopeId>) {
     let models = std::fs::read_dir(folder).into_iter().flatten().flatten();
     for file in models.filter_map(|model| std::fs::read_dir(model.path()).ok()).flatten().flatten() {
         let name = file.file_name().to_string_lossy().into_owned();
-        let whose = name.strip_prefix("successors-");
-        if whose.is_some_and(|whose| scope.is_none_or(|scope| scope.to_string() == whose)) {
-            // What cannot be removed is no file of ours.
+        let owner = name.strip_prefix("successors-");
+        if owner.is_some_and(|owner| scope.is_none_or(|scope| scope.to_string() == owner)) {
+            // A file that cannot be removed is not one of ours.
             std::fs::remove_file(file.path()).ok();
         }
     }

@@ -1,6 +1,6 @@
-//! `foretoken cache`: what is cached, on a running server or in a folder that no server has open.
+//! `foretoken cache`: the caches of a running server or of a data folder.
 //!
-//! Both give the same JSON, which is shown as it is or as a table.
+//! Both produce the same JSON, printed as it is or as a table.
 
 mod folder;
 mod remote;
@@ -36,9 +36,9 @@ pub(crate) fn run(command: &CacheCommand) -> Result<()> {
             print(&args.cache, &list, show::entries)
         }
         CacheCommand::Verify(args) => verify(args),
-        CacheCommand::Prewarm(args) => tell(args, "prewarm", &json!({})),
-        CacheCommand::Pin(args) => tell(&args.prompt, "pin", &json!({"ttl_s": args.ttl})),
-        CacheCommand::Unpin(args) => tell(args, "unpin", &json!({})),
+        CacheCommand::Prewarm(args) => send_prompt(args, "prewarm", &json!({})),
+        CacheCommand::Pin(args) => send_prompt(&args.prompt, "pin", &json!({"ttl_s": args.ttl})),
+        CacheCommand::Unpin(args) => send_prompt(args, "unpin", &json!({})),
         CacheCommand::Clear(args) => clear(args),
     }
 }
@@ -60,25 +60,25 @@ fn verify(args: &CacheArgs) -> Result<()> {
     }
 }
 
-/// Sends a prompt with an order about it.
-fn tell(args: &CachePromptArgs, order: &str, more: &Value) -> Result<()> {
+/// Sends a prompt to one of the `/v1/cache/*` routes.
+fn send_prompt(args: &CachePromptArgs, route: &str, fields: &Value) -> Result<()> {
     let Some(url) = &args.cache.server else {
         bail!(
-            "cache {order} changes a running server's memory; name the server with --server http://127.0.0.1:8080"
+            "cache {route} changes a running server's memory; name the server with --server http://127.0.0.1:8080"
         );
     };
     let mut body = prompt(&args.prompt)?;
-    for (key, value) in more.as_object().into_iter().flatten() {
+    for (key, value) in fields.as_object().into_iter().flatten() {
         body[key] = value.clone();
     }
     if let Some(user) = &args.user_id {
         body["user_id"] = user.as_str().into();
     }
-    let report = Remote::client(url, &args.cache).post(&format!("/v1/cache/{order}"), &body)?;
-    print(&args.cache, &report, show::order)
+    let report = Remote::client(url, &args.cache).post(&format!("/v1/cache/{route}"), &body)?;
+    print(&args.cache, &report, show::prompt)
 }
 
-/// A request's body with the prompt that a file holds.
+/// The request body for the prompt in a file.
 fn prompt(path: &Path) -> Result<Value> {
     let mut text = String::new();
     if path == Path::new("-") {
@@ -99,7 +99,7 @@ fn clear(args: &CacheClearArgs) -> Result<()> {
         Some(url) => {
             let mut query = Vec::new();
             if args.scope.is_some() {
-                bail!("--scope is for a folder; tell a server --tenant, --user-id or --all");
+                bail!("--scope is for a data folder; with --server use --tenant, --user-id or --all");
             }
             query.extend(args.all.then_some(("all", "true")));
             query.extend(args.tenant.as_deref().map(|name| ("account", name)));
@@ -108,12 +108,14 @@ fn clear(args: &CacheClearArgs) -> Result<()> {
         }
         None => {
             if args.tenant.is_some() || args.user_id.is_some() {
-                bail!("only a server knows whose entries are whose; use --scope ID, as `cache ls` shows it");
+                bail!(
+                    "--tenant and --user-id need --server; in a folder use --scope ID, as `cache ls` shows it"
+                );
             }
             match (&args.scope, args.all) {
                 (Some(scope), _) => folder::clear(&args.cache.base, Some(scope.parse().context("--scope")?))?,
                 (None, true) => folder::clear(&args.cache.base, None)?,
-                (None, false) => bail!("say what to forget: --all or --scope ID"),
+                (None, false) => bail!("say what to delete: --all or --scope ID"),
             }
         }
     };

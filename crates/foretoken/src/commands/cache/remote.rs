@@ -1,23 +1,23 @@
-//! A client of a running server: a few requests, their JSON, and errors that say what the server said.
+//! HTTP client for a running server: a few JSON requests, with the server's own messages in errors.
 
 use anyhow::{Context, Result, anyhow, bail};
 use serde_json::Value;
 
 use crate::cli::CacheArgs;
 
-/// A server and the key to ask it with.
+/// A server's URL and the key to send.
 pub(super) struct Remote {
     base: String,
     key: Option<String>,
 }
 
 impl Remote {
-    /// Asks as a client; with the operator's key if there is no other.
+    /// For client routes; sends the admin key if there is no API key.
     pub(super) fn client(url: &str, args: &CacheArgs) -> Remote {
         Remote::new(url, args.api_key.as_ref().or(args.admin_key.as_ref()))
     }
 
-    /// Asks as the operator; with a client's key if there is no other, so that the server can say what is missing.
+    /// For admin routes; sends the API key if there is no admin key, so that the server can say what is missing.
     pub(super) fn operator(url: &str, args: &CacheArgs) -> Remote {
         Remote::new(url, args.admin_key.as_ref().or(args.api_key.as_ref()))
     }
@@ -51,12 +51,12 @@ impl Remote {
 
     fn read(&self, answer: Result<ureq::Response, ureq::Error>) -> Result<Value> {
         match answer {
-            Ok(response) => json(response).context("the server's answer is not the JSON of this command"),
+            Ok(response) => json(response).context("the server's response is not valid JSON"),
             Err(ureq::Error::Status(status, response)) => {
-                let said = json(response).ok();
-                let said = said.as_ref().and_then(|body| body["error"]["message"].as_str());
-                let said = said.unwrap_or("it is not a Foretoken server, or an older one");
-                bail!("the server refused with {status}: {said}")
+                let message = json(response).ok();
+                let message = message.as_ref().and_then(|body| body["error"]["message"].as_str());
+                let message = message.unwrap_or("it is not a Foretoken server, or an older one");
+                bail!("the server refused with {status}: {message}")
             }
             Err(ureq::Error::Transport(error)) => {
                 Err(anyhow!("cannot reach {}: {error}; is the server running?", self.base))

@@ -1,4 +1,4 @@
-//! Tables of what is cached, made of the server's JSON.
+//! Tables for the JSON of `foretoken cache`.
 
 use std::io::Write;
 
@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::byte_size::human;
 use crate::output::{self, Table};
 
-/// Digits of names that are shown; `--json` has all.
+/// Digits shown of a block key; `--json` has all.
 const DIGITS: usize = 16;
 
 pub(super) fn stat(info: &Value) -> Result<()> {
@@ -33,7 +33,7 @@ pub(super) fn stat(info: &Value) -> Result<()> {
     let mut out = output::stdout();
     let responses = &info["responses"];
     if let (Some(entries), Some(bytes)) = (responses["entries"].as_u64(), responses["bytes"].as_u64()) {
-        writeln!(out, "{entries} answers kept, {}", human(bytes))?;
+        writeln!(out, "{entries} cached responses, {}", human(bytes))?;
     }
     if let (Some(hit), Some(prompt)) = (info["hit_tokens"].as_u64(), info["prompt_tokens"].as_u64()) {
         writeln!(out, "{hit} of {prompt} prompt tokens came from a cache")?;
@@ -56,7 +56,7 @@ pub(super) fn entries(list: &Value) -> Result<()> {
             count(&row["tokens"]),
             row["unused_s"].as_u64().map_or_else(dash, time),
             row["pinned_s"].as_u64().map_or_else(dash, time),
-            // In full: it is what `clear --scope` takes.
+            // In full, as `clear --scope` takes it.
             row["scope"].as_str().unwrap_or_default().to_owned(),
             short(&row["key"]),
         ]);
@@ -80,13 +80,13 @@ pub(super) fn verify(report: &Value) -> Result<()> {
         }
     }
     for file in report["foreign"].as_array().into_iter().flatten() {
-        writeln!(out, "not a file of this cache, left alone: {}", file.as_str().unwrap_or_default())?;
+        writeln!(out, "not a cache file, not touched: {}", file.as_str().unwrap_or_default())?;
     }
     Ok(())
 }
 
-/// What prewarming, pinning or unpinning came to.
-pub(super) fn order(report: &Value) -> Result<()> {
+/// Result of prewarm, pin or unpin.
+pub(super) fn prompt(report: &Value) -> Result<()> {
     let mut out = output::stdout();
     if let (Some(tokens), Some(hit)) = (report["tokens"].as_u64(), report["hit"].as_u64()) {
         let (blocks, computed) = (count(&report["blocks"]), count(&report["computed"]));
@@ -106,7 +106,7 @@ pub(super) fn cleared(report: &Value) -> Result<()> {
     let disk = count(&blocks["disk"]);
     writeln!(
         output::stdout(),
-        "forgot {}{disk} on disk, with answers and drafts",
+        "deleted {}{disk} on disk, with responses and drafter state",
         memory.unwrap_or_default()
     )?;
     Ok(())
@@ -120,7 +120,7 @@ fn count(value: &Value) -> String {
     value.as_u64().map_or_else(dash, |count| count.to_string())
 }
 
-/// Seconds as people say them.
+/// Seconds in a readable unit.
 fn time(seconds: u64) -> String {
     match seconds {
         0..120 => format!("{seconds} s"),
@@ -135,7 +135,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_have_the_unit_that_fits() {
+    fn times_have_a_readable_unit() {
         for (seconds, text) in [(0, "0 s"), (119, "119 s"), (120, "2 min"), (7200, "2 h"), (200_000, "2 d")] {
             assert_eq!(time(seconds), text);
         }
