@@ -10,6 +10,8 @@ mod families;
 pub mod gguf;
 mod model;
 pub mod reference;
+mod rendered;
+mod special_texts;
 pub mod step;
 pub mod tokenizer;
 mod weights;

@@ -1,5 +1,5 @@
-//! Chat templates: what they render, against Hugging Face's `apply_chat_template` (see `fixtures/chat/make.py`),
-//! and that text of users never becomes a control token.
+//! Chat templates: prompts equal to those of Hugging Face's `apply_chat_template` (see `fixtures/chat/make.py`), and
+//! user text never encodes to a control token.
 
 mod tokenizer_fixtures;
 
@@ -52,7 +52,7 @@ fn error(source: &str, input: &ChatInput) -> foretoken_model::chat::TemplateErro
     }
 }
 
-/// Compares every conversation; fails with all that differ.
+/// Compares every conversation and fails with a list of all that differ.
 fn assert_like_transformers(name: &str, bos: &str, eos: &str) {
     let tokenizer = build(&bpe_gguf_with("qwen2", bos, eos, &[]));
     let template = template(&fixture(&format!("{name}.jinja")), &tokenizer);
@@ -140,33 +140,33 @@ fn text_parts_become_one_string() {
 }
 
 #[test]
-fn a_template_that_wants_parts_gets_parts() {
+fn a_template_that_iterates_over_content_receives_parts() {
     let source =
         "{% for p in messages[0].content %}{% if p.type == 'text' %}[{{ p.text }}]{% endif %}{% endfor %}";
     assert_eq!(rendered(source, &user("hello")).text(), "[hello]");
 }
 
 #[test]
-fn an_image_is_refused_by_its_place() {
+fn an_image_is_an_error_that_names_its_field() {
     let messages = json!([{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]);
     let error = error("{{ messages[0].content }}", &input(&json!({ "messages": messages })));
     assert!(error.to_string().starts_with("messages[0].content[0]: parts of type `image_url`"), "{error}");
 }
 
 #[test]
-fn a_developer_message_is_a_system_message_to_templates_that_know_none() {
+fn a_developer_message_becomes_a_system_message_for_templates_without_that_role() {
     let messages = json!([{"role": "developer", "content": "x"}]);
     assert_eq!(rendered("{{ messages[0].role }}", &input(&json!({ "messages": messages }))).text(), "system");
 }
 
 #[test]
-fn a_raised_exception_says_where_and_why() {
+fn a_raised_exception_has_a_line_and_a_message() {
     let error = error("\n\n{{ raise_exception('no such role') }}", &user("x"));
     assert_eq!(error.to_string(), "chat template, line 3: no such role");
 }
 
 #[test]
-fn a_syntax_error_says_where() {
+fn a_syntax_error_has_a_line() {
     let error = ChatTemplate::new("a\n{% if %}", &bpe("qwen2")).err();
     assert_eq!(error.and_then(|error| error.line()), Some(2));
 }
@@ -175,7 +175,7 @@ fn a_syntax_error_says_where() {
 fn an_endless_template_is_stopped() {
     let source = "{% for a in range(99999) %}{% for b in range(99999) %}{{ '' }}{% endfor %}{% endfor %}";
     let error = error(source, &user("x"));
-    assert!(error.to_string().contains("did not end"), "{error}");
+    assert!(error.to_string().contains("exceeded the maximum number"), "{error}");
 }
 
 #[test]
@@ -185,7 +185,7 @@ fn endless_recursion_is_stopped() {
 }
 
 #[test]
-fn generation_tags_are_tolerated() {
+fn generation_tags_have_no_effect() {
     let source = "{% for m in messages %}{%- generation -%} {{ m.content }} {%- endgeneration %}{% endfor %}";
     assert_eq!(rendered(source, &user("x")).text(), "x");
 }
@@ -206,16 +206,16 @@ fn a_missing_template_falls_back_to_chatml() {
 }
 
 #[test]
-fn a_template_that_opens_a_think_block_says_so() {
+fn an_open_think_block_is_reported() {
     assert!(rendered("{{ messages[0].content }}<｜Assistant｜><think>\n", &user("x")).opens_reasoning());
 }
 
 #[test]
-fn a_closed_think_block_is_not_open() {
+fn a_closed_think_block_is_not_reported() {
     assert!(!rendered("{{ messages[0].content }}<think>\n\n</think>\n\n", &user("x")).opens_reasoning());
 }
 
-/// Every control token that the ids contain, as text.
+/// The texts of all control tokens in the ids.
 fn control_tokens(source: &str, input: &ChatInput) -> Vec<String> {
     let tokenizer = bpe("qwen2");
     let rendered = template(source, &tokenizer).render(input).unwrap_or_else(|error| panic!("{error}"));
@@ -260,7 +260,7 @@ fn control_token_text_survives_in_the_prompt() {
 }
 
 #[test]
-fn the_mark_itself_can_be_written() {
+fn user_text_may_contain_mark_characters() {
     let text = "\u{FDD0}<|im_end|>\u{FDD1}\u{FDD0}";
     assert_eq!(rendered("{{ messages[0].content }}", &user(text)).text(), text);
 }
@@ -272,7 +272,7 @@ fn reasoning_markers_are_not_marked() {
 }
 
 #[test]
-fn a_control_token_that_the_template_puts_together_counts_as_its_own() {
+fn a_control_token_concatenated_by_the_template_is_its_own() {
     assert_eq!(
         control_tokens("{{ '<|im_' ~ 'start' ~ '|>' }}{{ messages[0].content }}", &user("x")),
         ["<|im_start|>"]
@@ -305,7 +305,7 @@ fn bos_is_not_doubled() {
 }
 
 #[test]
-fn prompts_without_tricks_have_the_ids_of_their_text() {
+fn prompts_without_control_token_text_from_users_encode_like_their_text() {
     let tokenizer = bpe("qwen2");
     let conversations = json_fixture("conversations.json");
     let template = template(&fixture("qwen3.jinja"), &tokenizer);

@@ -89,7 +89,7 @@ fn ids_of_sentencepiece_with_control_tokens_equal_llama_cpp() {
 }
 
 #[test]
-fn every_line_comes_back_from_its_ids() {
+fn every_line_survives_a_round_trip() {
     let tokenizer = bpe("qwen2");
     for line in corpus() {
         assert_eq!(tokenizer.decode(&tokenizer.encode(&line, false, false), false), line);
@@ -97,10 +97,10 @@ fn every_line_comes_back_from_its_ids() {
 }
 
 #[test]
-fn every_line_comes_back_from_its_sentencepiece_ids() {
+fn every_line_survives_a_sentencepiece_round_trip() {
     let tokenizer = spm();
-    // A `▁` of the text itself can't be told from a space, and as in llama.cpp a space is put behind every
-    // user-defined token, never taken off again.
+    // A `▁` in the text itself cannot be told from a space, and as in llama.cpp a space is inserted after every
+    // user-defined token and not removed again.
     let has_user_defined =
         |ids: &[u32]| ids.iter().any(|id| tokenizer.token_kind(*id) == TokenKind::UserDefined);
     for line in corpus().iter().filter(|line| !line.contains('▁')) {
@@ -119,7 +119,7 @@ fn control_token_text_stays_text_unless_asked_for() {
 }
 
 #[test]
-fn control_tokens_are_left_out_of_decoded_text() {
+fn control_tokens_are_omitted_from_decoded_text() {
     let tokenizer = bpe("qwen2");
     let ids = tokenizer.encode("a<|im_end|>b", false, true);
     assert_eq!(tokenizer.decode(&ids, false), "ab");
@@ -140,14 +140,14 @@ fn end_of_turn_is_found_by_its_text() {
 }
 
 #[test]
-fn a_file_without_vocabulary_is_refused_by_the_missing_key() {
+fn a_file_without_vocabulary_is_an_error_that_names_the_missing_key() {
     let gguf = tokenizer_fixtures::gguf(foretoken_model::gguf::writer::GgufWriter::new());
     let error = Tokenizer::from_gguf(&gguf).err().map(|error| error.to_string()).unwrap_or_default();
     assert!(error.contains("`tokenizer.ggml.model`"), "{error}");
 }
 
 #[test]
-fn an_unknown_pre_tokenizer_is_refused_by_name() {
+fn an_unknown_pre_tokenizer_is_an_error_that_names_it() {
     let gguf = tokenizer_fixtures::bpe_gguf("klingon");
     let error = Tokenizer::from_gguf(&gguf).err().map(|error| error.to_string()).unwrap_or_default();
     assert!(error.contains("`klingon`"), "{error}");

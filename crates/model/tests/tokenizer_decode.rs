@@ -1,4 +1,4 @@
-//! Detokenisation while ids arrive one by one.
+//! Detokenisation of streamed ids.
 
 mod tokenizer_fixtures;
 
@@ -6,7 +6,7 @@ use foretoken_model::tokenizer::TokenDecoder;
 use proptest::prelude::*;
 use tokenizer_fixtures::{bpe, corpus};
 
-/// Bytes as models produce them: text, pieces of text, and garbage.
+/// Bytes as models produce them: text, parts of characters, and invalid bytes.
 fn chunks() -> impl Strategy<Value = Vec<Vec<u8>>> {
     let lead_and_tail =
         prop::sample::select(vec![0xC2u8, 0xE0, 0xED, 0xEF, 0xF0, 0xF4, 0x80, 0x9F, 0xA0, 0xBF, b'a']);
@@ -67,7 +67,7 @@ fn streamed_ids_give_the_text() {
 }
 
 #[test]
-fn streaming_leaves_control_tokens_out() {
+fn streaming_omits_control_tokens() {
     let tokenizer = bpe("qwen2");
     let mut decoder = tokenizer.decoder();
     let ids = tokenizer.encode("a<|im_end|>b", false, true);

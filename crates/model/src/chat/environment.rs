@@ -10,19 +10,19 @@ use super::TemplateError;
 use super::clock::strftime;
 use super::json::{self, Style};
 
-/// Instructions that a template may execute: a loop that never ends stops within about a second. A
-/// conversation of a thousand turns needs a few hundred thousand.
+/// Maximum number of instructions that a template may execute: an endless loop is stopped within about a second.
+/// A conversation of a thousand turns needs a few hundred thousand.
 pub(super) const FUEL: u64 = 20_000_000;
-/// The same for the probes at load, which have two messages.
+/// The same for the probes at load, which have only a few messages.
 const PROBE_FUEL: u64 = 200_000;
-/// Depth of macro calls.
+/// Maximum depth of macro calls.
 const RECURSION_MAX: usize = 100;
-/// Bytes that a template may write.
+/// Maximum size of a template's output in bytes.
 const OUTPUT_BYTES_MAX: usize = 256 << 20;
 
 const NAME: &str = "chat_template";
 
-/// Compiles `source`, with the limits of a probe.
+/// Compiles `source`, with the instruction limit of a probe.
 pub(super) fn build(source: &str, clock: fn() -> SystemTime) -> Result<Environment<'static>, TemplateError> {
     let mut environment = Environment::new();
     environment.set_trim_blocks(true);
@@ -51,7 +51,7 @@ pub(super) fn render(
     String::from_utf8(out.0).map_err(|error| TemplateError::Render { line: None, message: error.to_string() })
 }
 
-/// Output with a limit.
+/// An output buffer with a size limit.
 struct Bounded(Vec<u8>);
 
 impl Write for Bounded {
@@ -68,14 +68,12 @@ impl Write for Bounded {
     }
 }
 
-/// The innermost cause that says something, and the line of the outermost that has one.
+/// The error's message and its line in the template.
 fn failure(error: Error) -> TemplateError {
     let line = error.line();
     let message = match (error.kind(), error.detail()) {
         (ErrorKind::InvalidOperation, Some(detail)) => detail.to_owned(),
-        (ErrorKind::OutOfFuel, _) => {
-            "it did not end within the instructions that a template may execute".into()
-        }
+        (ErrorKind::OutOfFuel, _) => "it exceeded the maximum number of instructions of a template".into(),
         (kind, Some(detail)) => format!("{kind}: {detail}"),
         (kind, None) => kind.to_string(),
     };
@@ -86,8 +84,7 @@ fn raise_exception(message: &str) -> Result<Value, Error> {
     Err(Error::new(ErrorKind::InvalidOperation, message.to_owned()))
 }
 
-/// `json.dumps` with Hugging Face's defaults: characters outside ASCII stay as they are, nothing is escaped for
-/// HTML.
+/// `json.dumps` with Hugging Face's defaults: characters outside ASCII are not escaped, nor is HTML.
 fn tojson(value: &Value, options: Kwargs) -> Result<String, Error> {
     let mut style = Style::default();
     if let Some(indent) = options.get::<Option<Value>>("indent")? {
@@ -128,8 +125,8 @@ fn write_like_python(out: &mut Output<'_>, _state: &State<'_, '_>, value: &Value
     }
 }
 
-/// `{% generation %}` marks the assistant's text for training and means nothing here; it becomes a block that
-/// is always taken, with the same white-space control on the same line.
+/// `{% generation %}` marks the assistant's text for training and has no effect on the prompt; it becomes a
+/// condition that is always true, with the same white-space control on the same line.
 fn without_generation_tags(source: &str) -> String {
     let mut out = String::with_capacity(source.len());
     let mut rest = source;

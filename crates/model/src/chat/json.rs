@@ -1,5 +1,5 @@
-//! JSON as Python's `json.dumps` writes it, and Python's `repr` of plain data: prompts have to match those that
-//! models were trained on to the byte.
+//! JSON as Python's `json.dumps` writes it, and Python's `repr` of plain data: prompts must match byte for byte
+//! those that models were trained on.
 
 use std::fmt::Write;
 
@@ -7,7 +7,7 @@ use serde_json::{Map, Number, Value};
 
 /// The options of `json.dumps`.
 pub(super) struct Style {
-    /// What a level is indented by; `None`: all on one line.
+    /// The indentation of one level; `None`: everything on one line.
     pub(super) indent: Option<String>,
     pub(super) item_separator: String,
     pub(super) key_separator: String,
@@ -134,7 +134,7 @@ fn write_string(text: &str, ascii: bool, out: &mut String) {
     out.push('"');
 }
 
-/// Marks ([`super::marks`]) must survive, or they could not be taken out again.
+/// Marks ([`super::marks`]) must not be escaped, otherwise they could not be removed again.
 fn is_private(c: char) -> bool {
     matches!(c, '\u{FDD0}'..='\u{FDEF}' | '\u{F0000}'..)
 }

@@ -1,23 +1,22 @@
-//! Marks inside control tokens' texts that users wrote, so that they aren't taken for the template's own.
+//! Marks texts of control tokens inside user text, so that they are not mistaken for the template's own.
 //!
-//! A mark is a character that occurs neither in the template nor in the request. It goes behind the first
-//! character of every such text: whatever the template cuts off, joins or prints as JSON, the text isn't a
-//! control token's any more until the mark is taken out again, and that happens after the control tokens have
-//! been found.
+//! The mark is a character that occurs neither in the template nor in the request. It is inserted after the first
+//! character of every such text: whatever the template slices, joins or prints as JSON, the text does not match a
+//! control token until the mark is removed again, which happens after the control tokens have been found.
 
 use std::collections::HashSet;
 
 use serde_json::Value;
 
 use super::TemplateError;
-use crate::tokenizer::SpecialTexts;
+use crate::special_texts::SpecialTexts;
 
-/// Candidates for the mark: noncharacters, then private use.
+/// Candidates for the mark: noncharacters, then private-use characters.
 fn candidates() -> impl Iterator<Item = char> {
     ('\u{FDD0}'..='\u{FDEF}').chain('\u{F0000}'..='\u{FFFFD}').chain('\u{100000}'..='\u{10FFFD}')
 }
 
-/// Marks every string in `value`, object keys included, and says with which character.
+/// Marks every string in `value`, object keys included, and returns the mark.
 pub(super) fn mark_user_text(
     value: &mut Value,
     template: &str,
@@ -47,7 +46,7 @@ fn visit(value: &Value, note: &mut dyn FnMut(&str)) {
     }
 }
 
-/// Replaces strings for which `change` has another text.
+/// Replaces every string for which `change` returns a text.
 fn rewrite(value: &mut Value, change: &mut dyn FnMut(&str) -> Option<String>) {
     match value {
         Value::String(text) => {
@@ -69,7 +68,7 @@ fn rewrite(value: &mut Value, change: &mut dyn FnMut(&str) -> Option<String>) {
     }
 }
 
-/// `text` with marks, or `None` if it needs none.
+/// `text` with marks, or `None` if it contains no control token's text.
 fn marked(text: &str, mark: char, control: &SpecialTexts) -> Option<String> {
     let first_char_end = |start: usize| start + text[start..].chars().next().map_or(0, char::len_utf8);
     let mut places: Vec<usize> = control.occurrences(text).map(|o| first_char_end(o.start)).collect();

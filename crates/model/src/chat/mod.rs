@@ -1,18 +1,17 @@
 //! Chat templates: from messages to the prompt that a model was trained on.
 //!
 //! What it is for: rendering the Jinja template of a GGUF file as Hugging Face's `apply_chat_template` does,
-//! with the same functions, filters and white-space rules. What it is not for: checking requests (the server
-//! does) or parsing answers.
+//! with the same functions, filters and white-space rules. What it is not for: validating requests (the server
+//! does) or parsing responses.
 //!
-//! The invariant: what the template writes and what users wrote stay apart. A control token's text inside a
-//! message, a tool or an argument reaches the model as plain text ([`Rendered`]).
+//! The invariant: template text and user text stay separate. The text of a control token inside a message, a tool
+//! or an argument reaches the model as plain text ([`Rendered`]).
 
 mod clock;
 mod environment;
 mod json;
 mod marks;
 mod messages;
-mod rendered;
 
 use std::time::SystemTime;
 
@@ -20,16 +19,17 @@ use minijinja::Environment;
 use serde_json::{Map, Value};
 
 use crate::gguf::{Gguf, GgufError};
-use crate::tokenizer::{SpecialTexts, Tokenizer};
+pub use crate::rendered::{Rendered, Segment};
+use crate::special_texts::SpecialTexts;
+use crate::tokenizer::Tokenizer;
 use messages::Dialect;
-pub use rendered::{Rendered, Segment};
 
-/// What models without a template get: ChatML, as in llama.cpp.
+/// The template for models that have none: ChatML, as in llama.cpp.
 const CHATML: &str = "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] \
                       + '<|im_end|>' + '\n' }}{% endfor %}{% if add_generation_prompt %}\
                       {{ '<|im_start|>assistant\n' }}{% endif %}";
 
-/// A compiled template and what it needs of the vocabulary. Shared between threads.
+/// A compiled template and the part of the vocabulary that it needs. Shared between threads.
 pub struct ChatTemplate {
     environment: Environment<'static>,
     source: String,
@@ -39,45 +39,45 @@ pub struct ChatTemplate {
     dialect: Dialect,
 }
 
-/// What to render.
+/// The input of a template.
 #[derive(Clone, Debug, Default)]
 pub struct ChatInput {
     /// OpenAI's messages: `role`, `content` (a string, null or parts of type `text`), `tool_calls` and so on.
     pub messages: Vec<Value>,
     /// OpenAI's list of tools.
     pub tools: Option<Value>,
-    /// Whether the assistant's turn is opened at the end.
+    /// Whether the prompt ends with the start of an assistant turn.
     pub add_generation_prompt: bool,
-    /// Further variables (`chat_template_kwargs`, such as `enable_thinking`). They can't replace those above.
+    /// Further variables (`chat_template_kwargs`, such as `enable_thinking`). They cannot override those above.
     pub extra: Map<String, Value>,
 }
 
-/// Why there is no prompt: the template is broken, or it refuses these messages.
+/// Why rendering failed: the template is invalid, or it rejects these messages.
 #[derive(Debug, thiserror::Error)]
 pub enum TemplateError {
-    /// The file's metadata couldn't be read.
+    /// The file's metadata could not be read.
     #[error("reading the chat template")]
     Gguf(#[from] GgufError),
     /// The template failed or raised an exception.
     #[error("chat template{}: {message}", line.map(|line| format!(", line {line}")).unwrap_or_default())]
     Render {
-        /// Where in the template, counted from 1.
+        /// The template's line, counted from 1.
         line: Option<usize>,
-        /// What went wrong; the template's own words where it raised an exception.
+        /// What failed; the template's own message if it raised an exception.
         message: String,
     },
-    /// The messages can't be given to any template.
+    /// The messages are not valid input for any template.
     #[error("{param}: {message}")]
     Input {
-        /// Where in the request, such as `messages[2].content`.
+        /// The field of the request, such as `messages[2].content`.
         param: String,
-        /// What is wrong with it.
+        /// What is wrong with the field.
         message: String,
     },
 }
 
 impl TemplateError {
-    /// The template's line, if the error has one.
+    /// The line in the template, if known.
     pub fn line(&self) -> Option<usize> {
         match self {
             TemplateError::Render { line, .. } => *line,
@@ -87,8 +87,8 @@ impl TemplateError {
 }
 
 impl ChatTemplate {
-    /// The file's template (`tokenizer.chat_template`), or `None` if it has none; then [`ChatTemplate::chatml`]
-    /// is what llama.cpp would use.
+    /// The file's template (`tokenizer.chat_template`), or `None` if it has none; llama.cpp then
+    /// uses [`ChatTemplate::chatml`].
     pub fn from_gguf(gguf: &Gguf, tokenizer: &Tokenizer) -> Result<Option<Self>, TemplateError> {
         match gguf.get_str("tokenizer.chat_template")? {
             Some(source) => Self::new(source, tokenizer).map(Some),
@@ -96,17 +96,17 @@ impl ChatTemplate {
         }
     }
 
-    /// ChatML, for models that come without a template.
+    /// ChatML, for models without a template.
     pub fn chatml(tokenizer: &Tokenizer) -> Result<Self, TemplateError> {
         Self::new(CHATML, tokenizer)
     }
 
-    /// A template in its own words.
+    /// Compiles a template from source.
     pub fn new(source: &str, tokenizer: &Tokenizer) -> Result<Self, TemplateError> {
         Self::with_clock(source, tokenizer, SystemTime::now)
     }
 
-    /// The same with the clock that the template's `strftime_now` reads.
+    /// The same with a clock for the template's `strftime_now`.
     pub fn with_clock(
         source: &str,
         tokenizer: &Tokenizer,
@@ -137,7 +137,7 @@ impl ChatTemplate {
         self.render_prepared(messages, input)
     }
 
-    /// Renders messages that are already in the shape that the template wants.
+    /// Renders messages that are already in the format the template expects.
     fn render_prepared(&self, messages: Vec<Value>, input: &ChatInput) -> Result<Rendered, TemplateError> {
         let mut context = input.extra.clone();
         context.insert("messages".into(), Value::Array(messages));

@@ -1,4 +1,4 @@
-//! Byte pair encoding: words from [`split`](super::split), merges from the `tokenizers` crate.
+//! Byte pair encoding: pre-tokenization by [`split`](super::split), merges by the `tokenizers` crate.
 
 use std::sync::LazyLock;
 
@@ -11,7 +11,7 @@ use super::vocab::Vocab;
 use crate::gguf::Gguf;
 
 /// A byte-level vocabulary spells every byte as a printable character. `gemma4`'s is the exception: it spells
-/// characters as they are, spaces as `▁`, and what it has no token for as `<0x..>`.
+/// characters as they are, spaces as `▁`, and characters without a token as byte tokens `<0x..>`.
 pub(super) struct Bpe {
     model: BPE,
     splitter: Splitter,
@@ -63,14 +63,14 @@ impl Bpe {
             ids.push(id);
             return;
         }
-        // Merging only fails on an unknown-token that isn't in the vocabulary, and none is configured.
+        // Merging only fails if the configured unknown token is not in the vocabulary, and none is configured.
         if let Ok(tokens) = self.model.tokenize(word) {
             ids.extend(tokens.iter().map(|token| token.id));
         }
     }
 }
 
-/// The merges as pairs, without those that name or make something that is no token: they can never apply.
+/// The merges as pairs, without those whose parts or result are not in the vocabulary: they can never apply.
 fn usable_merges(merges: &[&str], ids: &tokenizers::models::bpe::Vocab) -> Merges {
     let mut joined = String::new();
     let pairs = merges.iter().filter_map(|merge| {
@@ -100,7 +100,7 @@ static BYTE_CHARS: LazyLock<[char; 256]> = LazyLock::new(|| {
     })
 });
 
-/// Appends the bytes that `text` spells; characters outside the alphabet stand for themselves.
+/// Appends the bytes that `text` spells; characters outside the alphabet are appended as UTF-8.
 pub(super) fn decode_byte_level(text: &str, bytes: &mut Vec<u8>) {
     for c in text.chars() {
         match byte_of_char(c) {
@@ -118,7 +118,7 @@ fn byte_of_char(c: char) -> Option<u8> {
     }
 }
 
-/// The bytes behind the characters from U+0100 on.
+/// The bytes spelled by the characters from U+0100 on.
 static BYTES_OF_REST: LazyLock<[Option<u8>; 0x44]> = LazyLock::new(|| {
     std::array::from_fn(|i| {
         let position = BYTE_CHARS.iter().position(|c| u32::from(*c) == 0x100 + i as u32);

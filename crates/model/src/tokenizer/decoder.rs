@@ -1,12 +1,12 @@
-//! Text from ids that arrive one by one.
+//! Text from streamed ids.
 //!
-//! A token may end in the middle of a character. The invariant: the concatenation of everything that
+//! A token may end in the middle of a UTF-8 character. The invariant: the concatenation of everything that
 //! [`TokenDecoder::push`] and [`TokenDecoder::flush`] return is `String::from_utf8_lossy` of all the tokens'
-//! bytes. Nothing is lost or split, and invalid bytes become the same U+FFFD whatever the token borders.
+//! bytes. Nothing is lost or split, and invalid bytes become the same U+FFFD wherever tokens end.
 
 use super::Tokenizer;
 
-/// Bytes of a character that isn't complete yet (three at most), and what to do with control tokens.
+/// Bytes of an incomplete character (three at most), and whether control tokens are shown.
 #[derive(Clone, Debug, Default)]
 pub struct TokenDecoder {
     pending: Vec<u8>,
@@ -14,12 +14,12 @@ pub struct TokenDecoder {
 }
 
 impl TokenDecoder {
-    /// `show_control`: control tokens appear as their text, otherwise as nothing.
+    /// `show_control`: control tokens decode to their text, otherwise to nothing.
     pub fn new(show_control: bool) -> Self {
         TokenDecoder { pending: Vec::new(), show_control }
     }
 
-    /// The text that `id` completes: whole characters only, possibly none.
+    /// The text that `id` completes: whole characters only, possibly empty.
     pub fn push(&mut self, tokenizer: &Tokenizer, id: u32) -> String {
         if !self.show_control && tokenizer.is_hidden(id) {
             return String::new();
@@ -27,23 +27,23 @@ impl TokenDecoder {
         self.push_bytes(tokenizer.token_bytes(id))
     }
 
-    /// The same for bytes that are no token.
+    /// The same for bytes that do not come from a token.
     pub fn push_bytes(&mut self, bytes: &[u8]) -> String {
         self.pending.extend_from_slice(bytes);
-        let complete = self.pending.len() - unfinished_len(&self.pending);
+        let complete = self.pending.len() - incomplete_len(&self.pending);
         let text = String::from_utf8_lossy(&self.pending[..complete]).into_owned();
         self.pending.drain(..complete);
         text
     }
 
-    /// What is left at the end: U+FFFD for a character that was never completed, otherwise nothing.
+    /// The rest at the end of the stream: U+FFFD for an incomplete character, otherwise nothing.
     pub fn flush(&mut self) -> String {
         String::from_utf8_lossy(&std::mem::take(&mut self.pending)).into_owned()
     }
 }
 
-/// Length of the unfinished but so far valid character at the end of `bytes`, 0 if there is none.
-fn unfinished_len(bytes: &[u8]) -> usize {
+/// Length of the incomplete but so far valid character at the end of `bytes`, 0 if there is none.
+fn incomplete_len(bytes: &[u8]) -> usize {
     let tail = &bytes[bytes.len().saturating_sub(3)..];
     for start in 0..tail.len() {
         let rest = &tail[start..];

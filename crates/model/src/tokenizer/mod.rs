@@ -1,30 +1,28 @@
 //! Text to token ids and back, from the vocabulary that a GGUF file carries.
 //!
-//! What it is for: the ids that llama.cpp gives for the same file and text, and text for ids, also while they
-//! arrive one by one ([`TokenDecoder`]). What it is not for: training vocabularies, normalisation that llama.cpp
+//! What it is for: the ids that llama.cpp gives for the same file and text, and text for ids, also
+//! when they are streamed ([`TokenDecoder`]). What it is not for: training vocabularies, normalisation that llama.cpp
 //! doesn't do, or vocabularies that no supported model family uses (WordPiece, RWKV, T5's unigram).
 //!
 //! The invariant: the text of a control token becomes that token only where the caller says that the text may
-//! (`parse_special`, or a template's own writing in [`Rendered`]). Text of a user never does.
+//! (`parse_special`, or text that the template itself wrote in [`Rendered`]). User text never does.
 
 mod bpe;
 mod decoder;
 mod error;
-mod special;
 mod split;
 mod spm;
 mod vocab;
 
 pub use decoder::TokenDecoder;
 pub use error::TokenizerError;
-pub(crate) use special::SpecialTexts;
 pub use split::PRE_TOKENIZERS;
 pub use vocab::TokenKind;
 
-use crate::chat::{Rendered, Segment};
 use crate::gguf::Gguf;
+use crate::rendered::{Rendered, Segment};
+use crate::special_texts::{Fragment, SpecialTexts};
 use bpe::Bpe;
-use special::Fragment;
 use spm::Spm;
 use vocab::Vocab;
 
@@ -46,7 +44,7 @@ enum Algorithm {
 }
 
 impl Tokenizer {
-    /// Reads `tokenizer.ggml.*`. Fails by name on a model or pre-tokenizer that isn't supported.
+    /// Reads `tokenizer.ggml.*`. A model or pre-tokenizer that is not supported is an error that names it.
     pub fn from_gguf(gguf: &Gguf) -> Result<Self, TokenizerError> {
         let vocab = Vocab::from_gguf(gguf)?;
         let algorithm = match vocab.model() {
@@ -58,6 +56,7 @@ impl Tokenizer {
                 let kind = vocab.kind(id);
                 wanted(kind).then(|| (id, vocab.text(id)))
             }))
+            .map_err(|error| TokenizerError::Build(error.to_string()))
         };
         let is_control = |kind| matches!(kind, TokenKind::Control | TokenKind::Unknown);
         let user_defined = texts(&|kind| kind == TokenKind::UserDefined)?;
@@ -66,15 +65,15 @@ impl Tokenizer {
         Ok(Tokenizer { vocab, algorithm, user_defined, all_special, control })
     }
 
-    /// The ids of `text`. `add_special`: put the model's BOS (and EOS) around them if the model asks for it.
-    /// `parse_special`: texts of control tokens become those tokens, the longest text first.
+    /// The ids of `text`. `add_special`: add BOS and EOS if the model's metadata asks for them.
+    /// `parse_special`: texts of control tokens encode to those tokens, the longest text first.
     pub fn encode(&self, text: &str, add_special: bool, parse_special: bool) -> Vec<u32> {
         let special = if parse_special { &self.all_special } else { &self.user_defined };
         self.encode_fragments(&special.partition(text), add_special)
     }
 
-    /// The ids of a rendered chat: the template's control tokens as such, all else as plain text. BOS is put in
-    /// front if the model asks for it and the template didn't write it.
+    /// The ids of a rendered chat: the template's control tokens as such, everything else as plain text. BOS is
+    /// prepended if the model asks for it and the template did not write it.
     pub fn encode_rendered(&self, rendered: &Rendered) -> Vec<u32> {
         let mut fragments = Vec::new();
         for segment in rendered.segments() {
@@ -116,8 +115,8 @@ impl Tokenizer {
         ids
     }
 
-    /// The text of `ids`. `show_control`: control tokens appear as their text, otherwise as nothing. The space
-    /// that a SentencePiece model puts in front of a text is taken off again.
+    /// The text of `ids`. `show_control`: control tokens decode to their text, otherwise to nothing. The space
+    /// that a SentencePiece model prepends to a text is removed.
     pub fn decode(&self, ids: &[u32], show_control: bool) -> String {
         let mut bytes = Vec::new();
         for id in ids.iter().filter(|id| show_control || !self.is_hidden(**id)) {
@@ -128,12 +127,12 @@ impl Tokenizer {
         String::from_utf8_lossy(bytes).into_owned()
     }
 
-    /// A decoder for ids that arrive one by one; control tokens appear as nothing.
+    /// A decoder for streamed ids; control tokens decode to nothing.
     pub fn decoder(&self) -> TokenDecoder {
         TokenDecoder::new(false)
     }
 
-    /// What keeps two tokenizers' ids from meaning the same, in words, if anything does.
+    /// Why ids of `other` do not mean the same tokens as ours, or `None` if they do.
     pub fn difference(&self, other: &Tokenizer) -> Option<String> {
         let (ours, theirs) = (self.vocab_size(), other.vocab_size());
         if ours != theirs {
@@ -192,27 +191,27 @@ impl Tokenizer {
         self.vocab.eot()
     }
 
-    /// Whether the model wants BOS in front of a prompt.
+    /// Whether the model's metadata asks for BOS before the prompt.
     pub fn add_bos(&self) -> bool {
         self.vocab.add_bos()
     }
 
-    /// Whether the token ends an answer (EOS, end of turn and their kin, as llama.cpp recognises them).
+    /// Whether the token ends generation (EOS, end of turn and similar, as llama.cpp recognises them).
     pub fn is_eog(&self, id: u32) -> bool {
         self.vocab.is_eog(id)
     }
 
-    /// Whether the token is a control token: its text is no part of an answer.
+    /// Whether the token is a control token: its text is not part of a response.
     pub fn is_control(&self, id: u32) -> bool {
         self.vocab.kind(id) == TokenKind::Control
     }
 
-    /// Control and unknown tokens, which decoding leaves out.
+    /// Control and unknown tokens, which decoding omits.
     fn is_hidden(&self, id: u32) -> bool {
         matches!(self.vocab.kind(id), TokenKind::Control | TokenKind::Unknown)
     }
 
-    /// The matcher of control tokens' texts, for marking them in what users wrote.
+    /// The matcher for texts of control tokens, for marking them in user text.
     pub(crate) fn control_texts(&self) -> &SpecialTexts {
         &self.control
     }

@@ -1,10 +1,10 @@
-//! Pre-tokenizers: how a text is cut into words before byte pairs are merged inside each.
+//! Pre-tokenizers: how a text is split into words before byte pairs are merged inside each.
 //!
-//! Each is a list of regular expressions that llama.cpp applies one after the other, every one to the pieces
-//! that the one before left; matches and what lies between them become pieces. Its expressions end in
-//! `\s+(?!\S)|\s+`: a run of white space leaves its last character to the word that follows. That look-ahead
+//! Each is a list of regular expressions that llama.cpp applies one after the other, each to the pieces
+//! of the one before; matches and the text between them become pieces. Its expressions end in
+//! `\s+(?!\S)|\s+`: the last character of a run of white space belongs to the following word. That look-ahead
 //! would need a backtracking engine, which takes quadratic time on some texts; here the expression ends in
-//! `\s+` and [`Stage::split`] gives the character back, so that a linear-time engine does.
+//! `\s+` and [`Stage::split`] shortens the match by that character, so that a linear-time engine suffices.
 
 use regex::Regex;
 
@@ -40,7 +40,7 @@ macro_rules! tiktoken_like {
 const LLAMA_3: &str = tiktoken_like!(r"\p{N}{1,3}");
 const QWEN_2: &str = tiktoken_like!(r"\p{N}");
 
-/// Letters of alphabets with upper and lower case. Escaped, since these characters don't survive normalisation.
+/// Letters of alphabets with upper and lower case. Escaped, because these characters change under normalisation.
 const DEEPSEEK_LLM_LETTERS: &str = concat!(
     r"\s?[A-Za-z\x{B5}\x{C0}-\x{D6}\x{D8}-\x{F6}\x{F8}-\x{1BA}\x{1BC}-\x{1BF}\x{1C4}-\x{293}",
     r"\x{295}-\x{2AF}\x{370}-\x{373}\x{376}\x{377}\x{37B}-\x{37D}\x{37F}\x{386}\x{388}-\x{38A}\x{38C}",
@@ -93,23 +93,23 @@ pub(super) struct Splitter {
 
 struct Stage {
     regex: Regex,
-    gives_back: GivesBack,
+    shorten: Shorten,
 }
 
-/// Which white space at the end of a match leaves its last character to what follows.
+/// Which matches that end in white space are shortened by their last character.
 #[derive(Clone, Copy, PartialEq)]
-enum GivesBack {
+enum Shorten {
     Never,
     /// All.
     Always,
-    /// All but a line break: those belong to alternatives without a look-ahead.
+    /// All except line breaks, which belong to alternatives without a look-ahead.
     UnlessLineBreak,
 }
 
 impl Splitter {
     pub(super) fn new(pre: &str) -> Result<Self, TokenizerError> {
-        use GivesBack::{Always, Never, UnlessLineBreak};
-        let stages: &[(&str, GivesBack)] = match pre {
+        use Shorten::{Always, Never, UnlessLineBreak};
+        let stages: &[(&str, Shorten)] = match pre {
             "default" => &[
                 (r"[\p{P}\$\+<=>\^~\|]+", Never),
                 (GPT_2, Always),
@@ -140,10 +140,10 @@ impl Splitter {
             "gemma4" => &[(r"[^\n]+|\n+", Never)],
             other => return Err(TokenizerError::PreTokenizer { name: other.to_owned() }),
         };
-        let stages = stages.iter().map(|(pattern, gives_back)| {
+        let stages = stages.iter().map(|(pattern, shorten)| {
             let regex = Regex::new(&of_unicode_15(pattern))
                 .map_err(|error| TokenizerError::Build(error.to_string()))?;
-            Ok(Stage { regex, gives_back: *gives_back })
+            Ok(Stage { regex, shorten: *shorten })
         });
         Ok(Splitter { stages: stages.collect::<Result<_, TokenizerError>>()? })
     }
@@ -177,9 +177,9 @@ impl Stage {
         }
     }
 
-    /// The end of a match after the character of white space that it may have to give back.
+    /// The end of the match, without the white-space character that belongs to the following word.
     fn shortened(&self, text: &str, start: usize, end: usize) -> usize {
-        if self.gives_back == GivesBack::Never || end == text.len() {
+        if self.shorten == Shorten::Never || end == text.len() {
             return end;
         }
         let Some(last) = text[start..end].chars().next_back().filter(|c| c.is_whitespace()) else {
@@ -187,7 +187,7 @@ impl Stage {
         };
         let is_line_break = matches!(last, '\r' | '\n');
         let shorter = end - last.len_utf8();
-        if shorter == start || (is_line_break && self.gives_back == GivesBack::UnlessLineBreak) {
+        if shorter == start || (is_line_break && self.shorten == Shorten::UnlessLineBreak) {
             return end;
         }
         shorter
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_of_spaces_leaves_its_last_one_to_the_word() {
+    fn the_last_of_a_run_of_spaces_belongs_to_the_word() {
         assert_eq!(words("gpt-2", "a   b"), ["a", "  ", " b"]);
     }
 
@@ -226,12 +226,12 @@ mod tests {
     }
 
     #[test]
-    fn smollm_cuts_digits_apart() {
+    fn smollm_splits_digits() {
         assert_eq!(words("smollm", "x 123"), ["x", " ", "1", "2", "3"]);
     }
 
     #[test]
-    fn an_unknown_pre_tokenizer_is_refused_by_name() {
+    fn an_unknown_pre_tokenizer_is_an_error_that_names_it() {
         let message = Splitter::new("klingon").err().map(|error| error.to_string()).unwrap_or_default();
         assert!(message.contains("`klingon`") && message.contains("deepseek-v3"), "{message}");
     }

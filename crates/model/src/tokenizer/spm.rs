@@ -1,8 +1,8 @@
 //! SentencePiece-style merging by score, as llama.cpp does it for `tokenizer.ggml.model = llama`.
 //!
 //! Starting from single characters, the neighbours whose joint text is the token with the highest score are
-//! joined, leftmost first among equals, until no neighbours make a token. Characters without a token become
-//! their bytes' tokens. `tokenizers` has no such algorithm: its BPE merges by rank of a pair, its unigram model
+//! merged, leftmost first among equals, until no two neighbours form a token. Characters without a token become
+//! byte tokens. `tokenizers` has no such algorithm: its BPE merges by rank of a pair, its unigram model
 //! maximises a sum, and both give other ids for some texts.
 
 use std::cmp::Ordering;
@@ -10,7 +10,7 @@ use std::collections::{BinaryHeap, HashMap};
 
 use super::vocab::Vocab;
 
-/// Tokens by text, their scores, and what to use for a byte that no token covers.
+/// Tokens by text, their scores, and the byte tokens.
 pub(super) struct Spm {
     ids: HashMap<String, u32>,
     /// Empty if the file has none: all are zero.
@@ -18,16 +18,16 @@ pub(super) struct Spm {
     bytes: Vec<Option<u32>>,
 }
 
-/// A piece of the text: a chain of them covers it.
+/// A piece of the text, in a linked list that covers it.
 struct Symbol {
     start: usize,
-    /// 0 once it was joined to its left neighbour.
+    /// 0 once it was merged into its left neighbour.
     len: usize,
     prev: Option<usize>,
     next: Option<usize>,
 }
 
-/// Two neighbours that could be joined. `len` tells later whether both are still what they were.
+/// Two neighbours that could be merged. `len` tells later whether either changed in the meantime.
 struct Candidate {
     score: f32,
     left: usize,
@@ -68,7 +68,7 @@ impl Spm {
         self.ids.get(text).copied()
     }
 
-    /// Appends the ids of `text`; `prefix`: as if a space stood in front of it.
+    /// Appends the ids of `text`; `prefix`: as if a space preceded it.
     pub(super) fn encode(&self, text: &str, prefix: bool, ids: &mut Vec<u32>) {
         let mut escaped = String::with_capacity(text.len() + 3);
         if prefix {

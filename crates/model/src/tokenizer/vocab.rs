@@ -1,28 +1,28 @@
 //! The tokens of a file: texts, kinds, bytes, and which of them are special.
 //!
-//! GGUF files often leave out which tokens end an answer, or type control tokens as ordinary ones. llama.cpp
-//! then goes by well-known texts; so does this, with the same lists, since ids and stops must agree with it.
+//! GGUF files often omit which tokens end generation, or type control tokens as normal ones. llama.cpp then
+//! recognises well-known texts; so does this, with the same lists, because ids and stops must agree with it.
 
 use crate::gguf::{Gguf, GgufError};
 
 use super::TokenizerError;
 
-/// What a token is to the tokenizer.
+/// The type of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TokenKind {
     /// Text.
     Normal,
-    /// What text without a token becomes.
+    /// The token for text that has none.
     Unknown,
-    /// Structure, written by templates: never made from a user's text, no part of an answer.
+    /// Structure written by templates: never encoded from user text, not part of a response.
     Control,
-    /// Text that is always cut out whole, such as `<think>`.
+    /// Text that always encodes to this one token, such as `<think>`.
     UserDefined,
     /// A placeholder.
     Unused,
     /// One byte.
     Byte,
-    /// An id or type that means nothing.
+    /// An id or type without a meaning.
     Undefined,
 }
 
@@ -40,7 +40,7 @@ impl TokenKind {
     }
 }
 
-/// Texts that end an answer, whatever type the file gives them.
+/// Texts of tokens that end generation, whatever type the file gives them.
 const END_OF_GENERATION: &[&str] = &[
     "<|eot_id|>",
     "<|im_end|>",
@@ -66,7 +66,7 @@ const END_OF_GENERATION: &[&str] = &[
     "[e~[",
 ];
 
-/// Texts that end a turn, unless the file names the token.
+/// Texts of tokens that end a turn, used unless the file names the token.
 const END_OF_TURN: &[&str] = &[
     "<|eot_id|>",
     "<|im_end|>",
@@ -81,9 +81,9 @@ const END_OF_TURN: &[&str] = &[
     "<end_of_utterance>",
 ];
 
-/// Tokens of fill-in-the-middle prompts: the key that may name each, the texts it goes by otherwise, and
-/// whether it ends an answer.
-const FILL_IN: &[(&str, &[&str], bool)] = &[
+/// Tokens of fill-in-the-middle prompts: the key that may name each, the texts it is recognised by otherwise, and
+/// whether it ends generation.
+const FILL_IN_MIDDLE: &[(&str, &[&str], bool)] = &[
     (
         "tokenizer.ggml.fim_pre_token_id",
         &[
@@ -227,7 +227,7 @@ impl Vocab {
             ("tokenizer.ggml.eot_token_id", &mut self.eot),
             ("tokenizer.ggml.unknown_token_id", &mut self.unk),
         ] {
-            // A default that the vocabulary is too small for is no token; one that the file names is a fault.
+            // A default id outside the vocabulary is ignored; one that the file names is an error.
             *slot = slot.filter(|id| (*id as usize) < tokens);
             if let Some(id) = special_id(gguf, key, tokens)? {
                 *slot = Some(id);
@@ -253,20 +253,20 @@ impl Vocab {
         if self.model == "gemma4" {
             self.add_bos = true;
         }
-        // Only the SentencePiece path ever puts a space in front.
+        // Only the SentencePiece path prepends a space.
         self.add_space_prefix &= self.model == "llama";
         Ok(())
     }
 
-    /// Finds end-of-turn, fill-in and end-of-generation tokens, by key or by text, and makes control tokens of
-    /// those that are found by text.
+    /// Finds end-of-turn, fill-in-the-middle and end-of-generation tokens, by key or by text. Those found by text
+    /// become control tokens.
     fn find_special_texts(&mut self, gguf: &Gguf) -> Result<(), TokenizerError> {
         if self.eot.is_none() {
             self.eot = self.find_text(END_OF_TURN);
             self.set_kind(self.eot, TokenKind::Control);
         }
         let mut eog = Vec::from_iter(self.eos.into_iter().chain(self.eot));
-        for (key, texts, ends) in FILL_IN {
+        for (key, texts, ends) in FILL_IN_MIDDLE {
             let mut id = special_id(gguf, key, self.len())?;
             if id.is_none() {
                 id = self.find_text(texts);
@@ -282,10 +282,10 @@ impl Vocab {
             }
         }
         if self.find_text(&["<|tool_response>"]).is_some() {
-            // Gemma 4 has an ordinary `</s>`.
-            let ordinary = self.find_text(&["</s>"]);
-            eog.retain(|id| Some(*id) != ordinary);
-            self.set_kind(ordinary, TokenKind::Normal);
+            // Gemma 4 has a normal token `</s>`.
+            let normal = self.find_text(&["</s>"]);
+            eog.retain(|id| Some(*id) != normal);
+            self.set_kind(normal, TokenKind::Normal);
         }
         eog.sort_unstable();
         eog.dedup();

@@ -1,21 +1,20 @@
-//! Finding the texts of special tokens in a text.
+//! Finds the texts of special tokens in a string. The tokenizer partitions input with it, chat templates mark user
+//! text with it; the file stands outside both so that neither imports the other for it.
 //!
-//! llama.cpp goes through the special tokens from the longest text to the shortest and cuts the text at every
-//! occurrence. The same cuts come out of one pass that finds all occurrences and then keeps, longest first and
-//! from left to right, those that overlap none kept before.
+//! llama.cpp iterates over the special tokens from the longest text to the shortest and splits the input at every
+//! occurrence. The same splits come out of one pass that finds all occurrences and then keeps, longest first and
+//! from left to right, those that overlap no occurrence kept before.
 
-use aho_corasick::{AhoCorasick, MatchKind};
+use aho_corasick::{AhoCorasick, BuildError, MatchKind};
 
-use super::TokenizerError;
-
-/// A piece of a text: a special token, or what lies between.
+/// A fragment of an input string: a special token, or the text between two of them.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Fragment<'a> {
     Token(u32),
     Text(&'a str),
 }
 
-/// A set of token texts, ready to be found.
+/// A set of token texts, compiled for search.
 #[derive(Clone)]
 pub(crate) struct SpecialTexts {
     /// `None`: the set is empty.
@@ -32,22 +31,21 @@ pub(crate) struct Occurrence {
 }
 
 impl SpecialTexts {
-    pub(crate) fn new<'a>(tokens: impl Iterator<Item = (u32, &'a str)>) -> Result<Self, TokenizerError> {
+    pub(crate) fn new<'a>(tokens: impl Iterator<Item = (u32, &'a str)>) -> Result<Self, BuildError> {
         let (ids, texts): (Vec<u32>, Vec<&str>) = tokens.filter(|(_, text)| !text.is_empty()).unzip();
         let build = || AhoCorasick::builder().match_kind(MatchKind::Standard).build(&texts);
         let matcher = if texts.is_empty() { None } else { Some(build()) };
-        let matcher = matcher.transpose().map_err(|error| TokenizerError::Build(error.to_string()))?;
-        Ok(SpecialTexts { matcher, ids })
+        Ok(SpecialTexts { matcher: matcher.transpose()?, ids })
     }
 
-    /// All occurrences, overlapping ones too, in no particular order.
+    /// All occurrences, overlapping ones included, in unspecified order.
     pub(crate) fn occurrences(&self, text: &str) -> impl Iterator<Item = Occurrence> {
         let found = self.matcher.iter().flat_map(move |matcher| matcher.find_overlapping_iter(text));
         found.map(|m| Occurrence { start: m.start(), end: m.end(), id: self.ids[m.pattern().as_usize()] })
     }
 
-    /// Those occurrences at which the text is cut, from left to right.
-    pub(crate) fn cuts(&self, text: &str) -> Vec<Occurrence> {
+    /// The occurrences at which the text is split, from left to right, without overlap.
+    pub(crate) fn split_points(&self, text: &str) -> Vec<Occurrence> {
         let mut found: Vec<Occurrence> = self.occurrences(text).collect();
         found.sort_by_key(|o| (std::cmp::Reverse(o.end - o.start), o.id, o.start));
         let mut kept = std::collections::BTreeMap::new();
@@ -60,16 +58,16 @@ impl SpecialTexts {
         kept.into_values().collect()
     }
 
-    /// The text cut at special tokens. No text piece is empty.
+    /// The text split at special tokens. No text fragment is empty.
     pub(crate) fn partition<'a>(&self, text: &'a str) -> Vec<Fragment<'a>> {
         let mut fragments = Vec::new();
         let mut end = 0;
-        for cut in self.cuts(text) {
-            if cut.start > end {
-                fragments.push(Fragment::Text(&text[end..cut.start]));
+        for token in self.split_points(text) {
+            if token.start > end {
+                fragments.push(Fragment::Text(&text[end..token.start]));
             }
-            fragments.push(Fragment::Token(cut.id));
-            end = cut.end;
+            fragments.push(Fragment::Token(token.id));
+            end = token.end;
         }
         if end < text.len() {
             fragments.push(Fragment::Text(&text[end..]));
@@ -93,13 +91,13 @@ mod tests {
     }
 
     #[test]
-    fn a_text_that_overlaps_itself_is_cut_from_the_left() {
+    fn a_text_that_overlaps_itself_is_matched_from_the_left() {
         let special = texts(&["aa"]);
         assert_eq!(special.partition("aaa"), [Fragment::Token(0), Fragment::Text("a")]);
     }
 
     #[test]
-    fn neighbours_are_both_cut() {
+    fn adjacent_tokens_are_both_found() {
         let special = texts(&["<a>", "<b>"]);
         assert_eq!(special.partition("<a><b>"), [Fragment::Token(0), Fragment::Token(1)]);
     }
