@@ -1,9 +1,9 @@
-//! Who may ask.
+//! Authentication: API keys and the operator's admin keys.
 //!
-//! A request carries `Authorization: Bearer KEY`. The key is hashed and compared with every configured
-//! hash, each in constant time and without stopping at a match, so that time says nothing about them.
-//! An admin key opens everything. Where none is configured, a program of this machine that asks a private
-//! server directly is its operator (see [`ServerConfig::admin_keys`]); on any other server nobody is.
+//! A request carries `Authorization: Bearer KEY`. The key is hashed and compared with every configured hash, each
+//! in constant time and without early exit, so that timing reveals nothing about them. An admin key grants access
+//! to every route. Without admin keys, a local program that connects directly to a private server has operator
+//! rights (see [`ServerConfig::admin_keys`]); on any other server no request has.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use crate::config::{ApiKey, ServerConfig, is_loopback};
 use crate::error::ApiError;
 use crate::state::Shared;
 
-/// Lets a request through if it carries a configured key or none is configured.
+/// Rejects a request without a configured key, if any key is configured.
 pub(crate) async fn require_key(
     State(shared): State<Arc<Shared>>,
     request: Request,
@@ -27,7 +27,7 @@ pub(crate) async fn require_key(
     Ok(next.run(request).await)
 }
 
-/// Proof that the caller is the operator: a handler that takes one answers nobody else.
+/// Proof of operator rights: a handler that takes one rejects every other caller.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Admin(());
 
@@ -39,7 +39,7 @@ impl FromRequestParts<Arc<Shared>> for Admin {
     }
 }
 
-/// Refuses everyone but the operator.
+/// Rejects every caller but the operator.
 pub(crate) fn require_admin(config: &ServerConfig, headers: &HeaderMap) -> Result<Admin, ApiError> {
     let presented = bearer(headers).map(blake3::hash);
     if config.admin_keys.is_empty() {
@@ -56,8 +56,8 @@ pub(crate) fn require_admin(config: &ServerConfig, headers: &HeaderMap) -> Resul
     }
 }
 
-/// Whether a request to a server on loopback seems to come from this machine: not through a proxy, and not
-/// from a page whose name was made to resolve to this machine.
+/// Whether a request to a server on loopback comes directly from this machine: not through a proxy, and not from a
+/// web page whose host name was rebound to a loopback address.
 fn is_direct(headers: &HeaderMap) -> bool {
     let proxied = headers.contains_key("x-forwarded-for") || headers.contains_key(header::FORWARDED);
     let Some(host) = headers.get(header::HOST) else { return !proxied };
@@ -86,7 +86,7 @@ fn check(config: &ServerConfig, headers: &HeaderMap) -> Result<(), ApiError> {
     }
 }
 
-/// Compares with every key, whatever comes out.
+/// Compares with every key, without early exit.
 fn is_one_of(keys: &[ApiKey], presented: &blake3::Hash) -> bool {
     keys.iter().fold(false, |known, key| known | key.matches(presented))
 }
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn any_configured_key_opens_and_nothing_else() {
+    fn only_configured_keys_are_accepted() {
         let config = keyed(&["one", "two"], &["root"]);
         for good in ["Bearer one", "bearer two", "Bearer  two ", "Bearer root"] {
             assert_eq!(check(&config, &with(good)), Ok(()), "{good}");
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn only_an_admin_key_makes_an_operator() {
+    fn only_an_admin_key_grants_operator_rights() {
         let status = |config: &ServerConfig, headers: &HeaderMap| {
             require_admin(config, headers).map_or_else(|error| error.status.as_u16(), |_| 200)
         };

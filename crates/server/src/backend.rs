@@ -1,8 +1,7 @@
-//! The seam to what computes answers.
+//! Interfaces to the engine and to the tokenizer with its chat template.
 //!
-//! HTTP needs four verbs of an engine and four of a tokenizer with its chat template. They are traits so
-//! that this crate's tests run without a model. The invariant: nothing behind these traits may block for
-//! long except [`Codec::encode`], [`Codec::render`] and [`Generator::explain`], which are called on the blocking
+//! They are traits so that this crate's tests run without a model. The invariant: no implementation blocks for long
+//! except in [`Codec::encode`], [`Codec::render`] and [`Generator::explain`], which are called on the blocking
 //! pool.
 
 use std::fmt;
@@ -14,7 +13,7 @@ use foretoken_model::chat::ChatInput;
 
 use crate::cache_control::CacheControl;
 
-/// Takes requests, gives answers.
+/// Runs requests.
 pub trait Generator: Send + Sync + 'static {
     /// Queues a request. Dropping the answer cancels it.
     ///
@@ -22,24 +21,24 @@ pub trait Generator: Send + Sync + 'static {
     /// The queue is full, the engine drains, the prompt does not fit, or a field cannot be honoured.
     fn submit(&self, request: Request) -> Result<Answer, SubmitError>;
 
-    /// What is cached of a request's prompt, for its tenant alone. Changes nothing; may wait for the disk, so it
-    /// is called on the blocking pool.
+    /// How much of a request's prompt is cached for its tenant. Read-only; may wait for the disk, so it is called on
+    /// the blocking pool.
     fn explain(&self, request: &Request) -> Explained;
 
-    /// Counters and gauges right now.
+    /// A snapshot of counters and gauges.
     fn stats(&self) -> EngineStats;
 
-    /// What is cached.
+    /// The cache.
     fn cache(&self) -> &dyn CacheControl;
 
-    /// Refuses new requests from now on and finishes what was taken.
+    /// Rejects new requests from now on and finishes accepted ones.
     fn drain(&self);
 }
 
 /// Turns text and conversations into token ids and back.
 pub trait Codec: Send + Sync + 'static {
     /// Token ids of `text`. `add_bos` puts the model's beginning-of-sequence token in front where the
-    /// model wants one; `parse_special` lets the text name control tokens.
+    /// model wants one; `parse_special` parses control tokens in the text.
     fn encode(&self, text: &str, add_bos: bool, parse_special: bool) -> Vec<u32>;
 
     /// The text of `ids`, all below [`Codec::vocab_size`], control tokens included.
@@ -51,11 +50,11 @@ pub trait Codec: Send + Sync + 'static {
     /// The prompt that the model's chat template makes of a conversation.
     ///
     /// # Errors
-    /// The template fails on the conversation; the text says where and is shown to the client.
+    /// The template fails on the conversation; the message says where and is returned to the client.
     fn render(&self, input: &ChatInput) -> Result<ChatPrompt, String>;
 }
 
-/// A conversation as the model reads it.
+/// A rendered conversation.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ChatPrompt {
     /// Token ids.
@@ -67,11 +66,11 @@ pub struct ChatPrompt {
 /// A loaded model, ready to be served.
 #[derive(Clone)]
 pub struct Served {
-    /// The model's own name, used where the configuration gives none.
+    /// The model's own name, used if the configuration has none.
     pub name: String,
     /// Hexadecimal digits that change with the weights; the first twelve become `system_fingerprint`.
     pub fingerprint: String,
-    /// Tokens that prompt and answer may have together.
+    /// Context length: maximum tokens of prompt and response together.
     pub ctx: usize,
     /// When the server began to serve it, in seconds since 1970.
     pub created: u64,

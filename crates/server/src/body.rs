@@ -1,4 +1,4 @@
-//! Reads a request's body: JSON, an object, not too large.
+//! Parses a request body: a JSON object of bounded size.
 //!
 //! The content type is insisted on. A page in a browser can send a cross-origin `text/plain` POST without
 //! asking, but not a JSON one; so without CORS no page reaches a server on the reader's own machine.

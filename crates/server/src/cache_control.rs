@@ -1,7 +1,7 @@
-//! The seam to what is cached: figures, pins and forgetting.
+//! Interface to the cache: statistics, pins, clearing.
 //!
-//! A trait, so that this crate's tests run without a model. The invariant: nothing behind it may block for long
-//! except [`entries`](CacheControl::entries), [`verify`](CacheControl::verify) and [`clear`](CacheControl::clear),
+//! A trait, so that this crate's tests run without a model. The invariant: no implementation blocks for long except
+//! in [`entries`](CacheControl::entries), [`verify`](CacheControl::verify) and [`clear`](CacheControl::clear),
 //! which are called on the blocking pool.
 
 use std::time::Duration;
@@ -9,9 +9,9 @@ use std::time::Duration;
 use foretoken_cache::{CachedPrefix, DiskEntry, VerifyReport};
 use foretoken_engine::{CacheInfo, Engine, Forgotten, PinRefused};
 
-/// Orders about what is cached.
+/// Cache administration.
 pub trait CacheControl: Send + Sync {
-    /// Figures of all tiers.
+    /// Statistics of all tiers.
     fn info(&self) -> CacheInfo;
 
     /// The prefixes in memory and the files on disk.
@@ -23,19 +23,19 @@ pub trait CacheControl: Send + Sync {
     /// Whether a prompt could be pinned if all of it were in memory.
     ///
     /// # Errors
-    /// It could not, and why.
+    /// The pin limit would be exceeded.
     fn can_pin(&self, tenant: &str, prompt: &[u32]) -> Result<(), PinRefused>;
 
-    /// Keeps what memory has of a prompt; says how many tokens.
+    /// Pins the cached prefix of a prompt in memory; returns its length in tokens.
     ///
     /// # Errors
     /// There is no room.
     fn pin(&self, tenant: &str, prompt: &[u32], ttl: Duration) -> Result<usize, PinRefused>;
 
-    /// Takes a pin off; says how many blocks it went over.
+    /// Removes a pin; returns the number of blocks it covered.
     fn unpin(&self, tenant: &str, prompt: &[u32]) -> usize;
 
-    /// Forgets a tenant, or everyone, but for the shared store.
+    /// Clears a tenant, or all tenants, in every tier but the shared store.
     fn clear(&self, tenant: Option<&str>) -> Forgotten;
 }
 

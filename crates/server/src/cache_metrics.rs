@@ -1,7 +1,7 @@
-//! The context cache on `/metrics`, tier by tier.
+//! Metrics of the context cache, per tier.
 //!
-//! vLLM's names where it has the metric (`vllm:kv_block_…`, in seconds of blocks in memory; its prefix cache's counters
-//! stand with the engine's), ours with a label `tier` for the rest. Read when somebody asks.
+//! vLLM's names where it has the metric (`vllm:kv_block_…`, in seconds, for blocks in memory; its prefix cache counters
+//! are with the engine's), ours with a label `tier` for the rest. Read on scrape.
 
 use std::fmt;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 
 use crate::backend::Generator;
 
-/// Reads the cache's figures when somebody asks.
+/// Reads the cache's statistics on scrape.
 pub(crate) struct CacheCollector(pub(crate) Arc<dyn Generator>);
 
 impl fmt::Debug for CacheCollector {
@@ -24,7 +24,7 @@ impl fmt::Debug for CacheCollector {
     }
 }
 
-/// A value of a tier, with a second label's value where the metric has one.
+/// Tier, value of the second label (if the metric has one), value.
 type Sample<T> = (&'static str, &'static str, T);
 
 impl Collector for CacheCollector {
@@ -51,9 +51,17 @@ impl Collector for CacheCollector {
         }
         latencies(stats, &mut out)?;
         for (name, help, ages) in [
-            ("vllm:kv_block_lifetime_seconds", "Evicted blocks: in memory for", &stats.ages.lifetime),
-            ("vllm:kv_block_idle_before_evict_seconds", "Evicted blocks: unused for", &stats.ages.idle),
-            ("vllm:kv_block_reuse_gap_seconds", "Blocks used again: after", &stats.ages.reuse_gap),
+            ("vllm:kv_block_lifetime_seconds", "Evicted blocks: time in memory", &stats.ages.lifetime),
+            (
+                "vllm:kv_block_idle_before_evict_seconds",
+                "Evicted blocks: time since last use",
+                &stats.ages.idle,
+            ),
+            (
+                "vllm:kv_block_reuse_gap_seconds",
+                "Reused blocks: time since previous use",
+                &stats.ages.reuse_gap,
+            ),
         ] {
             let mut metric = out.encode_descriptor(name, help, None, MetricType::Histogram)?;
             let buckets = buckets(ages, &AGE_BOUNDS_S);
@@ -111,13 +119,23 @@ fn counters(stats: &CacheStats) -> [Counters; 7] {
         faults.extend(named("shared", &shared.faults));
     }
     [
-        ("foretoken_cache_queries", "Tokens looked up in a tier, those above had not", None, queries),
-        ("foretoken_cache_hits", "Tokens that a tier supplied", None, hits),
-        ("foretoken_cache_stored_blocks", "Blocks that came into a tier", None, written),
-        ("foretoken_cache_read_bytes", "Bytes read from a tier and found good", None, read_bytes),
-        ("foretoken_cache_evicted_blocks", "Blocks that left a tier, by cause", Some("cause"), evicted),
-        ("foretoken_cache_dropped", "What a tier did not take or do, by cause", Some("cause"), dropped),
-        ("foretoken_cache_faults", "What was wrong with a tier, by kind", Some("fault"), faults),
+        (
+            "foretoken_cache_queries",
+            "Tokens looked up in a tier after a miss in the faster ones",
+            None,
+            queries,
+        ),
+        ("foretoken_cache_hits", "Tokens found in a tier", None, hits),
+        ("foretoken_cache_stored_blocks", "Blocks written to a tier", None, written),
+        ("foretoken_cache_read_bytes", "Bytes read from a tier and verified", None, read_bytes),
+        ("foretoken_cache_evicted_blocks", "Blocks evicted from a tier, by cause", Some("cause"), evicted),
+        (
+            "foretoken_cache_dropped",
+            "Blocks a tier did not store or restore, by cause",
+            Some("cause"),
+            dropped,
+        ),
+        ("foretoken_cache_faults", "Faults of a tier, by kind", Some("fault"), faults),
     ]
 }
 
@@ -141,13 +159,13 @@ fn gauges(stats: &CacheStats, block_bytes: usize) -> [Gauges; 5] {
         ("foretoken_cache_bytes", "Bytes in a tier", bytes),
         (
             "foretoken_cache_oldest_seconds",
-            "Age of the first block (memory), longest without use (disk)",
+            "Age of the oldest block (memory), time since last use of the least recently used (disk)",
             oldest,
         ),
-        ("foretoken_cache_pinned_blocks", "Blocks that pins keep", vec![("memory", stats.pinned as f64)]),
+        ("foretoken_cache_pinned_blocks", "Pinned blocks", vec![("memory", stats.pinned as f64)]),
         (
             "foretoken_cache_available",
-            "Whether a tier is in use (1) or left alone after a failure",
+            "Whether a tier is in use (1) or suspended after a failure (0)",
             available,
         ),
     ]
@@ -159,8 +177,8 @@ fn latencies(stats: &CacheStats, out: &mut DescriptorEncoder<'_>) -> Result<(), 
     let shared = stats.shared.as_ref().map(|shared| ("shared", &shared.read_latency));
     let written = disk.map(|disk| ("disk", &disk.write_latency));
     for (name, help, samples) in [
-        ("foretoken_cache_read_seconds", "Reading and checking a block", vec![read, shared]),
-        ("foretoken_cache_write_seconds", "Writing a block", vec![written]),
+        ("foretoken_cache_read_seconds", "Latency of reading and verifying a block", vec![read, shared]),
+        ("foretoken_cache_write_seconds", "Latency of writing a block", vec![written]),
     ] {
         let mut family = out.encode_descriptor(name, help, None, MetricType::Histogram)?;
         for (tier, latency) in samples.into_iter().flatten() {
@@ -173,7 +191,7 @@ fn latencies(stats: &CacheStats, out: &mut DescriptorEncoder<'_>) -> Result<(), 
     Ok(())
 }
 
-/// Counts with the bounds they go up to; the last one has none. A tier that was never used has no counts yet.
+/// Counts with their upper bounds; the last is unbounded. An unused tier has no counts yet.
 fn buckets(snapshot: &LatencySnapshot, bounds: &[f64]) -> Vec<(f64, u64)> {
     let bounds = bounds.iter().copied().chain(std::iter::once(f64::MAX));
     bounds.enumerate().map(|(at, bound)| (bound, snapshot.buckets.get(at).copied().unwrap_or(0))).collect()

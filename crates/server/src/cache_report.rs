@@ -1,7 +1,6 @@
-//! What is cached, as JSON: the body of `GET /v1/cache` and of its listing.
+//! Cache statistics as JSON: the body of `GET /v1/cache` and of its listing.
 //!
-//! The command line shows the same for a folder that no server has open, so the shapes are here and the figures come
-//! from outside.
+//! The command line prints the same shapes for a folder that no server has open, so the statistics are passed in.
 
 use foretoken_cache::{CachedPrefix, DiskEntry, DiskStats, VerifyReport};
 use foretoken_engine::CacheInfo;
@@ -9,7 +8,7 @@ use serde_json::{Map, Value, json};
 use std::collections::HashSet;
 use std::time::Duration;
 
-/// The tiers with their figures.
+/// Statistics per tier.
 pub fn info(info: &CacheInfo) -> Value {
     let stats = &info.stats;
     let (prompt, hit) = info.prefix_tokens;
@@ -68,7 +67,7 @@ fn memory(info: &CacheInfo) -> Value {
     })
 }
 
-/// The figures of a disk tier that do not need requests.
+/// Statistics of a disk tier that are known without a running server.
 pub fn disk_tier(disk: &DiskStats) -> Value {
     json!({
         "tier": "disk",
@@ -95,7 +94,7 @@ fn faults(faults: &[(foretoken_cache::Fault, u64)]) -> Value {
         .into()
 }
 
-/// The prefixes of all tiers, the latest used first, up to `limit` of them.
+/// The prefixes of all tiers, most recently used first, at most `limit`.
 pub fn entries(memory: &[CachedPrefix], disk: &[DiskEntry], limit: usize) -> Value {
     let mut rows: Vec<(Duration, Value)> = memory
         .iter()
@@ -104,9 +103,9 @@ pub fn entries(memory: &[CachedPrefix], disk: &[DiskEntry], limit: usize) -> Val
             (prefix.unused, with_pin(row, prefix.pinned))
         })
         .collect();
-    // A file that another one continues is part of that one's prefix.
-    let continued: HashSet<_> = disk.iter().map(|entry| entry.place.parent).collect();
-    rows.extend(disk.iter().filter(|entry| !continued.contains(&entry.key)).map(|entry| {
+    // A block that has a child is part of the child's prefix.
+    let parents: HashSet<_> = disk.iter().map(|entry| entry.place.parent).collect();
+    rows.extend(disk.iter().filter(|entry| !parents.contains(&entry.key)).map(|entry| {
         let tokens = entry.place.child(entry.key).tokens_before();
         (entry.unused, row("disk", entry.scope.to_string(), Some(entry.key), tokens, entry.unused))
     }));
@@ -135,11 +134,11 @@ fn with_pin(mut row: Value, pinned: Option<Duration>) -> Value {
     row
 }
 
-/// What a check of all files found. Files are named as they are in the folder, without the way there.
+/// The result of verifying all files. Files are reported by name, without their path.
 pub fn verify(report: &VerifyReport) -> Value {
-    let name = |path: &std::path::Path| path.file_name().map(|name| name.to_string_lossy().into_owned());
+    let file_name = |path: &std::path::Path| path.file_name().map(|name| name.to_string_lossy().into_owned());
     let faulty = |files: &[(std::path::PathBuf, foretoken_cache::Fault)]| -> Value {
-        files.iter().map(|(path, fault)| json!({"file": name(path), "fault": fault.name()})).collect()
+        files.iter().map(|(path, fault)| json!({"file": file_name(path), "fault": fault.name()})).collect()
     };
     json!({
         "object": "cache.verify",
@@ -147,7 +146,7 @@ pub fn verify(report: &VerifyReport) -> Value {
         "good_bytes": report.good_bytes,
         "bad": faulty(&report.bad),
         "unreadable": faulty(&report.unreadable),
-        "foreign": report.foreign.iter().map(|path| name(path)).collect::<Vec<_>>(),
+        "foreign": report.foreign.iter().map(|path| file_name(path)).collect::<Vec<_>>(),
     })
 }
 

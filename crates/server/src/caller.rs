@@ -1,4 +1,4 @@
-//! Whose request it is, and what it may do with the caches.
+//! The tenant of a request, and its cache permissions.
 //!
 //! The tenant is the API key's hash, narrowed by DeepSeek's `user_id` (or `metadata.user_id`) where one is
 //! given; nothing cached for one tenant is ever used for another. A hint such as OpenAI's `prompt_cache_key`
@@ -21,7 +21,7 @@ use crate::state::{Shared, unix_time_s};
 /// Longest `user_id`, in bytes, as DeepSeek has it.
 const USER_ID_BYTES_MAX: usize = 512;
 
-/// What the headers say of the caller.
+/// The caller as its headers identify it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Caller {
     /// The key's hash in hexadecimal; empty on a server without keys.
@@ -29,7 +29,7 @@ pub(crate) struct Caller {
     no_cache: bool,
     no_store: bool,
     account: AccountId,
-    /// What tokens cost when the request arrived.
+    /// Prices at the time of arrival.
     rates: Rates,
 }
 
@@ -37,8 +37,8 @@ impl FromRequestParts<Arc<Shared>> for Caller {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, shared: &Arc<Shared>) -> Result<Self, Infallible> {
-        let account = shared.book.account_of(bearer(&parts.headers).unwrap_or_default());
-        let rates = shared.book.rates_at(unix_time_s());
+        let account = shared.registry.account_of(bearer(&parts.headers).unwrap_or_default());
+        let rates = shared.registry.rates_at(unix_time_s());
         let caller = Caller::read(&parts.headers, !shared.config.api_keys.is_empty());
         Ok(Caller { account, rates, ..caller })
     }
@@ -47,7 +47,7 @@ impl FromRequestParts<Arc<Shared>> for Caller {
 impl Caller {
     fn read(headers: &HeaderMap, has_keys: bool) -> Caller {
         let key = bearer(headers).filter(|_| has_keys);
-        let says = |directive: &str| {
+        let has_directive = |directive: &str| {
             let values =
                 headers.get_all(header::CACHE_CONTROL).iter().filter_map(|value| value.to_str().ok());
             values
@@ -56,24 +56,24 @@ impl Caller {
         };
         Caller {
             key: key.map_or_else(String::new, |key| blake3::hash(key).to_hex().to_string()),
-            no_cache: says("no-cache"),
-            no_store: says("no-store"),
+            no_cache: has_directive("no-cache"),
+            no_store: has_directive("no-store"),
             ..Caller::default()
         }
     }
 
-    /// The account that pays for what the caller asks.
+    /// The account that is billed.
     pub(crate) fn account(&self) -> AccountId {
         self.account
     }
 
-    /// Who pays for the request, for which user, at which prices.
+    /// The account, user and prices to bill the request with.
     pub(crate) fn payer(&self, fields: Fields<'_>) -> Result<Payer, ApiError> {
         let user = user_id(fields)?.unwrap_or_default().to_owned();
         Ok(Payer { account: self.account, user, rates: self.rates })
     }
 
-    /// Puts the request under its tenant, with the permissions of the headers and of the `cache` field.
+    /// Sets the request's tenant and its cache permissions, from the headers and the `cache` field.
     pub(crate) fn mark(&self, fields: Fields<'_>, request: &mut Request) -> Result<(), ApiError> {
         let user = user_id(fields)?;
         request.tenant = tenant_name(&self.key, user.unwrap_or_default());
@@ -87,8 +87,8 @@ impl Caller {
     }
 }
 
-/// Under which name the caches keep what a key's user asks. The key's hash has a fixed length (or none at all on a
-/// server without keys), so no other pair reads the same.
+/// The tenant's name in the caches. The key's hash has a fixed length (or none at all on a server without keys), so
+/// no two pairs share a name.
 pub(crate) fn tenant_name(key_hash: &str, user: &str) -> String {
     format!("{key_hash}/{user}")
 }
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_and_user_ids_make_tenants() {
+    fn keys_and_user_ids_define_tenants() {
         let base = tenant("a", json!({}));
         assert_eq!(base, tenant("a", json!({"prompt_cache_key": "x"})));
         assert_ne!(base, tenant("b", json!({})));
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn headers_and_fields_both_forbid() {
+    fn headers_and_fields_both_restrict_the_cache() {
         let cache = |headers: &[(&str, &str)], body| marked(headers, false, body).unwrap().cache;
         assert_eq!(cache(&[], json!({})), CacheUse { read: true, write: true });
         assert_eq!(

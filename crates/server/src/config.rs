@@ -1,7 +1,7 @@
-//! What an operator can set about the HTTP side.
+//! Settings of the HTTP server.
 //!
-//! Plain values with defaults that are safe on a laptop: loopback only, no CORS, bounded bodies and times.
-//! Keys are hashed while they are read, so that no value of these types can print one.
+//! Plain values with defaults that are safe on a laptop: loopback only, no CORS, bounded bodies and times. Keys are
+//! hashed when they are parsed, so that no value of these types can print one.
 
 use std::io;
 use std::net::SocketAddr;
@@ -11,7 +11,7 @@ use tokio::net::TcpListener;
 
 use crate::accounts::{NamedKey, Prepaid, Prices};
 
-/// Settings of the server. Unknown keys are refused, so that a typing error is not silently a default.
+/// Settings of the server. Unknown keys are rejected, so that a typo does not silently become a default.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ServerConfig {
@@ -21,16 +21,16 @@ pub struct ServerConfig {
     pub port: u16,
     /// Names the model answers to; the first is the one it is listed under. Empty: the model's own name.
     pub model_names: Vec<String>,
-    /// Keys of which a client must send one. Empty: everyone may ask.
+    /// API keys. Empty: no authentication.
     pub api_keys: Vec<ApiKey>,
     /// Names for some of `api_keys`; keys with one name are one account.
     pub named_keys: Vec<NamedKey>,
-    /// What accounts may spend in all; an account without an amount may spend what it likes.
+    /// Prepaid amounts; an account without one has no spending limit.
     pub prepaid: Vec<Prepaid>,
-    /// Keys that open everything, the operator's routes included. Empty: those are open to programs of this
-    /// machine on a server that has no keys, listens here alone and allows no other origin; else to nobody.
+    /// Keys with access to every route, the operator's included. Empty: operator routes are open to local programs if
+    /// the server has no API keys, listens on loopback and allows no CORS origin; else they are closed.
     pub admin_keys: Vec<ApiKey>,
-    /// Let `/metrics` be read without a key.
+    /// Serve `/metrics` without a key.
     pub metrics_open: bool,
     /// Origins whose pages may call the API from a browser; `*` means all. Empty: none.
     pub cors_origins: Vec<String>,
@@ -44,9 +44,9 @@ pub struct ServerConfig {
     pub max_prompts: usize,
     /// Longest time from a request's arrival to the end of its answer, in seconds; 0 is no limit.
     pub request_timeout_s: u64,
-    /// How long running answers may go on after a signal to stop, in seconds.
+    /// How long running responses may continue after a shutdown signal, in seconds.
     pub grace_s: u64,
-    /// A quiet stream gets a comment this often, in seconds, so that proxies keep it open.
+    /// Interval of comments on an idle stream, in seconds, so that proxies keep it open.
     pub keep_alive_s: u64,
     /// What tokens cost.
     pub prices: Prices,
@@ -77,7 +77,7 @@ impl Default for ServerConfig {
 }
 
 impl ServerConfig {
-    /// Opens the port, and warns if more than this machine can reach it without a key.
+    /// Binds the port, and warns if other machines can reach it without a key.
     ///
     /// # Errors
     /// The address does not resolve, is in use, or may not be used.
@@ -93,18 +93,18 @@ impl ServerConfig {
         Ok(listener)
     }
 
-    /// Whether only programs of this machine, and no page in a browser, can reach the server without a key.
+    /// Whether only local programs, and no web page, can reach the server without a key.
     pub(crate) fn is_private(&self) -> bool {
         is_loopback(&self.host) && self.api_keys.is_empty() && self.cors_origins.is_empty()
     }
 
-    /// Whether `address` is reachable from elsewhere while no key is asked for.
+    /// Whether `address` is reachable from other machines and no key is required.
     pub fn is_exposed(&self, address: SocketAddr) -> bool {
         self.api_keys.is_empty() && !address.ip().is_loopback()
     }
 }
 
-/// Whether a host name or address means this machine, whatever a name server says.
+/// Whether a host name or address is loopback regardless of DNS.
 pub(crate) fn is_loopback(host: &str) -> bool {
     let ip = host.trim_matches(['[', ']']).parse::<std::net::IpAddr>();
     host.eq_ignore_ascii_case("localhost") || ip.is_ok_and(|ip| ip.is_loopback())
@@ -123,7 +123,7 @@ impl ApiKey {
         ApiKey(blake3::hash(key.as_bytes()))
     }
 
-    /// Reads either form.
+    /// Parses either form.
     ///
     /// # Errors
     /// An empty key, or `blake3:` without 64 hexadecimal digits after it.
@@ -140,7 +140,7 @@ impl ApiKey {
         self.0.to_hex().chars().take(count).collect()
     }
 
-    /// Compares in constant time.
+    /// Constant-time comparison.
     pub(crate) fn matches(&self, presented: &blake3::Hash) -> bool {
         self.0 == *presented
     }
@@ -180,7 +180,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_round_trip_without_showing_themselves() {
+    fn keys_round_trip_without_being_printed() {
         let config: ServerConfig = toml::from_str("api_keys = ['sk-secret']\nport = 9000").unwrap();
         assert_eq!(config.port, 9000);
         assert_eq!(config.host, "127.0.0.1");
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn bad_settings_are_refused() {
+    fn invalid_settings_are_rejected() {
         for text in
             ["api_keys = ['']", "api_keys = ['blake3:12']", "prices.hit = '-1'", "prot = 1", "port = 70000"]
         {
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn only_an_open_and_wide_address_is_exposed() {
+    fn only_a_public_address_without_keys_is_exposed() {
         let mut config = ServerConfig::default();
         let wide = SocketAddr::from(([0, 0, 0, 0], 1));
         assert!(config.is_exposed(wide));

@@ -1,4 +1,4 @@
-//! What speculation did, on `/metrics`: vLLM's names where it has the metric, ours by drafter for the rest.
+//! Speculation metrics: vLLM's names where it has the metric, `foretoken_` per drafter for the rest.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use prometheus_client::metrics::counter::ConstCounter;
 
 use crate::backend::Generator;
 
-/// Reads the engine's sums when somebody asks.
+/// Reads the engine's totals on scrape.
 pub(crate) struct DraftCollector(pub(crate) Arc<dyn Generator>);
 
 impl fmt::Debug for DraftCollector {
@@ -25,12 +25,12 @@ impl Collector for DraftCollector {
         let drafts = self.0.stats().drafts;
         let sum = |of: fn(&foretoken_engine::SourceTotals) -> u64| drafts.sources.iter().map(of).sum();
         for (name, help, value) in [
-            ("vllm:spec_decode_num_drafts", "Steps in which something was drafted", drafts.drafts),
+            ("vllm:spec_decode_num_drafts", "Steps with draft tokens", drafts.drafts),
             ("vllm:spec_decode_num_draft_tokens", "Draft tokens verified", sum(|of| of.proposed)),
-            ("vllm:spec_decode_num_accepted_tokens", "Draft tokens kept", sum(|of| of.accepted)),
+            ("vllm:spec_decode_num_accepted_tokens", "Draft tokens accepted", sum(|of| of.accepted)),
             (
                 "foretoken_spec_decode_relaxed_tokens",
-                "Draft tokens kept that the policy 'exact' would have refused",
+                "Draft tokens accepted that the policy 'exact' would have rejected",
                 drafts.relaxed,
             ),
         ] {
@@ -42,7 +42,7 @@ impl Collector for DraftCollector {
             )?)?;
         }
         let (name, help) =
-            ("vllm:spec_decode_num_accepted_tokens_per_pos", "Drafts that kept the token at a position");
+            ("vllm:spec_decode_num_accepted_tokens_per_pos", "Drafts whose token at a position was accepted");
         let mut family = out.encode_descriptor(name, help, None, MetricType::Counter)?;
         for (position, &count) in drafts.accepted_at.iter().enumerate() {
             let labels = [("position", position.to_string())];
@@ -57,7 +57,7 @@ impl Collector for DraftCollector {
             ),
             (
                 "foretoken_spec_decode_credit_spent_seconds",
-                "Of that, spent past break-even",
+                "Credit spent on drafting beyond break-even",
                 drafts.credit_spent_ms,
             ),
         ] {
@@ -72,8 +72,10 @@ fn by_drafter(drafts: &DraftTotals, out: &mut DescriptorEncoder<'_>) -> Result<(
     type Of = fn(&foretoken_engine::SourceTotals) -> f64;
     let metrics: [(&str, &str, Of); 3] = [
         ("foretoken_spec_decode_draft_tokens", "Draft tokens verified, by drafter", |of| of.proposed as f64),
-        ("foretoken_spec_decode_accepted_tokens", "Draft tokens kept, by drafter", |of| of.accepted as f64),
-        ("foretoken_spec_decode_draft_seconds", "Time spent on drafting, by drafter", |of| of.seconds),
+        ("foretoken_spec_decode_accepted_tokens", "Draft tokens accepted, by drafter", |of| {
+            of.accepted as f64
+        }),
+        ("foretoken_spec_decode_draft_seconds", "Time spent drafting, by drafter", |of| of.seconds),
     ];
     for (name, help, of) in metrics {
         let mut family = out.encode_descriptor(name, help, None, MetricType::Counter)?;

@@ -11,7 +11,7 @@ use axum::response::{IntoResponse, Response};
 use foretoken_engine::{InvalidParam, SubmitError};
 use serde_json::{Value, json};
 
-/// An error on its way to a client.
+/// An error response.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct ApiError {
@@ -23,13 +23,13 @@ pub struct ApiError {
     pub message: String,
     /// The field at fault, as a path such as `messages[0].role`.
     pub param: Option<String>,
-    /// A stable word for programs; also the `reason` label of the metric that counts refusals.
+    /// A stable identifier for programs; also the `reason` label of the metric that counts rejected requests.
     pub code: &'static str,
     /// Sent as `Retry-After`.
     pub retry_after_s: Option<u64>,
 }
 
-/// Marks a response as a refusal, for the layer that counts them.
+/// Marks a response as rejected, for the layer that counts them.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Refused(pub(crate) &'static str);
 
@@ -44,35 +44,35 @@ impl ApiError {
         error
     }
 
-    /// 400: a known field with a value that means nothing.
+    /// 400: a known field with an invalid value.
     pub(crate) fn bad_value(param: impl Into<String>, message: impl AsRef<str>) -> Self {
         let param = param.into();
         let message = format!("'{param}' {}", message.as_ref());
         Self::invalid("invalid_value", param, message)
     }
 
-    /// 400: a known field with a value that means something, which this server does not do.
+    /// 400: a valid value that this server does not support.
     pub(crate) fn unsupported(param: impl Into<String>, message: impl AsRef<str>) -> Self {
         let param = param.into();
         let message = format!("'{param}' {}", message.as_ref());
         Self::invalid("unsupported_value", param, message)
     }
 
-    /// 400: a field that must be there.
+    /// 400: a required field is missing.
     pub(crate) fn missing(param: impl Into<String>, message: impl AsRef<str>) -> Self {
         let param = param.into();
         let message = format!("'{param}' is missing: {}", message.as_ref());
         Self::invalid("missing_required_parameter", param, message)
     }
 
-    /// 400: the body is not the JSON object it should be.
+    /// 400: the body is not a JSON object.
     pub(crate) fn malformed_body(message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "invalid_request_error", "malformed_body", message)
     }
 
-    /// 400: the chat template does not take the conversation.
+    /// 400: the chat template rejects the conversation.
     pub(crate) fn template(reason: String) -> Self {
-        let message = format!("the model's chat template does not take this conversation: {reason}");
+        let message = format!("the model's chat template rejects this conversation: {reason}");
         Self::invalid("template_error", "messages", message)
     }
 
@@ -86,7 +86,7 @@ impl ApiError {
         Self::new(StatusCode::UNAUTHORIZED, "invalid_request_error", "invalid_api_key", message)
     }
 
-    /// 402: a prepaid account that is spent, in DeepSeek's words.
+    /// 402: a prepaid account without balance, in DeepSeek's wording.
     pub(crate) fn insufficient_balance(account: &str, prepaid: &str) -> Self {
         let message = format!(
             "Insufficient Balance: the account '{account}' has spent the {prepaid} US$ that it had; the \
@@ -95,17 +95,17 @@ impl ApiError {
         Self::new(StatusCode::PAYMENT_REQUIRED, "billing_error", "insufficient_balance", message)
     }
 
-    /// 403: a known caller who may not do this.
+    /// 403: an authenticated caller without permission.
     pub(crate) fn forbidden(message: &str) -> Self {
         Self::new(StatusCode::FORBIDDEN, "permission_error", "admin_required", message)
     }
 
-    /// 409: more than may be pinned.
+    /// 409: the pin limit is exceeded.
     pub(crate) fn pin_limit(message: String) -> Self {
         Self::new(StatusCode::CONFLICT, "invalid_request_error", "pin_limit", message)
     }
 
-    /// 404: a model that is not served here.
+    /// 404: unknown model.
     pub(crate) fn model_not_found(asked: &str, served: &[String]) -> Self {
         let asked: String = asked.chars().take(200).collect();
         let served = served.join("', '");
@@ -115,7 +115,7 @@ impl ApiError {
         error
     }
 
-    /// 404: no such route.
+    /// 404: unknown route.
     pub(crate) fn unknown_url(method: &str, path: &str) -> Self {
         let path: String = path.chars().take(200).collect();
         let message =
@@ -125,7 +125,7 @@ impl ApiError {
 
     /// 405.
     pub(crate) fn method_not_allowed(method: &str, path: &str) -> Self {
-        let message = format!("{path} does not answer {method}; the Allow header names what it does");
+        let message = format!("{path} does not support {method}; see the Allow header for what it supports");
         Self::new(StatusCode::METHOD_NOT_ALLOWED, "invalid_request_error", "method_not_allowed", message)
     }
 
@@ -149,16 +149,16 @@ impl ApiError {
         )
     }
 
-    /// 408: `request_timeout_s` is over.
+    /// 408: the request timeout expired.
     pub(crate) fn timeout(limit_s: u64) -> Self {
         let message = format!(
-            "the answer was not finished within {limit_s} s; ask for fewer tokens or raise request_timeout_s in \
+            "the response was not finished within {limit_s} s; request fewer tokens or raise request_timeout_s in \
              the server's configuration"
         );
         Self::new(StatusCode::REQUEST_TIMEOUT, "timeout_error", "request_timeout", message)
     }
 
-    /// 503: the model is not there yet.
+    /// 503: the model is still loading.
     pub(crate) fn loading() -> Self {
         let message = "the model is still loading; try again in a moment";
         let mut error =
@@ -180,7 +180,7 @@ impl ApiError {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "server_error", "internal_error", message)
     }
 
-    /// The engine's refusal; `prompt_param` is the field that the prompt came from.
+    /// Maps the engine's error; `prompt_param` is the field that held the prompt.
     pub(crate) fn from_submit(error: SubmitError, prompt_param: &'static str) -> Self {
         let message = error.to_string();
         match error {
@@ -196,7 +196,7 @@ impl ApiError {
         }
     }
 
-    /// The body, as it also appears inside a stream.
+    /// The JSON body, also sent inside a stream.
     pub(crate) fn body(&self) -> Value {
         json!({
             "error": {

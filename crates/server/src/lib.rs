@@ -1,13 +1,13 @@
 //! The OpenAI and DeepSeek APIs over HTTP.
 //!
-//! A request comes in at `routes`, is counted and logged by `track`, let in by `auth`, read by `body` and
-//! checked field by field in `protocol`. Its text becomes token ids through a [`Codec`]; `run` hands one
-//! engine request per choice to a [`Generator`] and gives the tokens to a writer, which sorts them into
-//! reasoning, content and tool calls and fills OpenAI's shapes; the answer leaves at once or through `sse`.
+//! `routes` dispatches a request, `request_log` counts and logs it, `auth` authenticates it, `body` parses it, and
+//! `protocol` validates it field by field. A [`Codec`] turns its text into token ids; `run` submits one engine
+//! request per choice to a [`Generator`] and passes the tokens to a writer, which splits them into reasoning,
+//! content and tool calls in OpenAI's shapes. The response is sent whole or as server-sent events (`sse`).
 //!
-//! This crate does not schedule, sample or load anything, and it keeps no conversation: when a response has
-//! been sent, nothing of it is left but counters and a row in the ledger, which `accounts` keeps. The invariant: every response that is not a success has
-//! [`ApiError`]'s shape, and every client that goes away frees what computes for it.
+//! This crate does not schedule, sample or load anything, and it is stateless between requests except for counters
+//! and the ledger in `accounts`. The invariant: every error response has [`ApiError`]'s shape, and a client that
+//! disconnects cancels its sequences.
 #![forbid(unsafe_code)]
 
 mod accounts;
@@ -25,6 +25,7 @@ pub mod explain;
 mod metrics;
 mod protocol;
 mod reasoning;
+mod request_log;
 mod routes;
 mod run;
 mod shutdown;
@@ -32,7 +33,6 @@ mod sse;
 mod state;
 mod tenants;
 mod tool_calls;
-mod track;
 
 use std::future::IntoFuture;
 use std::io;
@@ -53,16 +53,16 @@ pub use config::{ApiKey, ApiKeyError, ServerConfig};
 pub use error::ApiError;
 pub use shutdown::{Shutdown, Trigger};
 
-/// How long connections may take to send their last bytes after their answers were cut off.
-const LAST_BYTES: Duration = Duration::from_secs(2);
+/// Time to flush open connections after running responses were aborted.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Why the server could not start or go on.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    /// An origin that cannot stand in a header.
+    /// A CORS origin that is not a valid header value.
     #[error("cors_origins: '{0}' is not an origin; write it like https://example.org")]
     Origin(String),
-    /// Prices or accounts that contradict themselves.
+    /// Inconsistent prices or accounts.
     #[error("{0}")]
     Accounts(String),
     /// The listening socket failed.
@@ -84,29 +84,29 @@ impl Server {
     /// A setting that cannot be used.
     pub fn new(config: ServerConfig) -> Result<Self, ServeError> {
         let cors = routes::cors(&config.cors_origins).map_err(ServeError::Origin)?;
-        let book = accounts::Book::new(&config).map_err(ServeError::Accounts)?;
-        let shared = Arc::new(state::Shared::new(config, book));
+        let registry = accounts::AccountRegistry::new(&config).map_err(ServeError::Accounts)?;
+        let shared = Arc::new(state::Shared::new(config, registry));
         let router = routes::router(Arc::clone(&shared), cors);
         Ok(Server { shared, router })
     }
 
-    /// Installs the model: from now on requests are answered.
+    /// Installs the model; requests are accepted from now on.
     pub fn ready(&self, served: Served) {
         self.shared.install(served);
     }
 
-    /// The routes, to be called without a socket or mounted elsewhere.
+    /// The router, for calls without a socket or to be mounted elsewhere.
     pub fn router(&self) -> Router {
         self.router.clone()
     }
 
-    /// Refuses new requests from now on; running ones go on.
+    /// Rejects new requests from now on; running ones continue.
     pub fn drain(&self) {
         self.shared.drain();
     }
 
-    /// Serves until `shutdown` asks to stop, then finishes running answers for at most the configured grace
-    /// period, or until `shutdown` asks again.
+    /// Serves until `shutdown` is requested, then finishes running responses for at most the configured grace
+    /// period, or until shutdown is requested a second time.
     ///
     /// # Errors
     /// The listening socket failed.
@@ -116,24 +116,24 @@ impl Server {
         let grace = Duration::from_secs(shared.config.grace_s);
         let serving = axum::serve(listener, self.router)
             .with_graceful_shutdown(async move {
-                first.asked(1).await;
-                tracing::info!("stopping: no new requests, running answers are finished");
+                first.requested(1).await;
+                tracing::info!("shutting down: rejecting new requests, finishing running ones");
                 shared.drain();
             })
             .into_future();
-        let patience = async {
-            shutdown.asked(1).await;
+        let grace_over = async {
+            shutdown.requested(1).await;
             tokio::select! {
-                () = tokio::time::sleep(grace) => tracing::warn!("the grace period is over"),
-                () = shutdown.asked(2) => tracing::warn!("asked to stop again"),
+                () = tokio::time::sleep(grace) => tracing::warn!("grace period expired, aborting running requests"),
+                () = shutdown.requested(2) => tracing::warn!("second shutdown signal, aborting running requests"),
             }
         };
         let mut serving = std::pin::pin!(serving);
         tokio::select! {
             served = &mut serving => return served.map_err(ServeError::Socket),
-            () = patience => self.shared.cut_off(),
+            () = grace_over => self.shared.cut_off(),
         }
-        match timeout(LAST_BYTES, serving).await {
+        match timeout(FLUSH_TIMEOUT, serving).await {
             Ok(served) => served.map_err(ServeError::Socket),
             Err(_) => Ok(()),
         }

@@ -1,7 +1,7 @@
-//! What `/metrics` shows.
+//! Prometheus metrics.
 //!
 //! vLLM's names and buckets where vLLM has the metric, so that its dashboards work; `foretoken_` for the
-//! rest. The engine's own counters are read when somebody asks, latencies are observed as events pass.
+//! rest. The engine's counters are read on scrape, latencies are observed as events arrive.
 
 use std::fmt;
 use std::sync::Arc;
@@ -51,7 +51,7 @@ struct Reason {
     reason: &'static str,
 }
 
-/// Metrics of the HTTP side; they exist before a model does.
+/// HTTP metrics; available before a model is loaded.
 #[derive(Debug)]
 pub(crate) struct HttpMetrics {
     registry: Registry,
@@ -65,7 +65,7 @@ impl HttpMetrics {
         let requests = Family::default();
         let refused = Family::default();
         registry.register("foretoken_http_requests", "Requests by route and status", requests.clone());
-        registry.register("foretoken_requests_rejected", "Requests refused, by reason", refused.clone());
+        registry.register("foretoken_requests_rejected", "Rejected requests, by reason", refused.clone());
         HttpMetrics { registry, requests, refused }
     }
 
@@ -78,7 +78,7 @@ impl HttpMetrics {
         self.refused.get_or_create(&Reason { reason }).inc();
     }
 
-    /// The page, in OpenMetrics text.
+    /// The whole page in OpenMetrics text format.
     pub(crate) fn page(&self, model: Option<&ModelMetrics>) -> Result<String, fmt::Error> {
         let mut page = String::new();
         encode_registry(&mut page, &self.registry)?;
@@ -117,12 +117,16 @@ impl ModelMetrics {
         };
         let first_token =
             histogram("vllm:time_to_first_token_seconds", "Arrival to first token", &FIRST_TOKEN_S);
-        let next_token =
-            histogram("vllm:inter_token_latency_seconds", "Token to token of an answer", &NEXT_TOKEN_S);
-        let whole = histogram("vllm:e2e_request_latency_seconds", "Arrival to end of answer", &REQUEST_S);
+        let next_token = histogram(
+            "vllm:inter_token_latency_seconds",
+            "Latency between tokens of a response",
+            &NEXT_TOKEN_S,
+        );
+        let whole = histogram("vllm:e2e_request_latency_seconds", "Arrival to end of response", &REQUEST_S);
         let queue = histogram("vllm:request_queue_time_seconds", "Arrival to first step", &REQUEST_S);
         let prompt_tokens = histogram("vllm:request_prompt_tokens", "Tokens per prompt", &TOKENS);
-        let generation_tokens = histogram("vllm:request_generation_tokens", "Tokens per answer", &TOKENS);
+        let generation_tokens =
+            histogram("vllm:request_generation_tokens", "Generated tokens per response", &TOKENS);
         ModelMetrics { registry, first_token, next_token, whole, queue, prompt_tokens, generation_tokens }
     }
 
@@ -130,7 +134,7 @@ impl ModelMetrics {
         self.first_token.observe(since_arrival.as_secs_f64());
     }
 
-    /// Tokens that came together share the time since the ones before them.
+    /// Tokens of one event share the time since the previous event equally.
     pub(crate) fn next_tokens(&self, since_last: Duration, count: usize) {
         (0..count).for_each(|_| self.next_token.observe(since_last.as_secs_f64() / count as f64));
     }
@@ -163,7 +167,7 @@ impl Collector for EngineCollector {
             metric.encode(encoder.encode_descriptor(name, help, None, metric.metric_type())?)?;
         }
         let kind = ConstCounter::new(0u64).metric_type();
-        let help = "Answers by how they ended";
+        let help = "Finished requests, by finish reason";
         let mut family = encoder.encode_descriptor("vllm:request_success", help, None, kind)?;
         for (reason, value) in finished(&stats) {
             let labels = [("finished_reason", reason)];
@@ -175,7 +179,7 @@ impl Collector for EngineCollector {
 
 fn gauges(stats: &EngineStats) -> [(&'static str, &'static str, f64); 3] {
     [
-        ("vllm:num_requests_running", "Sequences that steps work on", stats.running as f64),
+        ("vllm:num_requests_running", "Sequences in execution", stats.running as f64),
         ("vllm:num_requests_waiting", "Requests in the queue", stats.waiting as f64),
         ("vllm:kv_cache_usage_perc", "Share of KV blocks in use, 1 is all", stats.kv_usage),
     ]
@@ -183,16 +187,16 @@ fn gauges(stats: &EngineStats) -> [(&'static str, &'static str, f64); 3] {
 
 fn counters(stats: &EngineStats) -> [(&'static str, &'static str, u64); 6] {
     [
-        ("vllm:prompt_tokens", "Prompt tokens taken in, cached ones included", stats.prompt_tokens_total),
+        ("vllm:prompt_tokens", "Prompt tokens processed, cached ones included", stats.prompt_tokens_total),
         ("vllm:generation_tokens", "Tokens generated", stats.generation_tokens_total),
         (
             "vllm:prefix_cache_queries",
             "Prompt tokens looked up in the prefix cache",
             stats.prefix_queries_total,
         ),
-        ("vllm:prefix_cache_hits", "Prompt tokens that the prefix cache supplied", stats.prefix_hits_total),
-        ("vllm:num_preemptions", "Sequences that gave up their KV to others", stats.preemptions_total),
-        ("foretoken_steps", "Steps of the engine", stats.steps_total),
+        ("vllm:prefix_cache_hits", "Prompt tokens found in the prefix cache", stats.prefix_hits_total),
+        ("vllm:num_preemptions", "Preempted sequences", stats.preemptions_total),
+        ("foretoken_steps", "Engine steps", stats.steps_total),
     ]
 }
 

@@ -1,9 +1,9 @@
 //! Splits an answer into reasoning and content.
 //!
 //! Reasoning models write `<think>…</think>` before the answer, or only the closing tag where the prompt
-//! opened it. Tags count at the beginning alone: a model that talks *about* `<think>` later is quoted, not
-//! thinking. The invariant: what comes out, joined per kind, does not depend on how the text was cut into
-//! pushes. White space around the reasoning belongs to neither part.
+//! opened it. Only tags at the start count: a later `<think>` is ordinary content. The invariant: the output,
+//! concatenated per kind, does not depend on how the text was split into pushes. White space around the reasoning
+//! belongs to neither part.
 
 const OPEN: &str = "<think>";
 const CLOSE: &str = "</think>";
@@ -19,17 +19,17 @@ pub(crate) enum Part {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    /// Nothing but white space or a piece of the opening tag so far.
+    /// Only white space or a partial opening tag so far.
     Start,
-    /// Inside, before the first visible character.
+    /// After the opening tag, before the first visible character.
     ReasoningStart,
     Reasoning,
-    /// Behind the closing tag, before the first visible character.
+    /// After the closing tag, before the first visible character.
     ContentStart,
     Content,
 }
 
-/// Takes an answer's text as it comes.
+/// Splits a response incrementally.
 #[derive(Clone, Debug)]
 pub(crate) struct Splitter {
     state: State,
@@ -48,13 +48,13 @@ impl Splitter {
         matches!(self.state, State::ReasoningStart | State::Reasoning)
     }
 
-    /// Takes the next text and appends what it makes certain.
+    /// Takes the next text and appends the parts that are now certain.
     pub(crate) fn push(&mut self, text: &str, out: &mut Vec<Part>) {
         self.held.push_str(text);
         while self.step(out) {}
     }
 
-    /// Ends the answer: what was held back turns out to be text.
+    /// Ends the response: held-back text is emitted as text.
     pub(crate) fn finish(&mut self, out: &mut Vec<Part>) {
         let held = std::mem::take(&mut self.held);
         match self.state {
@@ -64,7 +64,7 @@ impl Splitter {
         }
     }
 
-    /// One transition; false when more text is needed.
+    /// One state transition; false if more text is needed.
     fn step(&mut self, out: &mut Vec<Part>) -> bool {
         match self.state {
             State::Start => {
@@ -117,8 +117,8 @@ impl Splitter {
     }
 }
 
-/// How many bytes of `text` stay what they are whatever follows, if `tag` swallows white space before it:
-/// all but a beginning of the tag at the end, and white space before that.
+/// Bytes of `text` that no continuation can change, given that `tag` strips the white space before it: all but a
+/// partial tag at the end and the white space before that.
 pub(crate) fn certain_len(text: &str, tag: &str) -> usize {
     let partial = (1..tag.len()).rev().find(|&len| text.ends_with(&tag[..len])).unwrap_or(0);
     text[..text.len() - partial].trim_end().len()
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn splits_where_the_tags_are() {
+    fn splits_at_the_tags() {
         let cases = [
             (false, "hello", "", "hello"),
             (false, " hello ", "", " hello "),
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn streams_what_is_certain_at_once() {
+    fn streams_certain_text_immediately() {
         let mut splitter = Splitter::new(true);
         let mut parts = Vec::new();
         splitter.push("one two", &mut parts);
@@ -189,7 +189,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn cuts_do_not_matter(
+        fn result_is_independent_of_chunking(
             inside: bool,
             words in prop::collection::vec(
                 prop::sample::select(vec!["<think>", "</think>", "<", "</", "think", ">", " ", "\n", "é", "a"]),

@@ -1,10 +1,9 @@
-//! One way to run a completion, for every route that has one.
+//! Runs a completion, for every route that has one.
 //!
-//! A [`Job`] holds an engine request per choice. [`respond`] submits them, merges their events, keeps the
-//! deadline, observes latencies, and hands tokens to a [`Writer`], which knows the route's shapes. Streaming
-//! empties the writer after every token, collecting does so once at the end; nothing else differs. The
-//! invariant: whatever ends a run early, a client that went away included, drops the engine's answers, which
-//! cancels them.
+//! A [`Job`] holds one engine request per choice. [`respond`] submits them, merges their events, enforces the
+//! deadline, records latencies, and passes tokens to a [`Writer`], which knows the route's response shape. Streaming
+//! drains the writer after every event, collecting once at the end; nothing else differs. The invariant: whatever
+//! ends a run early, a client disconnect included, drops the engine's answers, which cancels their sequences.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,34 +20,34 @@ use tokio::time::{Instant, sleep_until};
 use crate::accounts::{Bill, Payer};
 use crate::error::ApiError;
 use crate::protocol::sampling::StreamOptions;
+use crate::request_log::Trace;
 use crate::sse;
 use crate::state::{Backend, Phase, Shared, unix_time_s};
-use crate::track::Trace;
 
 /// Turns tokens into the `choices` of a response. Choices are numbered from 0.
 pub(crate) trait Writer: Send + 'static {
-    /// Takes a token of a choice.
+    /// Appends a token to a choice.
     fn push(&mut self, choice: usize, token: &TokenEvent);
-    /// Takes the last text of a choice and gives out what was held back.
+    /// Appends the last text of a choice and releases held-back text.
     fn finish(&mut self, choice: usize, text: &str);
-    /// OpenAI's word for how a choice ended; `stopped` is false at a limit.
+    /// OpenAI's `finish_reason` of a choice; `stopped` is false at a length limit.
     fn finish_reason(&self, choice: usize, stopped: bool) -> &'static str;
-    /// Streaming: what is new of a choice.
+    /// Streaming: new content of a choice.
     fn chunks(&mut self, choice: usize) -> Vec<Value>;
-    /// Streaming: the end of a choice.
+    /// Streaming: the final chunk of a choice.
     fn last_chunk(&mut self, choice: usize, finish_reason: &str) -> Value;
     /// Collecting: a whole choice.
     fn choice(&mut self, choice: usize, finish_reason: &str) -> Value;
-    /// Tokens of all choices that were reasoning.
+    /// Reasoning tokens over all choices.
     fn reasoning_tokens(&self) -> usize;
 }
 
-/// The words around the choices that differ between routes.
+/// The envelope fields that differ between routes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Shape {
-    /// What an answer's id starts with.
+    /// Prefix of the response's id.
     pub(crate) id_prefix: &'static str,
-    /// `object` of a whole answer.
+    /// `object` of a whole response.
     pub(crate) object: &'static str,
     /// `object` of a chunk.
     pub(crate) chunk_object: &'static str,
@@ -56,23 +55,23 @@ pub(crate) struct Shape {
     pub(crate) prompt_param: &'static str,
 }
 
-/// A completion to be run.
+/// A completion to run.
 #[derive(Debug)]
 pub(crate) struct Job {
     /// One per choice; the choices of a prompt are neighbours.
     pub(crate) requests: Vec<Request>,
     /// Choices per prompt.
     pub(crate) n: usize,
-    /// `Some` if the answer is to be streamed.
+    /// `Some` if the response is streamed.
     pub(crate) stream: Option<StreamOptions>,
     pub(crate) shape: Shape,
-    /// Who pays for it.
+    /// Who is billed.
     pub(crate) payer: Payer,
-    /// The `cache` object of the answer, if it is asked for.
+    /// The `cache` object of the response, if requested.
     pub(crate) cache_report: Option<Value>,
 }
 
-/// Runs a job and makes its response.
+/// Runs a job and builds its response.
 pub(crate) async fn respond<W: Writer>(
     shared: &Shared,
     backend: &Arc<Backend>,
@@ -100,7 +99,7 @@ pub(crate) async fn respond<W: Writer>(
     Ok(Json(body).into_response())
 }
 
-/// A job that runs.
+/// A running job.
 pub(crate) struct Run<W> {
     pub(crate) writer: W,
     pub(crate) envelope: Envelope,
@@ -110,12 +109,12 @@ pub(crate) struct Run<W> {
     cache_report: Option<Value>,
 }
 
-/// What [`Run::next`] saw.
+/// The outcome of [`Run::next`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Progress {
     /// A choice has new tokens.
     Tokens(usize),
-    /// A choice ended, in OpenAI's words.
+    /// A choice ended, with its `finish_reason`.
     Finished(usize, &'static str),
 }
 
@@ -139,7 +138,7 @@ impl<W: Writer> Run<W> {
         Ok(Run { writer, envelope, bill, events, n: job.n, cache_report: job.cache_report })
     }
 
-    /// The next event, already given to the writer; `None` when all choices have ended.
+    /// The next event, already passed to the writer; `None` when all choices have ended.
     pub(crate) async fn next(&mut self) -> Result<Option<Progress>, ApiError> {
         let Some((choice, event)) = self.events.next().await? else { return Ok(None) };
         match event {
@@ -155,7 +154,7 @@ impl<W: Writer> Run<W> {
                 self.writer.finish(choice, &summary.text);
                 self.bill.ended(choice, &summary, choice % self.n == 0);
                 if self.is_over() {
-                    // Before the client learns that it is over, so that its next question finds it counted.
+                    // Before the client sees the end, so that its next usage query includes this request.
                     self.bill.settle();
                 }
                 let stopped = summary.reason == FinishReason::Stop;
@@ -169,7 +168,7 @@ impl<W: Writer> Run<W> {
         self.events.open.is_empty()
     }
 
-    /// What drafts came to and what was asked about the cache, beside the timings.
+    /// Adds the speculation and cache reports.
     pub(crate) fn add_reports(&mut self, body: &mut Value) {
         self.bill.totals().add_reports(body);
         if let Some(report) = self.cache_report.take() {
@@ -182,7 +181,7 @@ impl<W: Writer> Run<W> {
     }
 }
 
-/// What every chunk and every whole answer repeat.
+/// Fields repeated in every chunk and every whole response.
 #[derive(Debug)]
 pub(crate) struct Envelope {
     id: String,
@@ -207,7 +206,7 @@ impl Envelope {
 
 type NextEvent = BoxFuture<'static, (usize, Answer, Option<Event>)>;
 
-/// The merged events of a job's answers, until the deadline or the end of the server.
+/// The merged events of a job's answers, until the deadline or server shutdown.
 struct Events {
     open: FuturesUnordered<NextEvent>,
     count: usize,

@@ -1,40 +1,40 @@
-//! When to stop.
+//! Graceful shutdown.
 //!
-//! Counts requests to stop: the first begins to drain, the second ends the wait. Signals are one source,
-//! a [`Trigger`] another, so that tests and embedding programs need no signals.
+//! Counts shutdown requests: the first starts draining, the second ends the grace period. They come from signals
+//! or from a [`Trigger`], so that tests and embedding programs need no signals.
 
 use std::io;
 use std::sync::Arc;
 
 use tokio::sync::watch;
 
-/// Says when the server should stop.
+/// Observes shutdown requests.
 #[derive(Clone, Debug)]
 pub struct Shutdown {
-    asked: watch::Receiver<usize>,
-    // Keeps the channel open where nobody holds a trigger.
+    requested: watch::Receiver<usize>,
+    // Keeps the channel open when no trigger is alive.
     _sender: Arc<watch::Sender<usize>>,
 }
 
-/// Asks the server to stop.
+/// Requests shutdown.
 #[derive(Clone, Debug)]
 pub struct Trigger {
     sender: Arc<watch::Sender<usize>>,
 }
 
 impl Trigger {
-    /// Asks once more.
+    /// Requests shutdown once more.
     pub fn stop(&self) {
-        self.sender.send_modify(|asked| *asked += 1);
+        self.sender.send_modify(|requested| *requested += 1);
     }
 }
 
 impl Shutdown {
-    /// A trigger and what it pulls.
+    /// A trigger and the shutdown it controls.
     pub fn manual() -> (Trigger, Shutdown) {
-        let (sender, asked) = watch::channel(0);
+        let (sender, requested) = watch::channel(0);
         let sender = Arc::new(sender);
-        (Trigger { sender: Arc::clone(&sender) }, Shutdown { asked, _sender: sender })
+        (Trigger { sender: Arc::clone(&sender) }, Shutdown { requested, _sender: sender })
     }
 
     /// Stops on SIGTERM and SIGINT (Ctrl-C elsewhere). Must be called inside a tokio runtime.
@@ -66,9 +66,9 @@ impl Shutdown {
         Ok(shutdown)
     }
 
-    /// Waits until it was asked `times` times.
-    pub(crate) async fn asked(&mut self, times: usize) {
+    /// Waits until shutdown was requested `times` times.
+    pub(crate) async fn requested(&mut self, times: usize) {
         // The sender lives as long as `self`, so this cannot fail.
-        let _ = self.asked.wait_for(|asked| *asked >= times).await;
+        let _ = self.requested.wait_for(|requested| *requested >= times).await;
     }
 }

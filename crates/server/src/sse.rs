@@ -1,8 +1,7 @@
 //! Server-sent events: a run as a stream of chunks.
 //!
-//! Every payload is one `data:` line of JSON; the last is `[DONE]`, also after an error, so that clients
-//! which wait for it end. Comments keep a quiet connection open. Dropping the stream, which is what happens
-//! when the client goes away, drops the run.
+//! Every payload is one `data:` line of JSON; the last is `[DONE]`, also after an error, so that clients waiting for
+//! it terminate. Comments keep an idle connection open. A client disconnect drops the stream and with it the run.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -28,7 +27,7 @@ pub(crate) fn response<W: Writer>(run: Run<W>, options: StreamOptions, keep_aliv
     });
     let keep_alive = KeepAlive::new().interval(keep_alive).text("keep-alive");
     let mut response = Sse::new(events).keep_alive(keep_alive).into_response();
-    // Asks nginx not to collect the stream.
+    // Disables response buffering in nginx.
     let buffering = HeaderName::from_static("x-accel-buffering");
     response.headers_mut().insert(buffering, HeaderValue::from_static("no"));
     response
@@ -82,8 +81,8 @@ impl<W: Writer> Streamer<W> {
         }
     }
 
-    /// Queues a chunk. The last one carries timings and cost, and the usage where it was asked for; the others
-    /// then say `usage: null`, as OpenAI's do.
+    /// Queues a chunk. The last one carries timings and cost, and the usage if requested; the others then have
+    /// `usage: null`, as OpenAI's do.
     fn send(&mut self, choices: Value, last: bool) {
         let envelope = &self.run.envelope;
         let mut chunk = envelope.around(envelope.shape.chunk_object, choices);

@@ -1,7 +1,6 @@
-//! What all requests share: configuration, phase of life, the model once it is there, metrics, ids.
+//! State shared by all requests: configuration, lifecycle phase, the model once it is loaded, metrics, ids.
 //!
-//! The invariant: phases only go forward, loading → up → draining → over, and a request is started in
-//! `up` alone.
+//! The invariant: phases only advance, loading → up → draining → over, and a request is only started in `up`.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,20 +9,20 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio::sync::watch;
 
-use crate::accounts::{Book, Ledger};
+use crate::accounts::{AccountRegistry, Ledger};
 use crate::backend::Served;
 use crate::config::ServerConfig;
 use crate::error::ApiError;
 use crate::metrics::{HttpMetrics, ModelMetrics};
 
-/// How far shutting down has got.
+/// Lifecycle phase.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Phase {
-    /// Taking requests, if the model is there.
+    /// Accepting requests, once the model is loaded.
     Up,
-    /// Finishing what runs.
+    /// Finishing running requests.
     Draining,
-    /// What still runs is cut off.
+    /// Remaining requests are aborted.
     Over,
 }
 
@@ -31,7 +30,7 @@ pub(crate) enum Phase {
 #[derive(Debug)]
 pub(crate) struct Backend {
     pub(crate) served: Served,
-    /// The first is the one it is listed under.
+    /// The first is the id in `/v1/models`.
     pub(crate) names: Vec<String>,
     pub(crate) system_fingerprint: String,
     pub(crate) metrics: ModelMetrics,
@@ -43,7 +42,7 @@ impl Backend {
         &self.names[0]
     }
 
-    /// Accepts a served name or none.
+    /// Accepts one of the served names, or none.
     pub(crate) fn check_model(&self, asked: Option<&str>) -> Result<(), ApiError> {
         match asked {
             Some(name) if !self.names.iter().any(|served| served == name) => {
@@ -58,7 +57,7 @@ impl Backend {
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) config: ServerConfig,
-    pub(crate) book: Arc<Book>,
+    pub(crate) registry: Arc<AccountRegistry>,
     pub(crate) http: HttpMetrics,
     backend: OnceLock<Arc<Backend>>,
     phase: watch::Sender<Phase>,
@@ -67,10 +66,10 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(config: ServerConfig, book: Book) -> Self {
+    pub(crate) fn new(config: ServerConfig, registry: AccountRegistry) -> Self {
         Shared {
             config,
-            book: Arc::new(book),
+            registry: Arc::new(registry),
             http: HttpMetrics::new(),
             backend: OnceLock::new(),
             phase: watch::Sender::new(Phase::Up),
@@ -86,12 +85,12 @@ impl Shared {
             names.push(served.name.clone());
         }
         let digits: String = served.fingerprint.chars().take(12).collect();
-        let ledger = Arc::new(Ledger::open(Arc::clone(&self.book), Arc::clone(&served.store)));
+        let ledger = Arc::new(Ledger::open(Arc::clone(&self.registry), Arc::clone(&served.store)));
         let metrics = ModelMetrics::new(&names[0], Arc::clone(&served.generator), Arc::clone(&ledger));
         let system_fingerprint = format!("fp_{digits}");
         let backend = Backend { names, system_fingerprint, metrics, ledger, served };
         if self.backend.set(Arc::new(backend)).is_err() {
-            tracing::warn!("a model is served already; the second one was not installed");
+            tracing::warn!("a model is already installed; ignoring the second one");
         }
         // A signal may have come while the model was loading.
         if self.phase() != Phase::Up {
@@ -104,7 +103,7 @@ impl Shared {
         self.backend.get()
     }
 
-    /// The model, if a request may start.
+    /// The model, if new requests are accepted.
     pub(crate) fn backend(&self) -> Result<&Arc<Backend>, ApiError> {
         if self.phase() != Phase::Up {
             return Err(ApiError::draining());
@@ -120,7 +119,7 @@ impl Shared {
         self.phase.subscribe()
     }
 
-    /// Refuses new requests from now on.
+    /// Rejects new requests from now on.
     pub(crate) fn drain(&self) {
         self.advance(Phase::Draining);
         if let Some(backend) = self.backend.get() {
@@ -128,7 +127,7 @@ impl Shared {
         }
     }
 
-    /// Ends what still runs.
+    /// Aborts running requests.
     pub(crate) fn cut_off(&self) {
         self.advance(Phase::Over);
     }
@@ -141,7 +140,7 @@ impl Shared {
         });
     }
 
-    /// A name that no other request has, such as `chatcmpl-…`.
+    /// A unique id, such as `chatcmpl-…`.
     pub(crate) fn fresh_id(&self, prefix: &str) -> String {
         let count = self.id_count.fetch_add(1, Ordering::Relaxed);
         let mut input = [0; 24];

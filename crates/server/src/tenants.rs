@@ -1,24 +1,24 @@
-//! Which tenants an operator means by an account or a user.
+//! Resolves an account or user to tenants, for operator routes.
 //!
-//! What is cached is named after keys and users, and only by somebody who knows both. Keys are in the configuration;
-//! users that asked through them are in the ledger.
+//! A tenant's name in the caches is derived from key and user. Keys come from the configuration, users from the
+//! ledger.
 
 use foretoken_cache::store::{GroupBy, Store};
 
-use crate::accounts::Book;
+use crate::accounts::AccountRegistry;
 use crate::caller::tenant_name;
 use crate::error::ApiError;
 
-/// The names of all tenants of an account (of every one, if none is given), narrowed to a user if one is given. Reads
-/// the database.
+/// The names of all tenants of an account (of all accounts, if none is given), or of one user of them. Reads the
+/// database.
 pub(crate) fn tenants(
-    book: &Book,
+    registry: &AccountRegistry,
     store: &Store,
     account: Option<&str>,
     user: Option<&str>,
 ) -> Result<Vec<String>, ApiError> {
     let keys: Vec<_> =
-        book.tenant_keys().into_iter().filter(|(name, _)| account.is_none_or(|a| a == name)).collect();
+        registry.tenant_keys().into_iter().filter(|(name, _)| account.is_none_or(|a| a == name)).collect();
     if keys.is_empty() {
         return Err(ApiError::bad_value("account", "is not the name of an account of this server"));
     }
@@ -35,11 +35,11 @@ pub(crate) fn tenants(
 }
 
 fn users_of(store: &Store, account: &str) -> Result<Vec<String>, ApiError> {
-    // Rows of answers that were given before this question count.
+    // Include requests that have finished but are not written yet.
     store.flush();
     let groups = store.usage(Some(account), 0, u64::MAX, GroupBy::User).map_err(|error| {
         tracing::warn!("{error}");
-        ApiError::internal("the ledger, which knows the account's users, cannot be read; name a user_id")
+        ApiError::internal("the ledger, which lists the account's users, cannot be read; pass a user_id")
     })?;
     let prefix = format!("{account}/");
     Ok(groups.iter().filter_map(|row| row.group.strip_prefix(&prefix).map(str::to_owned)).collect())

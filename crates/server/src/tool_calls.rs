@@ -1,9 +1,9 @@
-//! Finds tool calls in an answer's content.
+//! Parses tool calls in a response's content.
 //!
-//! Hermes and Qwen models write `<tool_call>{"name": …, "arguments": {…}}</tool_call>`. A call is given out
-//! whole, when its closing tag arrives or the answer ends. What is between the tags but is no call is
-//! content like any other, tags included: nothing the model wrote is lost but white space around calls.
-//! The invariant: as in [`crate::reasoning`], cuts do not matter.
+//! Hermes and Qwen models write `<tool_call>{"name": …, "arguments": {…}}</tool_call>`. A call is emitted whole, when
+//! its closing tag arrives or the response ends. Text between the tags that is not a valid call is content, tags
+//! included: nothing is dropped but white space around calls. The invariant: as in [`crate::reasoning`], the result
+//! does not depend on chunking.
 
 use serde_json::Value;
 
@@ -12,16 +12,16 @@ use crate::reasoning::certain_len;
 const OPEN: &str = "<tool_call>";
 const CLOSE: &str = "</tool_call>";
 
-/// A part of an answer's content.
+/// A part of a response's content.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Part {
-    /// Text for the reader.
+    /// Plain text.
     Text(String),
     /// A call.
     Call(Call),
 }
 
-/// A call of a function that the client offered.
+/// A call of a function that the client declared.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Call {
     /// The function's name.
@@ -34,11 +34,11 @@ pub(crate) struct Call {
 enum State {
     Text,
     Call,
-    /// Behind a call, before the first visible character.
+    /// After a call, before the first visible character.
     AfterCall,
 }
 
-/// Takes an answer's content as it comes.
+/// Parses content incrementally.
 #[derive(Clone, Debug)]
 pub(crate) struct ToolParser {
     state: State,
@@ -50,13 +50,13 @@ impl ToolParser {
         ToolParser { state: State::Text, held: String::new() }
     }
 
-    /// Takes the next text and appends what it makes certain.
+    /// Takes the next text and appends the parts that are now certain.
     pub(crate) fn push(&mut self, text: &str, out: &mut Vec<Part>) {
         self.held.push_str(text);
         while self.step(out) {}
     }
 
-    /// Ends the answer. A call without its closing tag counts if it is complete.
+    /// Ends the response. A call without its closing tag counts if it is complete JSON.
     pub(crate) fn finish(&mut self, out: &mut Vec<Part>) {
         let held = std::mem::take(&mut self.held);
         match self.state {
@@ -69,7 +69,7 @@ impl ToolParser {
         }
     }
 
-    /// One transition; false when more text is needed.
+    /// One state transition; false if more text is needed.
     fn step(&mut self, out: &mut Vec<Part>) -> bool {
         match self.state {
             State::Text => {
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn finds_calls_and_keeps_the_rest() {
+    fn parses_calls_and_keeps_other_text() {
         let one = r#"<tool_call>{"name": "f", "arguments": {"b": 1, "a": [2]}}</tool_call>"#;
         assert_eq!(run(&[one]), [call("f", r#"{"b":1,"a":[2]}"#)]);
         assert_eq!(
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn text_is_given_out_before_a_tag_is_complete() {
+    fn text_is_released_before_a_tag_is_complete() {
         let mut parser = ToolParser::new();
         let mut parts = Vec::new();
         parser.push("hello <too", &mut parts);
@@ -191,7 +191,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn cuts_do_not_matter(
+        fn result_is_independent_of_chunking(
             words in prop::collection::vec(
                 prop::sample::select(vec![
                     "<tool_call>", "</tool_call>", "{\"name\":\"f\",\"arguments\":{}}", "<", "tool", " ", "\n", "é",

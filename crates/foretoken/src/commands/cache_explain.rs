@@ -7,7 +7,7 @@ use std::io::Write;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use foretoken_server::explain::{Asked, Other, compare};
+use foretoken_server::explain::{CachedSequence, SourcedPrompt, compare};
 use serde_json::Value;
 
 use crate::cli::CacheExplainArgs;
@@ -22,7 +22,7 @@ pub(crate) fn run(args: &CacheExplainArgs) -> Result<()> {
     let codec = TextCodec { tokenizer, template };
     let (first, second) = (read(&args.first, &codec)?, read(&args.second, &codec)?);
     let agreed = first.tokens.iter().zip(&second.tokens).take_while(|(a, b)| a == b).count();
-    let report = compare(&codec, &second, Other { agreed, goes_on: &first.tokens[agreed..] });
+    let report = compare(&codec, &second, CachedSequence { agreed, rest: &first.tokens[agreed..] });
     if args.json {
         return output::json(&report.to_json());
     }
@@ -31,12 +31,12 @@ pub(crate) fn run(args: &CacheExplainArgs) -> Result<()> {
 }
 
 /// Reads a request body from a file.
-fn read(path: &Path, codec: &TextCodec) -> Result<Asked> {
+fn read(path: &Path, codec: &TextCodec) -> Result<SourcedPrompt> {
     let of_file = || format!("cannot use {}", path.display());
     let text = fs::read_to_string(path).with_context(of_file)?;
     let body: Value = serde_json::from_str(&text).with_context(of_file)?;
     let Value::Object(body) = body else {
         bail!("{} must hold a JSON object: a request's body", path.display())
     };
-    Asked::read(&body, codec).with_context(of_file)
+    SourcedPrompt::read(&body, codec).with_context(of_file)
 }

@@ -1,9 +1,9 @@
-//! What one request used, from its first token to its row in the ledger.
+//! Usage of one request, from its first token to its row in the ledger.
 //!
-//! A bill follows a run: it counts tokens as they pass and adds up what choices report at their end. It is
-//! settled once, when the last choice has ended or when the run is dropped before that. The invariant: a row
-//! holds only what is known exactly. Of choices that were cut short these are the tokens that had come; what
-//! the cache had of their prompts is not known, and their prompts are not charged.
+//! A bill accumulates a run: tokens as they arrive, and the summary of each choice at its end. It is settled once,
+//! when the last choice ends or when the run is dropped before that. The invariant: a row holds only exact counts.
+//! An aborted choice is billed for the tokens that arrived; the cache hits of its prompt are not known, so its
+//! prompt is not billed.
 
 use std::sync::Arc;
 
@@ -11,25 +11,25 @@ use foretoken_cache::store::{LedgerRow, NanoDollars};
 use foretoken_engine::Summary;
 use serde_json::{Value, json};
 
-use super::book::AccountId;
 use super::ledger::Ledger;
 use super::money::usd;
 use super::prices::Rates;
+use super::registry::AccountId;
 use crate::protocol::usage::Totals;
+use crate::request_log::Trace;
 use crate::state::unix_time_ms;
-use crate::track::Trace;
 
-/// Who pays for a request, and at which prices.
+/// Whom to bill for a request, and at which prices.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Payer {
     pub(crate) account: AccountId,
-    /// The account's own name for whom it asks; may be empty.
+    /// The account's `user_id`; may be empty.
     pub(crate) user: String,
-    /// Those of the moment when the request arrived.
+    /// Prices at the time of arrival.
     pub(crate) rates: Rates,
 }
 
-/// A request's account while it runs.
+/// The usage of a running request.
 #[derive(Debug)]
 pub(crate) struct Bill {
     ledger: Arc<Ledger>,
@@ -38,7 +38,7 @@ pub(crate) struct Bill {
     trace: Arc<Trace>,
     /// Sums over the choices that ended.
     totals: Totals,
-    /// Tokens so far of every choice that has not ended.
+    /// Tokens so far of every choice that has not ended; 0 for the others.
     open: Vec<u64>,
     reasoning: u64,
     settled: bool,
@@ -64,13 +64,13 @@ impl Bill {
         }
     }
 
-    /// So many tokens came; `reasoning` is how many of the request's tokens were reasoning so far.
+    /// Adds `count` tokens of a choice; `reasoning` is the request's reasoning tokens so far.
     pub(crate) fn tokens(&mut self, choice: usize, count: usize, reasoning: usize) {
         self.open[choice] += count as u64;
         self.reasoning = reasoning as u64;
     }
 
-    /// A choice ended.
+    /// Adds the summary of a choice that ended.
     pub(crate) fn ended(&mut self, choice: usize, summary: &Summary, first_of_prompt: bool) {
         self.open[choice] = 0;
         self.totals.add(summary, first_of_prompt);
@@ -92,7 +92,7 @@ impl Bill {
         self.payer.rates.saved(self.totals.hit())
     }
 
-    /// What the response shows: money by the price list, and apart from it seconds by measured speed.
+    /// The `cost` object: money by the price list, and separately seconds by measured speed.
     pub(crate) fn cost(&self) -> Value {
         json!({
             "currency": "USD",

@@ -1,7 +1,7 @@
-//! Money, time and the database on `/metrics`.
+//! Metrics of billing and of the database.
 //!
-//! Amounts are counters of whole nano-dollars, so that sums over servers stay exact; what was saved has two
-//! figures here too. Nothing is labelled with an account: the page may be open to others.
+//! Amounts are counters of whole nano-dollars, so that sums over servers stay exact; savings are two separate
+//! figures here too. No label names an account: the page may be public.
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use prometheus_client::metrics::counter::ConstCounter;
 
 use super::ledger::Ledger;
 
-/// Reads the ledger's sums and the database's counters when somebody asks.
+/// Reads the ledger's totals and the database's counters on scrape.
 #[derive(Debug)]
 pub(crate) struct LedgerCollector(pub(crate) Arc<Ledger>);
 
@@ -24,13 +24,13 @@ impl Collector for LedgerCollector {
         let counters: [(&str, &str, &AtomicU64); 7] = [
             ("foretoken_ledger_requests", "Requests written to the ledger", &sums.requests),
             ("foretoken_price_nanodollars", "Prices of all requests, 10^-9 US$", &sums.price),
-            ("foretoken_saved_nanodollars", "Money that hits saved, 10^-9 US$", &sums.saved),
-            ("foretoken_response_store_queries", "Lookups of a stored answer", &database.queries),
-            ("foretoken_response_store_hits", "Stored answers found", &database.hits),
-            ("foretoken_response_store_stored", "Answers stored", &database.stored),
+            ("foretoken_saved_nanodollars", "Money saved by cache hits, 10^-9 US$", &sums.saved),
+            ("foretoken_response_store_queries", "Response store lookups", &database.queries),
+            ("foretoken_response_store_hits", "Response store hits", &database.hits),
+            ("foretoken_response_store_stored", "Responses stored", &database.stored),
             (
                 "foretoken_database_writes_dropped",
-                "Answers and ledger rows dropped because the queue was full",
+                "Responses and ledger rows dropped because the write queue was full",
                 &database.dropped_queue_full,
             ),
         ];
@@ -39,7 +39,8 @@ impl Collector for LedgerCollector {
             metric.encode(encoder.encode_descriptor(name, help, None, metric.metric_type())?)?;
         }
         let saved_s = ConstCounter::new(sums.saved_ms.load(Relaxed) as f64 / 1000.0);
-        let (name, help) = ("foretoken_saved_prefill_seconds", "Prefill that hits saved, by measured speed");
+        let (name, help) =
+            ("foretoken_saved_prefill_seconds", "Prefill time saved by cache hits, by measured speed");
         saved_s.encode(encoder.encode_descriptor(name, help, None, saved_s.metric_type())?)?;
         let faults: [(&str, &AtomicU64); 4] = [
             ("write", &database.write_errors),
@@ -51,7 +52,7 @@ impl Collector for LedgerCollector {
         family(&mut encoder, name, help, "kind", &faults)?;
         let evicted: [(&str, &AtomicU64); 2] =
             [("bytes", &database.evicted_bytes), ("age", &database.evicted_age)];
-        let (name, help) = ("foretoken_response_store_evicted", "Stored answers evicted, by reason");
+        let (name, help) = ("foretoken_response_store_evicted", "Responses evicted, by reason");
         family(&mut encoder, name, help, "reason", &evicted)
     }
 }

@@ -1,7 +1,7 @@
-//! Amounts of US dollars as people write them and as the ledger counts them.
+//! Amounts of US dollars: parsing, formatting, and the ledger's integer unit.
 //!
-//! Inside, an amount is a whole number of nano-dollars; text is read and written digit by digit. The
-//! invariant: no amount is ever a float, and what is written reads back as the same number.
+//! An amount is a whole number of nano-dollars; text is parsed and formatted digit by digit. The invariant: no
+//! amount is ever a float, and formatting round-trips.
 
 use std::fmt;
 use std::str::FromStr;
@@ -12,36 +12,36 @@ use serde::{Deserialize, Serialize};
 /// Digits after the point of a dollar.
 const DIGITS: usize = 9;
 const NANO: i64 = 1_000_000_000;
-/// A larger amount is a typing error: 10^9 dollars.
+/// Upper bound against typos: 10^9 dollars.
 const DOLLARS_MAX: i64 = 1_000_000_000;
 
-/// A non-negative amount, read from text such as `0.14`.
+/// A non-negative amount, parsed from text such as `0.14`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Usd(NanoDollars);
 
 impl Usd {
-    /// So many billionths of a dollar.
+    /// The amount in nano-dollars.
     pub(crate) const fn nano(self) -> NanoDollars {
         self.0
     }
 
-    /// An amount that stands in the code; `nano` must not be negative.
+    /// A constant amount; `nano` must not be negative.
     pub(crate) const fn of_nano(nano: NanoDollars) -> Self {
         Usd(nano)
     }
 }
 
-/// Why a text is no amount.
+/// Why a text is not an amount.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UsdError {
     /// Not digits with at most one point.
     #[error("write an amount of US dollars in digits with a point, as in 0.14; no sign, no exponent")]
     Shape,
-    /// More digits than are counted.
+    /// More digits than the unit can represent.
     #[error("an amount has at most 9 digits after the point")]
     Digits,
-    /// A typing error, most likely.
+    /// Above the upper bound.
     #[error("an amount is at most 1000000000 US dollars")]
     Large,
 }
@@ -105,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn amounts_are_read_digit_by_digit() {
+    fn amounts_are_parsed_digit_by_digit() {
         for (text, nano) in [
             ("0", 0),
             ("0.014", 14_000_000),
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_amount_is_refused_by_reason() {
+    fn invalid_amounts_are_rejected_by_reason() {
         for text in ["", ".", ".5", "5.", "-1", "+1", "1e3", "0,14", "1.2.3", "nan", "٣", "$1"] {
             assert_eq!(text.parse::<Usd>(), Err(UsdError::Shape), "{text}");
         }
@@ -148,7 +148,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_reads_back(nano in 0..=DOLLARS_MAX * NANO) {
+        fn formatting_round_trips(nano in 0..=DOLLARS_MAX * NANO) {
             prop_assert_eq!(usd(nano).parse::<Usd>(), Ok(Usd(nano)));
         }
     }

@@ -1,34 +1,34 @@
-//! Stretches of time as people write them: dates, RFC 3339, seconds since 1970. All in UTC.
+//! Parses time ranges: dates, RFC 3339, seconds since 1970. All in UTC.
 //!
-//! Not for clocks: it only reads and writes text. A date as an end means that day included, so that
+//! Text only, no clocks. A date as the end includes that day, so that
 //! `from=2026-11-01&to=2026-11-30` is November.
 
 const DAY_MS: u64 = 86_400_000;
 const WANTED: &str = "a date such as 2026-11-24, a time such as 2026-11-24T09:30:00Z, or seconds since 1970";
 
-/// From the first millisecond to before the last, since 1970.
+/// A half-open range in milliseconds since 1970.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Period {
-    /// The first millisecond.
+    /// Start, inclusive.
     pub from_ms: u64,
-    /// The first one after.
+    /// End, exclusive.
     pub to_ms: u64,
 }
 
-/// Which end of a period cannot be read, and why.
+/// Which end of a period is invalid, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeriodError {
     /// `from` or `to`.
     pub param: &'static str,
-    /// What is wrong, to be read after the name.
+    /// What is wrong, to be appended to the name.
     pub message: String,
 }
 
 impl Period {
-    /// Reads both ends; an absent one leaves that side open.
+    /// Parses both ends; an absent end leaves that side open.
     ///
     /// # Errors
-    /// The end that is no point in time, or `to` where it comes before `from`.
+    /// The end that is not a point in time, or `to` if it is before `from`.
     pub fn parse(from: Option<&str>, to: Option<&str>) -> Result<Period, PeriodError> {
         let wrong = |param| PeriodError { param, message: format!("must be {WANTED}") };
         let from_ms = match from {
@@ -96,7 +96,7 @@ fn time_of_day(time: &str) -> Option<i64> {
     let (clock, offset_min) = match time.strip_suffix(['Z', 'z']) {
         Some(clock) => (clock, 0),
         None => {
-            // A plus that nobody escaped arrives as a space.
+            // An unescaped plus in a query string is decoded as a space.
             let at = time.rfind(['+', '-', ' '])?;
             let (hour, minute) = time[at + 1..].split_once(':')?;
             let (hour, minute) = (two(hour, 24)?, two(minute, 60)?);
@@ -135,7 +135,7 @@ mod tests {
     const DAY_S: u64 = 1_795_478_400;
 
     #[test]
-    fn points_in_time_are_read_in_every_form() {
+    fn points_in_time_are_parsed_in_every_form() {
         for (text, seconds) in [
             ("1795478400", DAY_S),
             ("2026-11-24", DAY_S),
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_is_no_point_in_time() {
+    fn invalid_points_in_time_are_rejected() {
         for text in [
             "",
             "yesterday",
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_at_fault_is_named() {
+    fn the_invalid_end_is_named() {
         let param = |from, to| Period::parse(from, to).unwrap_err().param;
         assert_eq!(param(Some("x"), Some("y")), "from");
         assert_eq!(param(None, Some("y")), "to");

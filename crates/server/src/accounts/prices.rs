@@ -1,6 +1,6 @@
 //! The price list: what a million tokens cost, by kind and by hour of the day.
 //!
-//! Not for who pays. A price of 0.014 dollars a million is 14 nano-dollars a token, so prices in thousandths
+//! Not for accounts. A price of 0.014 dollars a million is 14 nano-dollars a token, so prices in thousandths
 //! of a dollar are exact; finer ones are rounded once per request, to the nearest nano-dollar, half up. The
 //! invariant: the prices of a request are those at the moment it arrived, whatever the clock does after.
 
@@ -14,7 +14,7 @@ use super::money::Usd;
 
 const MILLION: u128 = 1_000_000;
 const DAY_MIN: u16 = 24 * 60;
-/// A dollar a token; more is a typing error.
+/// Upper bound against typos: one dollar per token.
 const RATE_MAX: Usd = Usd::of_nano(1_000_000 * 1_000_000_000);
 
 /// US dollars per million tokens.
@@ -38,14 +38,14 @@ impl Default for Rates {
 }
 
 impl Rates {
-    /// What tokens cost.
+    /// The price of tokens.
     pub(crate) fn price(&self, hit: u64, miss: u64, output: u64) -> NanoDollars {
         rounded(times(hit, self.hit) + times(miss, self.miss) + times(output, self.output))
     }
 
-    /// What hits cost less than as many misses would have.
+    /// What hits save compared to as many misses.
     pub(crate) fn saved(&self, hit: u64) -> NanoDollars {
-        // Checked at start: a hit is never dearer than a miss.
+        // Validated at start: a hit never costs more than a miss.
         rounded(times(hit, self.miss).saturating_sub(times(hit, self.hit)))
     }
 
@@ -73,9 +73,9 @@ fn rounded(amount: u128) -> NanoDollars {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct PriceHours {
-    /// First minute of the day, `0..1440`.
+    /// First minute of the day, in `0..1440`.
     from: u16,
-    /// The minute it ends before, `1..=1440`; at or before `from` it is the next day's.
+    /// End minute, exclusive, in `1..=1440`; if not after `from`, it is on the next day.
     to: u16,
     rates: Rates,
 }
@@ -89,7 +89,7 @@ impl PriceHours {
     }
 }
 
-/// Why a text is no [`PriceHours`].
+/// Why a text is not a [`PriceHours`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}; write hours in UTC and three prices per million tokens, as in 16:30-00:30=0.007,0.07,0.14")]
 pub struct PriceHoursError(String);
@@ -149,11 +149,11 @@ impl fmt::Display for PriceHours {
     }
 }
 
-/// The whole list.
+/// The whole price list.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Prices {
-    /// At all hours that none of `hours` covers.
+    /// Base prices, at all times that none of `hours` covers.
     pub rates: Rates,
     /// Hours with other prices; no two overlap.
     pub hours: Vec<PriceHours>,
@@ -166,7 +166,7 @@ impl Prices {
         self.hours.iter().find(|hours| hours.covers(minute)).map_or(self.rates, |hours| hours.rates)
     }
 
-    /// What is wrong with the list, if anything.
+    /// Validates the list.
     pub(crate) fn check(&self) -> Result<(), String> {
         self.rates.check().map_err(|error| format!("prices: {error}"))?;
         for hours in &self.hours {
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn the_hour_decides_also_past_midnight() {
+    fn prices_follow_the_hour_also_past_midnight() {
         let prices = list(&["16:30-00:30=0.007,0.07,0.14", "02:00-03:00=0,0,0"]);
         prices.check().unwrap();
         let miss = |hour: u64, minute: u64, second: u64| {
@@ -242,19 +242,19 @@ mod tests {
     }
 
     #[test]
-    fn a_list_that_contradicts_itself_is_refused() {
+    fn inconsistent_lists_are_rejected() {
         for hours in
             [&["10:00-12:00=0,0,0", "11:59-13:00=0,0,0"][..], &["23:00-01:00=0,0,0", "00:30-02:00=0,0,0"]]
         {
             assert!(list(hours).check().unwrap_err().contains("two sets of hours"), "{hours:?}");
         }
         assert!(list(&["10:00-12:00=2,1,1"]).check().unwrap_err().contains("cannot cost more"));
-        let dear = Prices { rates: rates("0", "0", "1000001"), ..Prices::default() };
-        assert!(dear.check().unwrap_err().contains("a dollar a token"));
+        let expensive = Prices { rates: rates("0", "0", "1000001"), ..Prices::default() };
+        assert!(expensive.check().unwrap_err().contains("a dollar a token"));
     }
 
     #[test]
-    fn hours_read_back_and_nonsense_is_refused() {
+    fn hours_round_trip_and_invalid_ones_are_rejected() {
         for text in ["16:30-00:30=0.007,0.07,0.14", "12:00-24:00=0.00,0.00,1.50"] {
             assert_eq!(text.parse::<PriceHours>().unwrap().to_string(), text);
         }

@@ -1,13 +1,13 @@
-//! Sums over the ledger as JSON and CSV, the same for `GET /v1/usage` and `foretoken usage`.
+//! Usage reports as JSON and CSV, the same for `GET /v1/usage` and `foretoken usage`.
 //!
-//! The invariant: money is text with every digit, and stands in other columns than time.
+//! The invariant: money is formatted exactly, in columns separate from time.
 
 use foretoken_cache::store::{GroupBy, LedgerRow, UsageGroup};
 use serde_json::{Map, Value, json};
 
 use super::money::usd;
 
-/// How the rows of a report are named on the wire and on the command line.
+/// Names of the groupings on the wire and on the command line.
 pub const GROUPINGS: [(&str, GroupBy); 5] = [
     ("none", GroupBy::None),
     ("day", GroupBy::Day),
@@ -21,17 +21,17 @@ pub fn grouping(name: &str) -> Option<GroupBy> {
     GROUPINGS.iter().find(|(known, _)| *known == name).map(|(_, group_by)| *group_by)
 }
 
-/// Rows with their sum.
+/// Rows and their total.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
-    /// One per group, in order of the groups.
+    /// One per group, in group order.
     pub groups: Vec<UsageGroup>,
-    /// All of them together.
+    /// The sum of all groups.
     pub total: UsageGroup,
 }
 
 impl Report {
-    /// Adds groups up.
+    /// Sums up groups.
     pub fn new(groups: Vec<UsageGroup>) -> Report {
         let mut total = UsageGroup::default();
         for group in &groups {
@@ -57,7 +57,7 @@ impl Report {
         Report { groups, total }
     }
 
-    /// The report as one JSON object; `group_by` is how the grouping is called.
+    /// The report as one JSON object; `group_by` is the name of the grouping.
     pub fn to_json(&self, group_by: &str) -> Value {
         let data: Vec<Value> = self.groups.iter().map(|group| Value::Object(fields(group))).collect();
         let mut total = fields(&self.total);
@@ -107,7 +107,7 @@ fn fields(group: &UsageGroup) -> Map<String, Value> {
 
 fn cell(value: &Value) -> String {
     match value {
-        // A cell that begins like a formula is run by spreadsheets; users choose their own names.
+        // Spreadsheets run a cell that begins like a formula, and user names are client input.
         Value::String(text) if text.starts_with(['=', '+', '@', '-', '\t', '\r']) && !is_amount(text) => {
             quoted(&format!("'{text}"))
         }

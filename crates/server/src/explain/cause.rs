@@ -1,8 +1,7 @@
-//! What a difference looks like: the usual culprits, each with a sentence that says what to do.
+//! Classifies a difference into common causes, each with advice.
 //!
-//! A culprit is named only if both sides look like it where they part, as far as the cached side is known. The
-//! order of the checks is from the surest to the vaguest, and what nothing knows is still described by where it
-//! is.
+//! A cause is reported only if both sides match it where they diverge, as far as the cached side is known. Checks run
+//! from the most to the least specific; an unrecognised difference is still described by its position.
 
 use std::ops::Range;
 use std::sync::LazyLock;
@@ -10,15 +9,15 @@ use std::sync::LazyLock;
 use regex::Regex;
 use serde_json::Value;
 
-use super::fields::Place;
+use super::field_at::Place;
 use super::{Source, head, tail};
 
-/// What makes a prompt leave a cached one.
+/// Why a prompt diverges from the cached one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
-    /// It does not: all of it is cached.
+    /// No divergence: all of it is cached.
     Cached,
-    /// Nothing is there to compare with.
+    /// Nothing is cached to compare with.
     Nothing,
     /// The request forbids reading the cache.
     NotRead,
@@ -28,7 +27,7 @@ pub enum Cause {
     ToolOrder,
     /// A tool's description or schema.
     Tool,
-    /// A number that counts.
+    /// A running counter.
     Counter,
     /// A date or a time.
     Date,
@@ -36,20 +35,20 @@ pub enum Cause {
     Id,
     /// The text of a system message.
     System,
-    /// A message that was sent before.
+    /// An earlier message.
     History,
-    /// The last message: another question, as it should be.
+    /// The last message: a new question, as expected.
     Question,
-    /// The cached prefix ends and the prompt goes on, as it should be.
+    /// The prompt extends the cached prefix, as expected.
     NewText,
-    /// What the chat template writes itself.
+    /// Text of the chat template itself.
     Template,
     /// The text of a completion's prompt.
     Prompt,
 }
 
 impl Cause {
-    /// The word for it in JSON.
+    /// Its identifier in JSON.
     pub fn name(self) -> &'static str {
         match self {
             Cause::Cached => "cached",
@@ -71,11 +70,11 @@ impl Cause {
     }
 }
 
-/// Characters on either side of the place that are looked at.
+/// Characters inspected on either side of the divergence.
 const WINDOW_CHARS: usize = 80;
-/// A cached side that is known for fewer characters than this may be cut in the middle of a culprit.
+/// A cached side known for fewer characters than this may be truncated within the differing text.
 const CUT_CHARS: usize = 24;
-/// White space is the culprit only if this many characters after it agree.
+/// White space is the cause only if this many characters after it match.
 const SAME_AFTER_CHARS: usize = 4;
 
 static DATES: LazyLock<Vec<Regex>> = LazyLock::new(|| {
@@ -113,26 +112,26 @@ fn compile(patterns: &[&str]) -> Vec<Regex> {
     patterns.iter().map(one).collect()
 }
 
-/// A place at which two texts part.
+/// A divergence of two texts.
 pub(super) struct Difference<'a> {
-    /// What both have before it.
+    /// The common text before it.
     pub(super) before: &'a str,
-    /// How the prompt goes on.
+    /// Continuation of the prompt.
     pub(super) here: &'a str,
-    /// How the cached one goes on, as far as it is known.
+    /// Continuation of the cached text, as far as known.
     pub(super) there: &'a str,
     pub(super) place: &'a Place,
     pub(super) source: &'a Source,
 }
 
 impl Difference<'_> {
-    /// What it looks like, and a sentence about it.
+    /// The cause, and a message for the user.
     pub(super) fn explain(&self) -> (Cause, String) {
         let place = self.place();
         if self.there.is_empty() {
             let message = format!(
                 "What is cached ends here, {place}; the prompt goes on with new text. That is how a conversation \
-                 grows: nothing is to be done."
+                 grows: nothing to do."
             );
             return (Cause::NewText, message);
         }
@@ -181,7 +180,7 @@ impl Difference<'_> {
         let dated = self.date(place).or_else(|| self.id(place));
         Some(dated.unwrap_or_else(|| {
             let message = format!(
-                "The tool '{own}' is not what it was, {place}: keep names, descriptions and schemas the same, their \
+                "The tool '{own}' changed, {place}: keep names, descriptions and schemas the same, their \
                  keys in the same order, and add new tools at the end of the list."
             );
             (Cause::Tool, message)
@@ -227,15 +226,14 @@ impl Difference<'_> {
         if self.place.field == "template" {
             let message = format!(
                 "The difference is in what the chat template writes itself, {place}: a role, the number of messages, \
-                 whether there are tools, or a template variable such as enable_thinking is another one."
+                 whether there are tools, or a template variable such as enable_thinking changed."
             );
             return (Cause::Template, message);
         }
         let at = self.place.message.unwrap_or_default();
         if at + 1 == input.messages.len() {
-            let message = format!(
-                "The last message is another one, {place}, as with each new question: nothing is to be done."
-            );
+            let message =
+                format!("The last message differs, {place}, as with each new question: nothing to do.");
             return (Cause::Question, message);
         }
         if let Some(counter) = self.counter(place, &NUMBERS) {
@@ -243,14 +241,14 @@ impl Difference<'_> {
         }
         if matches!(input.messages[at]["role"].as_str(), Some("system" | "developer")) {
             let message = format!(
-                "The system message was changed, {place}: all that follows it has to be computed again. Keep it the \
+                "The system message changed, {place}: everything after it has to be computed again. Keep it the \
                  same for all requests and put what changes into the last message."
             );
             return (Cause::System, message);
         }
         let message = format!(
-            "An earlier message is not what it was, {place}: histories that are edited, summarised or cut at the \
-             beginning miss from there on. Append to them only."
+            "An earlier message changed, {place}: a history that is edited, summarised or truncated at the start \
+             misses from there on. Only append to it."
         );
         (Cause::History, message)
     }
@@ -266,7 +264,7 @@ impl Difference<'_> {
         }
     }
 
-    /// What a pattern finds on both sides at the place, quoted. A cached side that may be cut there need not match.
+    /// The match of a pattern on both sides of the divergence, quoted. A truncated cached side need not match.
     fn both(&self, patterns: &[Regex]) -> Option<(String, String)> {
         let find = |side: &str| {
             let (window, at) = self.around(side);
@@ -283,7 +281,7 @@ impl Difference<'_> {
         (here != there).then_some((here, there))
     }
 
-    /// The text around the place on one side, and where in it the place is.
+    /// The text around the divergence on one side, and the position in it.
     fn around(&self, side: &str) -> (String, usize) {
         let before = tail(self.before, WINDOW_CHARS);
         (format!("{before}{}", head(side, WINDOW_CHARS)), before.len())

@@ -1,43 +1,43 @@
-//! Why did it miss? From two sequences of tokens that part to a sentence that says what changed and what to do.
+//! Explains a cache miss: where two token sequences diverge, why, and what to do about it.
 //!
-//! The caches know tokens only. Here the token at which a prompt leaves the closest cached prefix becomes a
-//! character of a field of the request ([`fields`]), and what differs there is compared with what usually does
-//! ([`cause`]). Pure: given the tokens, the request and the model's own codec, it asks nobody and changes nothing.
+//! The caches know tokens only. This module maps the first token at which a prompt diverges from the closest cached
+//! prefix to a character of a request field ([`field_at`]), and classifies the difference ([`cause`]). It is a pure
+//! function of the tokens, the request and the model's codec.
 //!
-//! It does not decide whose cache is looked at; its callers do. The invariant: a report holds nothing but the
-//! caller's own request and text that was cached for the same caller.
+//! Access control is up to the callers. The invariant: a report contains only the caller's own request and text that
+//! was cached for the same tenant.
 
-mod asked;
 mod cause;
-mod fields;
+mod field_at;
 mod report;
+mod sourced_prompt;
 
-pub(crate) use asked::several;
-pub use asked::{Asked, Source};
 pub use cause::Cause;
 pub use report::{Divergence, Report};
+pub(crate) use sourced_prompt::several;
+pub use sourced_prompt::{Source, SourcedPrompt};
 
 use foretoken_engine::Explained;
 
 use crate::backend::Codec;
 
-/// Characters of text shown on each side, and before.
+/// Characters of text shown per side.
 const SHOWN_CHARS: usize = 120;
-/// What stands for a character of which only the first bytes are there.
+/// Replacement for an incomplete UTF-8 character.
 const CUT_CHARACTER: char = '\u{FFFD}';
 
-/// The other side: how a cached prompt agrees with the one asked about, and goes on.
+/// The closest cached sequence, relative to the prompt.
 #[derive(Clone, Copy, Debug)]
-pub struct Other<'a> {
-    /// Tokens that are the same from the beginning.
+pub struct CachedSequence<'a> {
+    /// Length of the common prefix in tokens.
     pub agreed: usize,
-    /// The tokens after those, as far as they are known.
-    pub goes_on: &'a [u32],
+    /// Its tokens after that, as far as known.
+    pub rest: &'a [u32],
 }
 
-/// Says where and why a prompt leaves the other one.
-pub fn compare(codec: &dyn Codec, asked: &Asked, other: Other<'_>) -> Report {
-    let tokens = &asked.tokens;
+/// Finds where and why a prompt diverges from the other sequence.
+pub fn compare(codec: &dyn Codec, prompt: &SourcedPrompt, other: CachedSequence<'_>) -> Report {
+    let tokens = &prompt.tokens;
     let agreed = other.agreed.min(tokens.len());
     let report = |divergence, cause: Cause, message: String| Report {
         prompt_tokens: tokens.len(),
@@ -51,22 +51,22 @@ pub fn compare(codec: &dyn Codec, asked: &Asked, other: Other<'_>) -> Report {
         let message = "The whole prompt is cached; only its last token has to be computed.";
         return report(None, Cause::Cached, message.into());
     }
-    if agreed == 0 && other.goes_on.is_empty() {
+    if agreed == 0 && other.rest.is_empty() {
         let message = "Nothing is cached that this prompt could be compared with: it is the first one of this API \
                        key, user_id and model, or what was there has been evicted or cleared.";
         return report(None, Cause::Nothing, message.into());
     }
     let here = codec.decode(tokens);
-    let there = codec.decode(&[&tokens[..agreed], other.goes_on].concat());
+    let there = codec.decode(&[&tokens[..agreed], other.rest].concat());
     let there = there.trim_end_matches(CUT_CHARACTER);
     let at = common_bytes(&here, there);
-    let place = fields::locate(&here, at, &asked.source);
+    let place = field_at::locate(&here, at, &prompt.source);
     let difference = cause::Difference {
         before: &here[..at],
         here: &here[at..],
         there: &there[at..],
         place: &place,
-        source: &asked.source,
+        source: &prompt.source,
     };
     let (cause, message) = difference.explain();
     let divergence = Divergence {
@@ -80,10 +80,10 @@ pub fn compare(codec: &dyn Codec, asked: &Asked, other: Other<'_>) -> Report {
     report(Some(divergence), cause, message)
 }
 
-/// As [`compare`], for what the engine knows of a prompt.
-pub fn explain(codec: &dyn Codec, asked: &Asked, known: &Explained, may_read: bool) -> Report {
-    let other = Other { agreed: known.closest.agreed, goes_on: &known.closest.cached };
-    let mut report = compare(codec, asked, other);
+/// As [`compare`], for the engine's lookup result.
+pub fn explain(codec: &dyn Codec, prompt: &SourcedPrompt, known: &Explained, may_read: bool) -> Report {
+    let other = CachedSequence { agreed: known.closest.agreed, rest: &known.closest.cached };
+    let mut report = compare(codec, prompt, other);
     report.tiers = Some((known.memory, known.disk, known.shared));
     if !may_read {
         report.cause = Cause::NotRead;
@@ -95,7 +95,7 @@ pub fn explain(codec: &dyn Codec, asked: &Asked, known: &Explained, may_read: bo
     report
 }
 
-/// Bytes in which two texts agree, in whole characters.
+/// Length of the common prefix in bytes, in whole characters.
 fn common_bytes(a: &str, b: &str) -> usize {
     let same = a.char_indices().zip(b.chars()).find(|((_, a), b)| a != b);
     same.map_or(a.len().min(b.len()), |((at, _), _)| at)

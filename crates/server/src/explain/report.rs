@@ -1,4 +1,4 @@
-//! What is reported, as JSON for programs and as text for people.
+//! The report, as JSON and as text.
 
 use std::fmt::Write;
 
@@ -6,44 +6,44 @@ use serde_json::{Value, json};
 
 use super::Cause;
 
-/// Where a prompt leaves the closest cached prefix.
+/// Where a prompt diverges from the closest cached prefix.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Divergence {
     /// The first token that differs, counted from 0.
     pub token: usize,
-    /// The field of the request: `messages[3].content`, `tools[1]`, `prompt`, or `template` for what the chat
-    /// template wrote itself.
+    /// The field of the request: `messages[3].content`, `tools[1]`, `prompt`, or `template` for text of the chat
+    /// template itself.
     pub field: String,
     /// The first character of that field that differs, counted from 0; `None` in the template and in tools.
     pub offset: Option<usize>,
-    /// The last characters in which both agree.
+    /// The last common characters.
     pub before: String,
-    /// How the prompt goes on.
+    /// Continuation of the prompt.
     pub prompt: String,
-    /// How the cached prefix goes on; empty if it ends here.
+    /// Continuation of the cached prefix; empty if it ends here.
     pub cached: String,
 }
 
-/// Why a prompt hits as far as it does.
+/// The explanation of a hit or miss.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
     /// Tokens of the prompt.
     pub prompt_tokens: usize,
-    /// Tokens in which it agrees with the closest prefix.
+    /// Tokens in common with the closest cached prefix.
     pub agreed_tokens: usize,
-    /// Tokens that memory, disk and shared store would give now; `None` for a store that was not asked. `None`
-    /// altogether where two prompts were compared and no cache.
+    /// Tokens found in memory, on disk and in the shared store; the last is `None` if not queried. `None` altogether
+    /// if two prompts were compared without a cache.
     pub tiers: Option<(usize, usize, Option<usize>)>,
-    /// Where they part; `None` if they do not.
+    /// Where they diverge, if they do.
     pub divergence: Option<Divergence>,
-    /// What it looks like.
+    /// The cause.
     pub cause: Cause,
-    /// A sentence for people: what it is and what to do.
+    /// A message for the user: what differs and what to do.
     pub message: String,
 }
 
 impl Report {
-    /// The `cache` object of an answer.
+    /// The `cache` object of a response.
     pub fn to_json(&self) -> Value {
         let mut report = json!({"prompt_tokens": self.prompt_tokens, "agreed_tokens": self.agreed_tokens});
         if let Some((memory, disk, shared)) = self.tiers {
@@ -65,7 +65,7 @@ impl Report {
         report
     }
 
-    /// The same in a few lines, with these names for the two sides.
+    /// The report as text, with these names for the two sides.
     pub fn to_text(&self, prompt: &str, cached: &str) -> String {
         let mut text = format!("{} of {} tokens agree\n", self.agreed_tokens, self.prompt_tokens);
         if let Some(divergence) = &self.divergence {

@@ -45,16 +45,16 @@ impl Codec for Bytes {
     }
 }
 
-fn asked(body: &Value) -> Asked {
-    Asked::read(body.as_object().unwrap(), &Bytes).unwrap()
+fn sourced(body: &Value) -> SourcedPrompt {
+    SourcedPrompt::read(body.as_object().unwrap(), &Bytes).unwrap()
 }
 
 /// How `body` leaves `cached`, of which `known` tokens are told after the place.
 fn leaves_known(body: &Value, cached: &Value, known: usize) -> Report {
-    let (prompt, other) = (asked(body), asked(cached).tokens);
+    let (prompt, other) = (sourced(body), sourced(cached).tokens);
     let agreed = prompt.tokens.iter().zip(&other).take_while(|(a, b)| a == b).count();
     let end = other.len().min(agreed + known);
-    compare(&Bytes, &prompt, Other { agreed, goes_on: &other[agreed..end] })
+    compare(&Bytes, &prompt, CachedSequence { agreed, rest: &other[agreed..end] })
 }
 
 fn leaves(body: &Value, cached: &Value) -> Report {
@@ -79,7 +79,7 @@ fn place(report: &Report) -> (&str, Option<usize>) {
 }
 
 #[test]
-fn texts_are_known_by_what_differs_in_them() {
+fn causes_are_recognised_by_the_differing_text() {
     let cases = [
         (Cause::Date, "Today is 2026-11-24.", "Today is 2026-11-23."),
         (Cause::Date, "Now: 2026-11-24T10:15:02Z. Help.", "Now: 2026-11-24T10:14:59Z. Help."),
@@ -120,7 +120,7 @@ fn texts_are_known_by_what_differs_in_them() {
 }
 
 #[test]
-fn the_sentence_names_what_changed_where_and_what_to_do() {
+fn the_message_names_the_change_its_position_and_advice() {
     let report = leaves(&with_system("Today is 2026-11-24."), &with_system("Today is 2026-11-23."));
     assert_eq!(
         report.message,
@@ -135,7 +135,7 @@ fn the_sentence_names_what_changed_where_and_what_to_do() {
 }
 
 #[test]
-fn a_culprit_of_which_only_the_beginning_is_cached_is_known() {
+fn a_truncated_cached_side_still_matches() {
     let (here, there) = (with_system("Today is 2026-11-24."), with_system("Today is 1999-01-01."));
     assert_eq!(leaves_known(&here, &there, 2).cause, Cause::Date);
 }
@@ -163,7 +163,7 @@ fn a_changed_tool_is_named() {
 }
 
 #[test]
-fn messages_are_told_apart_by_whether_they_were_sent_before() {
+fn earlier_messages_and_the_last_one_are_distinguished() {
     let talk = |texts: [&str; 3]| {
         let messages = texts.iter().zip(["user", "assistant", "user"]);
         let messages: Vec<_> = messages.map(|(text, role)| json!({"role": role, "content": text})).collect();
@@ -179,7 +179,7 @@ fn messages_are_told_apart_by_whether_they_were_sent_before() {
 }
 
 #[test]
-fn parts_and_calls_are_fields_of_their_own() {
+fn parts_and_calls_have_their_own_paths() {
     let body = |part: &str, city: &str| {
         json!({"messages": [
             {"role": "user", "content": [{"type": "text", "text": "One. "}, {"type": "text", "text": part}]},
@@ -195,7 +195,7 @@ fn parts_and_calls_are_fields_of_their_own() {
 }
 
 #[test]
-fn what_the_template_writes_is_the_templates() {
+fn template_text_is_attributed_to_the_template() {
     let body = |role: &str, today: &str| {
         json!({"messages": [{"role": "user", "content": "Hello"}, {"role": role, "content": "Hi"}],
                "chat_template_kwargs": {"today": today}})
@@ -216,7 +216,7 @@ fn a_completions_prompt_is_one_field() {
 }
 
 #[test]
-fn a_conversation_that_grew_is_no_fault() {
+fn an_appended_conversation_needs_no_advice() {
     let report = leaves(&json!({"prompt": "Once upon a time"}), &json!({"prompt": "Once upon"}));
     assert_eq!(report.cause, Cause::NewText);
     let divergence = report.divergence.unwrap();
@@ -231,12 +231,12 @@ fn the_same_prompt_and_no_prompt_at_all_have_no_divergence() {
     let body = json!({"prompt": "Once"});
     let report = leaves(&body, &body);
     assert_eq!((report.cause, report.divergence), (Cause::Cached, None));
-    let report = compare(&Bytes, &asked(&body), Other { agreed: 0, goes_on: &[] });
+    let report = compare(&Bytes, &sourced(&body), CachedSequence { agreed: 0, rest: &[] });
     assert_eq!((report.cause, report.divergence), (Cause::Nothing, None));
 }
 
 #[test]
-fn a_character_cut_in_two_is_not_shown_as_a_difference() {
+fn a_partial_character_is_not_a_difference() {
     // The two letters share their first byte.
     let report = leaves_known(&json!({"prompt": "xä"}), &json!({"prompt": "xö"}), 0);
     assert_eq!(report.cause, Cause::NewText);
@@ -245,9 +245,9 @@ fn a_character_cut_in_two_is_not_shown_as_a_difference() {
 }
 
 #[test]
-fn several_prompts_are_refused() {
+fn several_prompts_are_rejected() {
     let body = json!({"prompt": ["a", "b"]});
-    let error = Asked::read(body.as_object().unwrap(), &Bytes).unwrap_err();
+    let error = SourcedPrompt::read(body.as_object().unwrap(), &Bytes).unwrap_err();
     assert_eq!(error.param.as_deref(), Some("prompt"));
 }
 
@@ -255,8 +255,8 @@ fn several_prompts_are_refused() {
 fn tiers_add_up_in_json() {
     let body = json!({"prompt": "Once"});
     let known = Explained { memory: 64, disk: 128, shared: None, ..Explained::default() };
-    let report = explain(&Bytes, &asked(&body), &known, true).to_json();
+    let report = explain(&Bytes, &sourced(&body), &known, true).to_json();
     assert_eq!(report["hit_tokens"], 192);
     assert_eq!(report["tiers"], json!({"memory": 64, "disk": 128, "shared": null}));
-    assert_eq!(explain(&Bytes, &asked(&body), &known, false).cause, Cause::NotRead);
+    assert_eq!(explain(&Bytes, &sourced(&body), &known, false).cause, Cause::NotRead);
 }

@@ -1,4 +1,4 @@
-//! `/v1/chat/completions`: the request, and the choices of its answer.
+//! `/v1/chat/completions`: the request, and the choices of its response.
 
 use std::sync::Arc;
 
@@ -17,14 +17,14 @@ use crate::run::Writer;
 use crate::state;
 use crate::tool_calls::{self, ToolParser};
 
-/// A checked chat request.
+/// A validated chat request.
 #[derive(Debug)]
 pub(crate) struct ChatRequest {
     /// Everything but the conversation.
     pub(crate) shared: Shared,
-    /// What the template reads.
+    /// Input of the chat template.
     pub(crate) input: ChatInput,
-    /// Look for tool calls in the answer.
+    /// Parse tool calls in the response.
     pub(crate) parse_calls: bool,
 }
 
@@ -37,7 +37,7 @@ impl ChatRequest {
     }
 }
 
-/// The part of a body that the template reads.
+/// The part of a body that the chat template uses.
 pub(crate) fn read_conversation(fields: Fields<'_>) -> Result<ChatInput, ApiError> {
     Ok(ChatInput {
         messages: messages::read(fields)?,
@@ -59,7 +59,7 @@ fn logprobs(fields: Fields<'_>) -> Result<Option<usize>, ApiError> {
     }
 }
 
-/// The tools for the template: none if there are none or `tool_choice` forbids them.
+/// The tools for the template; `None` if there are none or `tool_choice` is "none".
 fn tools(fields: Fields<'_>) -> Result<Option<Value>, ApiError> {
     let tools = fields.array("tools")?.unwrap_or_default();
     for (at, tool) in tools.iter().enumerate() {
@@ -89,7 +89,7 @@ fn tools(fields: Fields<'_>) -> Result<Option<Value>, ApiError> {
 }
 
 /// Variables for the template: DeepSeek's `thinking`, OpenAI's `reasoning_effort`, and vLLM's
-/// `chat_template_kwargs`, which has the last word.
+/// `chat_template_kwargs`, which takes precedence.
 fn template_vars(fields: Fields<'_>) -> Result<Map<String, Value>, ApiError> {
     let mut vars = Map::new();
     if let Some(effort) = fields.string("reasoning_effort")? {
@@ -105,7 +105,7 @@ fn template_vars(fields: Fields<'_>) -> Result<Map<String, Value>, ApiError> {
             Some("disabled") => false,
             _ => return Err(ApiError::bad_value("thinking.type", "must be \"enabled\" or \"disabled\"")),
         };
-        // Qwen's templates read the first name, DeepSeek's the second.
+        // Qwen's templates use the first name, DeepSeek's the second.
         vars.insert("enable_thinking".into(), on.into());
         vars.insert("thinking".into(), on.into());
     }
@@ -115,7 +115,7 @@ fn template_vars(fields: Fields<'_>) -> Result<Map<String, Value>, ApiError> {
     Ok(vars)
 }
 
-/// One choice of a chat answer while it grows.
+/// State of one chat choice.
 #[derive(Debug)]
 struct Choice {
     splitter: Splitter,
@@ -159,7 +159,7 @@ impl ChatWriter {
         }
     }
 
-    /// Sorts text into reasoning, content and calls.
+    /// Splits text into reasoning, content and calls.
     fn sort(&mut self, at: usize, text: Option<&str>) {
         let choice = &mut self.choices[at];
         let mut parts = Vec::new();
@@ -194,13 +194,13 @@ impl ChatWriter {
         }
     }
 
-    /// What is known of the logprobs; `thought` leaves those of the answer for later.
-    fn take_logprobs(&mut self, at: usize, thought: bool) -> Value {
+    /// Takes the pending logprobs; with `reasoning_only`, those of the content stay pending.
+    fn take_logprobs(&mut self, at: usize, reasoning_only: bool) -> Value {
         let choice = &mut self.choices[at];
         if !self.with_logprobs {
             return Value::Null;
         }
-        let content = if thought { Vec::new() } else { std::mem::take(&mut choice.logprobs) };
+        let content = if reasoning_only { Vec::new() } else { std::mem::take(&mut choice.logprobs) };
         let reasoning = std::mem::take(&mut choice.reasoning_logprobs);
         let mut logprobs = json!({"content": content, "refusal": null});
         if !reasoning.is_empty() {
@@ -215,7 +215,7 @@ impl Writer for ChatWriter {
         let before = self.choices[at].splitter.is_reasoning();
         self.sort(at, Some(&token.text));
         let choice = &mut self.choices[at];
-        // The tags themselves count as reasoning: whoever pays for the thought pays for its frame.
+        // The tags themselves count as reasoning tokens.
         let reasoning = before || choice.splitter.is_reasoning();
         self.reasoning_tokens += usize::from(reasoning);
         if let Some(logprob) = &token.logprob {
@@ -246,7 +246,7 @@ impl Writer for ChatWriter {
             chunks.push(json!({"index": at, "delta": delta, "logprobs": null, "finish_reason": null}));
         }
         if !choice.reasoning.is_empty() {
-            // In a chunk of its own: clients look for one or the other.
+            // In a chunk of its own: clients expect one or the other.
             let delta = json!({"reasoning_content": std::mem::take(&mut choice.reasoning)});
             let logprobs = self.take_logprobs(at, true);
             chunks.push(json!({"index": at, "delta": delta, "logprobs": logprobs, "finish_reason": null}));
@@ -282,7 +282,7 @@ impl Writer for ChatWriter {
         }
         if !choice.tool_calls.is_empty() {
             let mut calls = std::mem::take(&mut choice.tool_calls);
-            // Only chunks need the index.
+            // Only streamed calls have an index.
             calls.iter_mut().filter_map(Value::as_object_mut).for_each(|call| {
                 call.shift_remove("index");
             });

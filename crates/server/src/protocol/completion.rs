@@ -1,4 +1,4 @@
-//! `/v1/completions`: the request, and the choices of its answer.
+//! `/v1/completions`: the request, and the choices of its response.
 
 use foretoken_engine::{TOP_LOGPROBS_MAX, TokenEvent};
 use serde_json::{Value, json};
@@ -10,26 +10,26 @@ use crate::config::ServerConfig;
 use crate::error::ApiError;
 use crate::run::Writer;
 
-/// What OpenAI generates where `max_tokens` is absent.
+/// OpenAI's default of `max_tokens`.
 const MAX_TOKENS_DEFAULT: usize = 16;
 
-/// A prompt as the client sent it.
+/// A prompt as sent by the client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Prompt {
-    /// To be tokenised.
+    /// Text to tokenise.
     Text(String),
-    /// Checked ids.
+    /// Validated token ids.
     Tokens(Vec<u32>),
 }
 
-/// A checked completion request.
+/// A validated completion request.
 #[derive(Debug)]
 pub(crate) struct CompletionRequest {
     /// Everything but the prompts.
     pub(crate) shared: Shared,
     /// At least one.
     pub(crate) prompts: Vec<Prompt>,
-    /// Put the prompt in front of the answer.
+    /// Prepend the prompt to the response.
     pub(crate) echo: bool,
 }
 
@@ -58,7 +58,7 @@ impl CompletionRequest {
     }
 }
 
-/// The prompts of a body, checked.
+/// The validated prompts of a body.
 pub(crate) fn prompts(fields: Fields<'_>, vocab: usize) -> Result<Vec<Prompt>, ApiError> {
     let wanted = "a string, an array of strings, an array of token ids, or an array of those";
     let value =
@@ -89,7 +89,7 @@ pub(crate) fn prompts(fields: Fields<'_>, vocab: usize) -> Result<Vec<Prompt>, A
 struct Choice {
     text: String,
     logprobs: CompletionLogprobs,
-    /// Characters of the tokens so far.
+    /// Characters of all tokens so far.
     offset: usize,
 }
 
@@ -101,7 +101,7 @@ pub(crate) struct CompletionWriter {
 }
 
 impl CompletionWriter {
-    /// `echoes` holds the text that each choice starts with.
+    /// `echoes` holds the initial text of each choice.
     pub(crate) fn new(echoes: Vec<String>, with_logprobs: bool) -> Self {
         let choices = echoes.into_iter().map(|text| Choice { text, ..Choice::default() }).collect();
         CompletionWriter { choices, with_logprobs }

@@ -27,12 +27,12 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// How an error calls the field.
+    /// Path of a field in error messages.
     pub(crate) fn path_of(&self, name: &str) -> String {
         if self.path.is_empty() { name.into() } else { format!("{}.{name}", self.path) }
     }
 
-    /// The value, where it is there and not `null`.
+    /// The value, unless absent or `null`.
     pub(crate) fn get(&self, name: &str) -> Option<&'a Value> {
         self.object.get(name).filter(|value| !value.is_null())
     }
@@ -59,7 +59,7 @@ impl<'a> Fields<'a> {
 
     pub(crate) fn number(&self, name: &str) -> Result<Option<f32>, ApiError> {
         let Some(value) = self.get(name) else { return Ok(None) };
-        // JSON has no infinities, but a huge number becomes one as f32; the range check after this finds it.
+        // JSON has no infinities, but a huge number overflows to one as f32; the range check that follows rejects it.
         value.as_f64().map(|number| Some(number as f32)).ok_or_else(|| self.wrong(name, "a number", value))
     }
 
@@ -94,7 +94,7 @@ pub(crate) fn as_integer(value: &Value) -> Option<i64> {
     value.as_i64().or_else(|| value.as_f64().and_then(whole))
 }
 
-/// Token ids below `vocab`; `path` is how an error calls the array.
+/// Token ids below `vocab`; `path` is the array's name in error messages.
 pub(crate) fn token_ids(path: &str, items: &[Value], vocab: usize) -> Result<Vec<u32>, ApiError> {
     let id = |(at, item): (usize, &Value)| match as_integer(item).and_then(|id| u32::try_from(id).ok()) {
         Some(id) if (id as usize) < vocab => Ok(id),
@@ -114,7 +114,7 @@ fn describe_range(range: &RangeInclusive<i64>) -> String {
     }
 }
 
-/// What a client sent, short enough to show it back. Long texts are not shown: they may be prompts.
+/// A short description of a value for error messages. Long texts are not quoted: they may be prompts.
 pub(crate) fn describe(value: &Value) -> String {
     match value {
         Value::Null => "null".into(),

@@ -3,7 +3,7 @@
 use foretoken_engine::{ScoredToken, TokenLogprob};
 use serde_json::{Map, Value, json};
 
-/// What OpenAI sends for "practically impossible"; JSON has no infinity.
+/// OpenAI's value for a log-probability of minus infinity, which JSON cannot express.
 const LEAST: f32 = -9999.0;
 
 fn number(token: &ScoredToken) -> Value {
@@ -11,7 +11,7 @@ fn number(token: &ScoredToken) -> Value {
     f64::from(token.logprob.max(LEAST)).into()
 }
 
-/// A token as text. Half a UTF-8 character shows as a replacement character; `bytes` has the truth.
+/// A token as text. A partial UTF-8 character becomes a replacement character; `bytes` has the exact value.
 pub(crate) fn text(token: &ScoredToken) -> String {
     String::from_utf8_lossy(&token.bytes).into_owned()
 }
@@ -25,7 +25,7 @@ pub(crate) fn chat_entry(at: &TokenLogprob) -> Value {
     chosen
 }
 
-/// A completion choice's `logprobs`: four arrays, one element per token each.
+/// A completion choice's `logprobs`: four arrays with one element per token.
 #[derive(Debug, Default)]
 pub(crate) struct CompletionLogprobs {
     tokens: Vec<Value>,
@@ -39,8 +39,8 @@ impl CompletionLogprobs {
         self.tokens.is_empty()
     }
 
-    /// Adds a token whose text starts `offset` characters into the choice's text. The chosen token is among
-    /// the alternatives even where it is not one of the best.
+    /// Adds a token whose text starts `offset` characters into the choice's text. The chosen token is always among the
+    /// alternatives.
     pub(crate) fn push(&mut self, at: &TokenLogprob, offset: usize) {
         let mut top: Map<String, Value> = at.top.iter().map(|token| (text(token), number(token))).collect();
         top.entry(text(&at.chosen)).or_insert_with(|| number(&at.chosen));

@@ -1,4 +1,4 @@
-//! Checks conversations. Bringing them into the form that a template expects is the template's affair.
+//! Validates conversations. Converting them for a particular template is left to the template.
 
 use serde_json::Value;
 
@@ -7,7 +7,7 @@ use crate::error::ApiError;
 
 const ROLES: [&str; 6] = ["system", "developer", "user", "assistant", "tool", "function"];
 
-/// The messages of a body, checked and otherwise as they came.
+/// The messages of a body, validated and otherwise unchanged.
 pub(crate) fn read(fields: Fields<'_>) -> Result<Vec<Value>, ApiError> {
     let items = fields
         .array("messages")?
@@ -24,7 +24,10 @@ pub(crate) fn read(fields: Fields<'_>) -> Result<Vec<Value>, ApiError> {
 fn check(path: &str, item: &Value) -> Result<(), ApiError> {
     let fields = Fields::at(path, item)?;
     let role = fields.string("role")?.ok_or_else(|| {
-        ApiError::missing(fields.path_of("role"), format!("say who speaks, one of {}", ROLES.join(", ")))
+        ApiError::missing(
+            fields.path_of("role"),
+            format!("set the author of the message, one of {}", ROLES.join(", ")),
+        )
     })?;
     if !ROLES.contains(&role) {
         let got = describe(&Value::String(role.into()));
@@ -59,7 +62,7 @@ fn check_parts(path: &str, parts: &[Value]) -> Result<(), ApiError> {
         let kind = kind.ok_or_else(|| ApiError::missing(fields.path_of("type"), "write \"text\""))?;
         if kind != "text" {
             let got = describe(&Value::String(kind.into()));
-            let message = format!("can only be \"text\": this server reads text alone, got {got}");
+            let message = format!("can only be \"text\": only text is supported, got {got}");
             return Err(ApiError::unsupported(fields.path_of("type"), message));
         }
         if fields.string("text")?.is_none() {

@@ -1,7 +1,7 @@
-//! What clients send and get: OpenAI's JSON, with DeepSeek's, llama.cpp's and vLLM's additions.
+//! The wire format: OpenAI's JSON, with DeepSeek's, llama.cpp's and vLLM's extensions.
 //!
 //! Requests are read field by field from a JSON object, so that unknown fields are ignored, `null` means
-//! absent, and a bad value is reported under its own path. Nothing here knows HTTP or the engine's loop.
+//! absent, and an invalid value is reported with its path. Nothing here knows HTTP or the step loop.
 
 pub(crate) mod chat;
 pub(crate) mod completion;

@@ -1,4 +1,4 @@
-//! The fields that chat and completion requests share.
+//! The fields that chat and completion requests have in common.
 
 use foretoken_engine::{Request, Sampling};
 use serde_json::Value;
@@ -10,7 +10,7 @@ use crate::error::ApiError;
 /// Most texts in `stop`.
 const STOP_MAX: usize = 16;
 
-/// Fields that promise something this server does not do; ignoring them would break the promise.
+/// Unsupported fields that would change the response; ignoring them silently would be wrong.
 const UNSUPPORTED: [(&str, &str); 8] = [
     ("suffix", "is not supported; put the text before and after the gap into the prompt"),
     ("grammar", "is not supported yet; remove it"),
@@ -22,7 +22,7 @@ const UNSUPPORTED: [(&str, &str); 8] = [
     ("structured_outputs", "is not supported yet; ask for JSON in the prompt"),
 ];
 
-/// What a request asks for besides its prompt.
+/// A request without its prompt.
 #[derive(Clone, Debug)]
 pub(crate) struct Shared {
     /// The engine's request without a prompt and without log-probabilities.
@@ -31,7 +31,7 @@ pub(crate) struct Shared {
     pub(crate) n: usize,
     /// `Some` if the answer is to be streamed.
     pub(crate) stream: Option<StreamOptions>,
-    /// The text that the answer is expected to be.
+    /// Text of OpenAI's `prediction`.
     pub(crate) prediction: Option<String>,
 }
 
@@ -73,8 +73,8 @@ impl Shared {
         })
     }
 
-    /// One engine request per choice of `prompt`. With a seed, every choice gets its own, so that they
-    /// differ and are still reproducible.
+    /// One engine request per choice of `prompt`. Each choice's seed is the request's plus its index, so that choices
+    /// differ and are reproducible.
     pub(crate) fn requests_for(&self, prompt: &[u32]) -> impl Iterator<Item = Request> {
         (0..self.n as u64).map(|choice| {
             let mut request = Request { prompt: prompt.to_vec(), ..self.request.clone() };
@@ -97,7 +97,7 @@ fn sampling(fields: Fields<'_>, vocab: usize) -> Result<Sampling, ApiError> {
     };
     let sampling = Sampling {
         temperature: fields.number("temperature")?.unwrap_or(default.temperature),
-        // -1 is how vLLM switches it off.
+        // -1 disables it in vLLM.
         top_k: fields.integer("top_k", -1..=i64::from(i32::MAX))?.map_or(default.top_k, |k| k.max(0) as u32),
         top_p: fields.number("top_p")?.unwrap_or(default.top_p),
         min_p: fields.number("min_p")?.unwrap_or(default.min_p),

@@ -104,7 +104,7 @@ fn text_part((at, part): (usize, &Value)) -> Result<String, ApiError> {
         .ok_or_else(|| ApiError::missing(part.path_of("text"), "send the text of the part"))
 }
 
-/// Drafts over the choices of a request.
+/// Draft statistics summed over the choices of a request.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct DraftSums {
     sum: DraftReport,
@@ -115,16 +115,16 @@ impl DraftSums {
     /// Adds a finished choice.
     pub(crate) fn add(&mut self, summary: &Summary) {
         self.sum += &summary.drafts;
-        // A replayed answer computed nothing, so nothing could be spent on it either.
+        // A replayed response computed nothing and earns no credit.
         self.saved_ms += if summary.replayed { 0.0 } else { summary.saved_ms };
     }
 
-    /// Milliseconds credited and spent.
+    /// Milliseconds of credit earned and spent.
     pub(crate) fn credit_ms(&self) -> (f64, f64) {
         (self.saved_ms, self.sum.credit_spent_ms)
     }
 
-    /// OpenAI's two counts, where there was a prediction.
+    /// OpenAI's two counts, if there was a prediction.
     pub(crate) fn add_prediction(&self, details: &mut Value) {
         if let Some((accepted, rejected)) = self.sum.prediction {
             details["accepted_prediction_tokens"] = accepted.into();
@@ -132,7 +132,7 @@ impl DraftSums {
         }
     }
 
-    /// `metrics` and `speculation`, where something was drafted.
+    /// Adds `metrics` and `speculation`, if anything was drafted.
     pub(crate) fn add_reports(&self, body: &mut Value) {
         let sum = &self.sum;
         if sum.drafts == 0 {
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_said_is_left_to_the_server() {
+    fn absent_fields_use_the_servers_defaults() {
         assert_eq!(choice(json!({})).unwrap(), SpeculationChoice::default());
         let some = choice(json!({"speculation": {"max_draft": 3, "sources": ["memory"]}})).unwrap();
         assert_eq!((some.enabled, some.policy, some.max_draft), (None, None, Some(3)));
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn thresholds_belong_to_agreement() {
+    fn thresholds_require_the_agreement_policy() {
         let policy = |body| choice(json!({"speculation": body})).unwrap().policy;
         let tau = Thresholds { tau: 0.5, ..Thresholds::default() };
         assert_eq!(policy(json!({"policy": "agreement", "tau": 0.5})), Some(Policy::Agreement(tau)));
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn bad_values_are_named() {
+    fn invalid_values_are_reported_by_path() {
         for (body, param) in [
             (json!({"speculation": true}), "speculation"),
             (json!({"speculation": {"enabled": "yes"}}), "speculation.enabled"),
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn a_prediction_is_a_text_or_its_parts() {
+    fn a_prediction_is_a_string_or_text_parts() {
         let text = |body: Value| prediction(Fields::of_body(body.as_object().unwrap()));
         let content = |content| json!({"prediction": {"type": "content", "content": content}});
         assert_eq!(text(content(json!("ab"))).unwrap().as_deref(), Some("ab"));

@@ -1,4 +1,4 @@
-//! Token counts and timings as clients read them.
+//! Token counts and timings on the wire.
 //!
 //! The invariant: `prompt_cache_hit_tokens + prompt_cache_miss_tokens = prompt_tokens`, always all three.
 
@@ -21,9 +21,9 @@ pub(crate) struct Totals {
 }
 
 impl Totals {
-    /// Adds a finished choice. The prompt counts once, however many choices it has; the first choice of a
-    /// prompt says what the cache had, because the others find what that one left there. Of a prompt whose
-    /// answer was replayed nothing was computed, so all of it is a hit.
+    /// Adds a finished choice. A prompt counts once, however many choices it has; its hits are those of its first
+    /// choice, because the others hit what that one computed. A replayed response computed nothing, so its whole
+    /// prompt is a hit.
     pub(crate) fn add(&mut self, summary: &Summary, first_of_prompt: bool) {
         let usage = summary.usage;
         if first_of_prompt {
@@ -37,7 +37,7 @@ impl Totals {
         self.completion_tokens += usage.completion_tokens;
         self.drafts.add(summary);
         let (sum, one) = (&mut self.timings, &summary.timings);
-        // Choices wait beside each other.
+        // Choices queue in parallel.
         sum.queue_ms = sum.queue_ms.max(one.queue_ms);
         sum.cache_n += one.cache_n;
         sum.prompt_n += one.prompt_n;
@@ -62,17 +62,17 @@ impl Totals {
         self.completion_tokens as u64
     }
 
-    /// Milliseconds of prefill that hits saved.
+    /// Milliseconds of prefill saved by cache hits.
     pub(crate) fn saved_ms(&self) -> u64 {
         self.saved_ms.round() as u64
     }
 
-    /// Whether every choice came from the response store.
+    /// Whether every choice was replayed from the response store.
     pub(crate) fn is_replayed(&self) -> bool {
         self.ended.0 > 0 && self.ended.0 == self.ended.1
     }
 
-    /// Times and drafts, summed; the queue's is the longest.
+    /// Summed timings; queue time is the maximum.
     pub(crate) fn sums(&self) -> &Timings {
         &self.timings
     }
@@ -92,17 +92,17 @@ impl Totals {
         })
     }
 
-    /// Milliseconds of compute that were credited to the tenant, and those of it that were spent.
+    /// Milliseconds of compute credited to the tenant, and spent by it.
     pub(crate) fn credit_ms(&self) -> (f64, f64) {
         self.drafts.credit_ms()
     }
 
-    /// What drafts came to, beside the timings.
+    /// Adds the speculation reports.
     pub(crate) fn add_reports(&self, body: &mut Value) {
         self.drafts.add_reports(body);
     }
 
-    /// llama.cpp's `timings`; the draft fields only where something was drafted, as there.
+    /// llama.cpp's `timings`; as there, draft fields are present only if anything was drafted.
     pub(crate) fn timings(&self) -> Value {
         let sum = &self.timings;
         let mut timings = json!({

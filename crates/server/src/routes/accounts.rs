@@ -15,7 +15,7 @@ use crate::caller::Caller;
 use crate::error::ApiError;
 use crate::state::Shared;
 
-/// An account that is not prepaid has nothing paid in, nothing granted, and is available.
+/// An account that is not prepaid is available with zero balances.
 pub(super) async fn balance(
     State(shared): State<Arc<Shared>>,
     caller: Caller,
@@ -34,7 +34,7 @@ pub(super) async fn balance(
     })))
 }
 
-/// Sums over the caller's own account; the operator's over all or over the `tenant` asked for.
+/// Totals of the caller's account; for the operator, of all accounts or the requested `tenant`.
 pub(super) async fn usage(
     State(shared): State<Arc<Shared>>,
     caller: Caller,
@@ -50,7 +50,7 @@ pub(super) async fn usage(
         let known: Vec<&str> = GROUPINGS.iter().map(|(name, _)| *name).collect();
         ApiError::bad_value("group_by", format!("must be one of {}", known.join(", ")))
     })?;
-    let own = &backend.ledger.book().get(caller.account()).name;
+    let own = &backend.ledger.registry().get(caller.account()).name;
     let tenant = match require_admin(&shared.config, &headers) {
         Ok(_) => tenant,
         Err(_) if tenant.is_none_or(|tenant| tenant == own) => Some(own.as_str()),
@@ -59,7 +59,7 @@ pub(super) async fn usage(
     let tenant = tenant.map(str::to_owned);
     let store = Arc::clone(backend.ledger.store());
     let groups = blocking(move || {
-        // Rows of answers that were given before this question are in the sums.
+        // Include requests that have finished but are not written yet.
         store.flush();
         store.usage(tenant.as_deref(), period.from_ms, period.to_ms, group_by)
     })
@@ -71,7 +71,7 @@ pub(super) async fn usage(
     Ok(Json(Report::new(groups).to_json(name)))
 }
 
-/// The values of the four parameters, each given once at most.
+/// The values of the four parameters, each at most once.
 fn read(query: &[(String, String)]) -> Result<[Option<&str>; 4], ApiError> {
     const NAMES: [&str; 4] = ["from", "to", "group_by", "tenant"];
     let mut values = [None; 4];

@@ -1,7 +1,7 @@
-//! `/v1/cache`: what is cached, reading a prompt ahead, pinning it, forgetting.
+//! `/v1/cache`: statistics, prewarming, pinning, clearing.
 //!
-//! Prewarming and pinning are a tenant's own affair and are paid for like any prompt, without the answer; everything
-//! that tells or changes what others have is the operator's.
+//! Any tenant may prewarm and pin its own prompts and is billed for them as for any prompt. Routes that show or
+//! change the cache of other tenants require operator rights.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,14 +23,14 @@ use crate::error::ApiError;
 use crate::protocol::chat::read_conversation;
 use crate::protocol::completion::prompts;
 use crate::protocol::fields::Fields;
+use crate::request_log::Trace;
 use crate::state::{Backend, Phase, Shared};
 use crate::tenants::tenants;
-use crate::track::Trace;
 
-/// Longest time to live of a pin: a week.
+/// Maximum time to live of a pin: one week.
 const TTL_S_MAX: i64 = 7 * 86_400;
 const TTL_S_DEFAULT: i64 = 3600;
-/// Rows of a listing, where nothing is said.
+/// Default number of rows in a listing.
 const ROWS_DEFAULT: usize = 100;
 
 pub(super) fn routes() -> Router<Arc<Shared>> {
@@ -66,7 +66,7 @@ async fn entries(_: Admin, State(shared): State<Arc<Shared>>, query: Pairs) -> R
     Ok(Json(cache_report::entries(&memory, &disk, limit)))
 }
 
-/// Takes a body, if an empty one, so that no page in a browser can ask for it.
+/// Requires a JSON body, even if empty, so that a web page cannot send it cross-origin.
 async fn verify(_: Admin, State(shared): State<Arc<Shared>>, _: JsonBody) -> Result<Json<Value>, ApiError> {
     let backend = shared.installed().ok_or_else(ApiError::loading)?;
     let generator = Arc::clone(&backend.served.generator);
@@ -81,33 +81,33 @@ async fn clear(_: Admin, State(shared): State<Arc<Shared>>, query: Pairs) -> Res
     let whose = match (all, account.is_some() || user.is_some()) {
         (Some("true"), false) => None,
         (Some("true"), true) => {
-            return Err(ApiError::bad_value("all", "cannot stand beside 'account' and 'user_id'"));
+            return Err(ApiError::bad_value("all", "cannot be combined with 'account' or 'user_id'"));
         }
         (Some(_), _) => return Err(ApiError::bad_value("all", "can only be true")),
         (None, true) => Some((account.map(str::to_owned), user.map(str::to_owned))),
         (None, false) => {
-            let message = "say what to forget: ?account=NAME, ?user_id=ID, both, or ?all=true";
+            let message = "say what to clear: ?account=NAME, ?user_id=ID, both, or ?all=true";
             return Err(ApiError::missing("all", message));
         }
     };
     let (shared, backend) = (Arc::clone(&shared), Arc::clone(backend));
-    let (names, forgotten) = blocking(move || forget(&shared, &backend, whose)).await??;
-    let ram: usize = forgotten.iter().map(|one| one.ram_blocks).sum();
-    let disk: u64 = forgotten.iter().map(|one| one.disk_blocks).sum();
-    Ok(Json(json!({"object": "cache.deleted", "tenants": names, "blocks": {"memory": ram, "disk": disk}})))
+    let (tenants, cleared) = blocking(move || clear_tenants(&shared, &backend, whose)).await??;
+    let ram: usize = cleared.iter().map(|one| one.ram_blocks).sum();
+    let disk: u64 = cleared.iter().map(|one| one.disk_blocks).sum();
+    Ok(Json(json!({"object": "cache.deleted", "tenants": tenants, "blocks": {"memory": ram, "disk": disk}})))
 }
 
-/// Forgets an account or a user, or everyone; says how many tenants that was and what each had.
-fn forget(
+/// Clears an account, a user, or everything; returns the number of tenants and what each had cached.
+fn clear_tenants(
     shared: &Shared,
     backend: &Backend,
     whose: Option<(Option<String>, Option<String>)>,
 ) -> Result<(Option<usize>, Vec<Forgotten>), ApiError> {
     let cache = backend.served.generator.cache();
     let Some((account, user)) = whose else { return Ok((None, vec![cache.clear(None)])) };
-    let names = tenants(&shared.book, backend.ledger.store(), account.as_deref(), user.as_deref())?;
-    let forgotten = names.iter().map(|name| cache.clear(Some(name))).collect();
-    Ok((Some(names.len()), forgotten))
+    let names = tenants(&shared.registry, backend.ledger.store(), account.as_deref(), user.as_deref())?;
+    let cleared = names.iter().map(|name| cache.clear(Some(name))).collect();
+    Ok((Some(names.len()), cleared))
 }
 
 async fn prewarm(
@@ -116,8 +116,8 @@ async fn prewarm(
     caller: Caller,
     body: JsonBody,
 ) -> Result<Json<Value>, ApiError> {
-    let asked = Asked::read(&shared, &caller, body.fields()).await?;
-    let summary = asked.warm(&shared, &trace).await?;
+    let target = CachePrompt::read(&shared, &caller, body.fields()).await?;
+    let summary = target.prefill(&shared, &trace).await?;
     Ok(Json(report("cache.prewarm", &summary)))
 }
 
@@ -128,11 +128,11 @@ async fn pin(
     body: JsonBody,
 ) -> Result<Json<Value>, ApiError> {
     let ttl_s = body.fields().integer("ttl_s", 1..=TTL_S_MAX)?.unwrap_or(TTL_S_DEFAULT);
-    let asked = Asked::read(&shared, &caller, body.fields()).await?;
-    let Request { tenant, prompt, .. } = &asked.request;
-    let cache = asked.backend.served.generator.cache();
+    let target = CachePrompt::read(&shared, &caller, body.fields()).await?;
+    let Request { tenant, prompt, .. } = &target.request;
+    let cache = target.backend.served.generator.cache();
     cache.can_pin(tenant, prompt).map_err(|refused| ApiError::pin_limit(refused.to_string()))?;
-    let summary = asked.warm(&shared, &trace).await?;
+    let summary = target.prefill(&shared, &trace).await?;
     let ttl = Duration::from_secs(ttl_s.unsigned_abs());
     let pinned =
         cache.pin(tenant, prompt, ttl).map_err(|refused| ApiError::pin_limit(refused.to_string()))?;
@@ -147,8 +147,9 @@ async fn unpin(
     caller: Caller,
     body: JsonBody,
 ) -> Result<Json<Value>, ApiError> {
-    let asked = Asked::read(&shared, &caller, body.fields()).await?;
-    let blocks = asked.backend.served.generator.cache().unpin(&asked.request.tenant, &asked.request.prompt);
+    let target = CachePrompt::read(&shared, &caller, body.fields()).await?;
+    let blocks =
+        target.backend.served.generator.cache().unpin(&target.request.tenant, &target.request.prompt);
     Ok(Json(json!({"object": "cache.unpin", "blocks": blocks})))
 }
 
@@ -164,16 +165,16 @@ fn report(object: &str, summary: &Summary) -> Value {
     })
 }
 
-/// A prompt that somebody wants in the cache.
-struct Asked {
+/// A prompt to be cached.
+struct CachePrompt {
     backend: Arc<Backend>,
     payer: Payer,
     request: Request,
     param: &'static str,
 }
 
-impl Asked {
-    async fn read(shared: &Shared, caller: &Caller, fields: Fields<'_>) -> Result<Asked, ApiError> {
+impl CachePrompt {
+    async fn read(shared: &Shared, caller: &Caller, fields: Fields<'_>) -> Result<CachePrompt, ApiError> {
         let backend = shared.backend()?;
         let payer = caller.payer(fields)?;
         backend.ledger.admit(payer.account)?;
@@ -194,11 +195,11 @@ impl Asked {
         let mut request = Engine::prewarming(prompt, String::new());
         caller.mark(fields, &mut request)?;
         request.cache = CacheUse::default();
-        Ok(Asked { backend: Arc::clone(backend), payer, request, param })
+        Ok(CachePrompt { backend: Arc::clone(backend), payer, request, param })
     }
 
-    /// Has the prompt read. The one token of an answer is neither shown nor charged.
-    async fn warm(&self, shared: &Shared, trace: &Arc<Trace>) -> Result<Summary, ApiError> {
+    /// Prefills the prompt. The single generated token is discarded and not billed.
+    async fn prefill(&self, shared: &Shared, trace: &Arc<Trace>) -> Result<Summary, ApiError> {
         let backend = &self.backend;
         let submitted = backend.served.generator.submit(self.request.clone());
         let mut answer = submitted.map_err(|error| ApiError::from_submit(error, self.param))?;
@@ -225,7 +226,7 @@ impl Asked {
             }
         };
         if let FinishReason::Error(message) = &summary.reason {
-            return Err(ApiError::internal(format!("the prompt could not be read: {message}")));
+            return Err(ApiError::internal(format!("the prompt could not be prefilled: {message}")));
         }
         summary.usage.completion_tokens = 0;
         let mut bill = Bill::new(&backend.ledger, self.payer.clone(), backend.id(), trace, 1);
@@ -235,7 +236,7 @@ impl Asked {
     }
 }
 
-/// The values of parameters, each given once at most.
+/// The values of query parameters, each at most once.
 fn read<'q, const N: usize>(
     query: &'q Query<Vec<(String, String)>>,
     names: [&'static str; N],

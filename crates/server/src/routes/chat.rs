@@ -12,11 +12,11 @@ use crate::backend::{ChatPrompt, Codec};
 use crate::body::JsonBody;
 use crate::caller::Caller;
 use crate::error::ApiError;
-use crate::explain::{Asked, Source};
+use crate::explain::{Source, SourcedPrompt};
 use crate::protocol::chat::{ChatRequest, ChatWriter};
+use crate::request_log::Trace;
 use crate::run::{Job, Shape, respond};
 use crate::state::Shared;
-use crate::track::Trace;
 
 const SHAPE: Shape = Shape {
     id_prefix: "chatcmpl-",
@@ -45,8 +45,8 @@ pub(super) async fn complete(
     check_prompt(&shared, backend, SHAPE.prompt_param, &prompt.tokens)?;
     let cache_report = match source {
         Some(source) => {
-            let asked = Asked { tokens: prompt.tokens.clone(), source };
-            Some(explain::report(backend, &request.shared.request, asked).await?)
+            let sourced = SourcedPrompt { tokens: prompt.tokens.clone(), source };
+            Some(explain::report(backend, &request.shared.request, sourced).await?)
         }
         None => None,
     };

@@ -11,11 +11,11 @@ use crate::backend::Codec;
 use crate::body::JsonBody;
 use crate::caller::Caller;
 use crate::error::ApiError;
-use crate::explain::{Asked, Source, several};
+use crate::explain::{Source, SourcedPrompt, several};
 use crate::protocol::completion::{CompletionRequest, CompletionWriter, Prompt};
+use crate::request_log::Trace;
 use crate::run::{Job, Shape, respond};
 use crate::state::Shared;
-use crate::track::Trace;
 
 const SHAPE: Shape = Shape {
     id_prefix: "cmpl-",
@@ -50,8 +50,8 @@ pub(super) async fn complete(
     if explain::wanted(fields)? {
         let [(tokens, _)] = &prompts[..] else { return Err(several(prompts.len())) };
         check_prompt(&shared, backend, SHAPE.prompt_param, tokens)?;
-        let asked = Asked { tokens: tokens.clone(), source: Source::Prompt };
-        cache_report = Some(explain::report(backend, &common.request, asked).await?);
+        let sourced = SourcedPrompt { tokens: tokens.clone(), source: Source::Prompt };
+        cache_report = Some(explain::report(backend, &common.request, sourced).await?);
     }
     for (tokens, echo) in prompts {
         check_prompt(&shared, backend, SHAPE.prompt_param, &tokens)?;
@@ -63,7 +63,7 @@ pub(super) async fn complete(
     respond(&shared, backend, trace, job, writer).await
 }
 
-/// Token ids of a prompt, and the text to put in front of its answers.
+/// Token ids of a prompt, and the text to prepend to its responses.
 pub(super) fn read_prompt(codec: &dyn Codec, prompt: Prompt, echo: bool) -> (Vec<u32>, String) {
     match prompt {
         Prompt::Text(text) => {

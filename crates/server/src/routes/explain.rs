@@ -1,6 +1,6 @@
-//! `cache: {explain: true}` on a request, and `POST /v1/cache/explain`, which explains and does nothing else.
+//! `cache: {explain: true}` on a request, and `POST /v1/cache/explain`, the dry run.
 //!
-//! The invariant: a request is compared with what its own tenant may use, and with nothing else.
+//! The invariant: a request is compared only with blocks that its own tenant may use.
 
 use std::sync::Arc;
 
@@ -13,11 +13,11 @@ use super::{blocking, check_prompt};
 use crate::body::JsonBody;
 use crate::caller::Caller;
 use crate::error::ApiError;
-use crate::explain::{self, Asked};
+use crate::explain::{self, SourcedPrompt};
 use crate::protocol::fields::Fields;
 use crate::state::{Backend, Shared};
 
-/// Takes the body of a chat or a completion, computes no answer and changes nothing.
+/// Takes the body of a chat or completion request; generates nothing and changes nothing.
 pub(super) async fn dry_run(
     State(shared): State<Arc<Shared>>,
     caller: Caller,
@@ -30,26 +30,26 @@ pub(super) async fn dry_run(
     caller.mark(fields, &mut request)?;
     let param = if fields.get("messages").is_some() { "messages" } else { "prompt" };
     let codec = Arc::clone(&backend.served.codec);
-    let asked = blocking(move || Asked::read(body.object(), &*codec)).await??;
-    check_prompt(&shared, backend, param, &asked.tokens)?;
-    Ok(Json(report(backend, &request, asked).await?))
+    let sourced = blocking(move || SourcedPrompt::read(body.object(), &*codec)).await??;
+    check_prompt(&shared, backend, param, &sourced.tokens)?;
+    Ok(Json(report(backend, &request, sourced).await?))
 }
 
-/// Whether a request asks why it hits as far as it does.
+/// Whether a request asks for the cache report.
 pub(super) fn wanted(fields: Fields<'_>) -> Result<bool, ApiError> {
     let Some(cache) = fields.get("cache") else { return Ok(false) };
     Ok(Fields::at("cache", cache)?.bool("explain")?.unwrap_or(false))
 }
 
-/// The `cache` object about a prompt under the tenant and the permissions of `marked`. To be called before the
-/// request itself leaves anything in the cache.
+/// The `cache` object for a prompt, with the tenant and permissions of `marked`. Must be called before the request
+/// itself changes the cache.
 pub(super) async fn report(
     backend: &Arc<Backend>,
     marked: &Request,
-    asked: Asked,
+    sourced: SourcedPrompt,
 ) -> Result<Value, ApiError> {
     let request = Request {
-        prompt: asked.tokens.clone(),
+        prompt: sourced.tokens.clone(),
         tenant: marked.tenant.clone(),
         cache: marked.cache,
         ..Request::default()
@@ -57,7 +57,7 @@ pub(super) async fn report(
     let backend = Arc::clone(backend);
     blocking(move || {
         let known = backend.served.generator.explain(&request);
-        explain::explain(&*backend.served.codec, &asked, &known, request.cache.read).to_json()
+        explain::explain(&*backend.served.codec, &sourced, &known, request.cache.read).to_json()
     })
     .await
 }

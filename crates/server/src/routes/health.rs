@@ -1,4 +1,4 @@
-//! `GET /health`: 200 when requests are taken, else 503 with the reason. Never behind a key.
+//! `GET /health`: 200 while requests are accepted, else 503 with the reason. Needs no key.
 
 use std::sync::Arc;
 
@@ -13,6 +13,6 @@ pub(super) async fn health(State(shared): State<Arc<Shared>>) -> Response {
     let Err(error) = shared.backend() else { return Json(json!({"status": "ok"})).into_response() };
     let mut body = error.body();
     body["status"] = if error.code == "draining" { "draining" } else { "loading" }.into();
-    // Built from the parts, since a probe is not a refused request.
+    // Not an `ApiError` response, so that probes are not counted as rejected requests.
     (error.status, Json(body)).into_response()
 }

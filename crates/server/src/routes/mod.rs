@@ -28,8 +28,8 @@ use crate::auth::require_key;
 use crate::backend::Codec;
 use crate::error::ApiError;
 use crate::protocol::sampling;
+use crate::request_log::log_request;
 use crate::state::{Backend, Shared};
-use crate::track::track;
 
 /// All routes and layers.
 pub(crate) fn router(shared: Arc<Shared>, cors: Option<CorsLayer>) -> Router {
@@ -59,13 +59,13 @@ pub(crate) fn router(shared: Arc<Shared>, cors: Option<CorsLayer>) -> Router {
     if let Some(cors) = cors {
         router = router.layer(cors);
     }
-    router.layer(from_fn_with_state(Arc::clone(&shared), track)).with_state(shared)
+    router.layer(from_fn_with_state(Arc::clone(&shared), log_request)).with_state(shared)
 }
 
 /// The CORS layer for configured origins.
 ///
 /// # Errors
-/// The first origin that cannot stand in a header.
+/// The first origin that is not a valid header value.
 pub(crate) fn cors(origins: &[String]) -> Result<Option<CorsLayer>, String> {
     if origins.is_empty() {
         return Ok(None);
@@ -79,7 +79,7 @@ pub(crate) fn cors(origins: &[String]) -> Result<Option<CorsLayer>, String> {
     let layer = CorsLayer::new()
         .allow_origin(allowed)
         .allow_methods([Method::GET, Method::POST])
-        // "Authorization" is not covered by a star.
+        // `*` does not cover "Authorization".
         .allow_headers(AllowHeaders::mirror_request());
     Ok(Some(layer))
 }
@@ -93,17 +93,17 @@ async fn method_not_allowed(request: Request) -> ApiError {
 }
 
 fn panicked(_: Box<dyn Any + Send>) -> Response {
-    // The panic hook has printed where.
+    // The panic hook has logged the location.
     ApiError::internal("the server failed on this request; see its log").into_response()
 }
 
-/// Runs what takes a while (templates, tokenising) where it holds up nobody.
+/// Runs slow work (templates, tokenising) on the blocking pool.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, ApiError> {
     let failed = |_| ApiError::internal("the server failed on this request; see its log");
     tokio::task::spawn_blocking(work).await.map_err(failed)
 }
 
-/// Turns a predicted text into the tokens that drafters follow.
+/// Tokenises the text of `prediction` for the drafters.
 async fn predict(codec: &Arc<dyn Codec>, request: &mut sampling::Shared) -> Result<(), ApiError> {
     let Some(text) = request.prediction.take() else { return Ok(()) };
     let codec = Arc::clone(codec);
@@ -111,7 +111,7 @@ async fn predict(codec: &Arc<dyn Codec>, request: &mut sampling::Shared) -> Resu
     Ok(())
 }
 
-/// Refuses a prompt that is empty or longer than configured. The engine checks the context.
+/// Rejects a prompt that is empty, longer than configured, or longer than the context.
 fn check_prompt(
     shared: &Shared,
     backend: &Backend,

@@ -31,8 +31,8 @@ pub(super) async fn tokenize(
     Ok(Json(json!({"tokens": tokens, "count": tokens.len(), "max_model_len": backend.served.ctx})))
 }
 
-/// The text, whether to put the beginning-of-sequence token in front, and whether it may name control
-/// tokens. vLLM's field adds that token where nothing is said, llama.cpp's does not.
+/// The text, whether to prepend the beginning-of-sequence token, and whether to parse control tokens. By default
+/// vLLM's field prepends that token and llama.cpp's does not.
 fn read_text(fields: Fields<'_>) -> Result<(String, bool, bool), ApiError> {
     let parse_special = fields.bool("parse_special")?.unwrap_or(true);
     if let Some(prompt) = fields.string("prompt")? {

@@ -13,7 +13,7 @@ use futures_util::StreamExt;
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
-use crate::fake::{Engine, Reply, Script, get, post, say, send, served};
+use crate::fake_server::{Engine, Reply, Script, get, post, say, send, served};
 
 const TEXT: &str = "/v1/completions";
 
@@ -74,7 +74,7 @@ fn counts(usage: &Value) -> (u64, u64, u64) {
 }
 
 #[tokio::test]
-async fn a_body_says_what_it_cost_and_saved_in_exact_money_and_in_seconds() {
+async fn a_response_has_exact_cost_and_savings_in_money_and_seconds() {
     let (server, _, _) = start(ServerConfig::default(), say(&["a", "b", "c"]));
     let body = post(&server, TEXT, &json!({"prompt": "123456789"})).await.json();
     assert_eq!(counts(&body["usage"]), (4, 6, 3));
@@ -87,7 +87,7 @@ async fn a_body_says_what_it_cost_and_saved_in_exact_money_and_in_seconds() {
 }
 
 #[tokio::test]
-async fn the_last_chunk_of_a_stream_says_the_same_with_and_without_usage() {
+async fn the_last_chunk_has_the_same_cost_with_and_without_usage() {
     for options in [json!({}), json!({"stream_options": {"include_usage": true}})] {
         let (server, _, store) = start(ServerConfig::default(), say(&["a", "b", "c"]));
         let mut body = json!({"prompt": "123456789", "stream": true});
@@ -125,7 +125,7 @@ async fn several_choices_and_prompts_are_one_row_with_the_sums_of_usage() {
 }
 
 #[tokio::test]
-async fn a_row_has_the_tokens_times_and_names_of_its_request() {
+async fn a_ledger_row_has_tokens_times_and_names_of_its_request() {
     let (server, _, store) = start(keyed(&[]), say(&["<think>", "hm", "</think>", "yes"]));
     let body = json!({"messages": [{"role": "user", "content": "hi"}], "user_id": "u1"});
     let answer = with_key(&server, "sk-a", "/v1/chat/completions", Some(body)).await.json();
@@ -141,7 +141,7 @@ async fn a_row_has_the_tokens_times_and_names_of_its_request() {
 }
 
 #[tokio::test]
-async fn a_replay_is_all_hit_and_pays_for_its_output() {
+async fn a_replay_is_billed_as_all_hit_plus_output() {
     let (server, _, store) = start(ServerConfig::default(), Script::Replay(vec!["a", "b"]));
     let body = post(&server, TEXT, &json!({"prompt": "123456789"})).await.json();
     assert_eq!(counts(&body["usage"]), (10, 0, 2));
@@ -151,7 +151,7 @@ async fn a_replay_is_all_hit_and_pays_for_its_output() {
 }
 
 #[tokio::test]
-async fn a_client_that_leaves_pays_for_the_tokens_that_had_come() {
+async fn a_disconnected_client_is_billed_for_tokens_received() {
     let (server, engine, store) = start(ServerConfig::default(), Script::Hang);
     let request = Request::post(TEXT)
         .header("content-type", "application/json")
@@ -165,7 +165,7 @@ async fn a_client_that_leaves_pays_for_the_tokens_that_had_come() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_deadline_and_a_crash_leave_rows_too_and_a_refusal_none() {
+async fn timeouts_and_crashes_are_recorded_and_rejected_requests_are_not() {
     let config = ServerConfig { request_timeout_s: 5, ..ServerConfig::default() };
     let (server, _, store) = start(config, Script::Hang);
     assert_eq!(post(&server, TEXT, &json!({"prompt": "x"})).await.status, 408);
@@ -184,7 +184,7 @@ async fn a_deadline_and_a_crash_leave_rows_too_and_a_refusal_none() {
 }
 
 #[tokio::test]
-async fn the_hour_of_arrival_decides_the_price() {
+async fn prices_are_those_at_the_time_of_arrival() {
     // Whatever the hour is, one of these covers it.
     let hours = ["00:00-12:00=0,0,1", "12:00-24:00=0,0,1"].map(|text| text.parse().unwrap());
     let prices = Prices { rates: Rates::default(), hours: hours.to_vec() };
@@ -195,7 +195,7 @@ async fn the_hour_of_arrival_decides_the_price() {
 }
 
 #[tokio::test]
-async fn a_spent_account_gets_402_before_any_work_and_others_go_on() {
+async fn an_account_without_balance_gets_402_before_any_work() {
     let (server, engine, _) = start(keyed(&["alice=0.000003"]), say(&["a", "b", "c"]));
     let body = || Some(json!({"prompt": "123456789"}));
     // 1736 of 3000 nano-dollars, then 3472: what has begun is finished.
@@ -246,7 +246,7 @@ async fn a_balance_has_deepseeks_shape_and_survives_a_restart() {
 }
 
 #[tokio::test]
-async fn a_balance_is_the_accounts_and_not_the_users() {
+async fn balances_are_per_account_not_per_user() {
     let (server, _, _) = start(keyed(&["alice=0.000001"]), say(&["a", "b", "c"]));
     let body = |user: &str| Some(json!({"prompt": "123456789", "user_id": user}));
     assert_eq!(with_key(&server, "sk-a", TEXT, body("u1")).await.status, 200);
@@ -254,7 +254,7 @@ async fn a_balance_is_the_accounts_and_not_the_users() {
 }
 
 #[tokio::test]
-async fn usage_shows_a_caller_its_own_account_and_the_operator_all() {
+async fn usage_is_limited_to_the_own_account_except_for_the_operator() {
     let (server, _, _) = start(keyed(&[]), say(&["a", "b", "c"]));
     let body = |user: &str| Some(json!({"prompt": "123456789", "user_id": user}));
     for (key, user) in [("sk-a", "u1"), ("sk-a", "u2"), ("sk-b", "")] {
@@ -297,7 +297,7 @@ async fn usage_is_exact_money_and_adds_up() {
 }
 
 #[tokio::test]
-async fn bad_parameters_of_usage_are_named() {
+async fn invalid_usage_parameters_are_named() {
     let (server, _, _) = start(ServerConfig::default(), say(&["a"]));
     for (query, param) in [
         ("from=yesterday", "from"),
@@ -333,7 +333,7 @@ async fn money_saved_time_and_the_database_are_on_the_metrics_page() {
 }
 
 #[tokio::test]
-async fn a_slow_database_delays_no_answer() {
+async fn a_slow_database_delays_no_response() {
     // A queue of one: what does not fit is dropped and counted, nothing waits.
     let config = StoreConfig { queue: 1, ..StoreConfig::default() };
     let store = Arc::new(Store::in_memory(config, Arc::new(SystemClock::new())));

@@ -5,7 +5,7 @@ use axum::http::Request;
 use foretoken_server::{ApiKey, Server, ServerConfig};
 use serde_json::{Value, json};
 
-use crate::fake::{Reply, get, post, say, send, start};
+use crate::fake_server::{Reply, get, post, say, send, start};
 
 async fn ask(server: &Server, method: &str, key: &str, path: &str, body: Option<Value>) -> Reply {
     let mut request = Request::builder().method(method).uri(path);
@@ -32,7 +32,7 @@ fn tenant(key: &str, user: &str) -> String {
 }
 
 #[tokio::test]
-async fn prewarming_reads_a_prompt_and_gives_no_answer() {
+async fn prewarming_prefills_a_prompt_without_a_response() {
     let (server, engine) = start(ServerConfig::default(), say(&["x"]));
     let body =
         json!({"messages": [{"role": "user", "content": "Hi"}], "user_id": "u", "cache": {"read": false}});
@@ -61,7 +61,7 @@ async fn prewarming_is_in_the_ledger_without_output() {
 }
 
 #[tokio::test]
-async fn a_pin_is_the_callers_own_and_has_a_bounded_time() {
+async fn a_pin_belongs_to_the_caller_and_expires() {
     let (server, engine) = start(keyed(), say(&["x"]));
     let body = json!({"prompt": "abc", "ttl_s": 60});
     let report = ask(&server, "POST", "sk-a", "/v1/cache/pin", Some(body)).await.json();
@@ -92,7 +92,7 @@ async fn a_pin_is_the_callers_own_and_has_a_bounded_time() {
 }
 
 #[tokio::test]
-async fn too_large_a_pin_is_refused_before_anything_is_read() {
+async fn a_pin_above_the_limit_is_rejected_before_prefill() {
     let (server, engine) = start(ServerConfig::default(), say(&["x"]));
     let reply = post(&server, "/v1/cache/pin", &json!({"prompt": "x".repeat(200)})).await;
     assert_eq!((reply.status.as_u16(), &reply.json()["error"]["code"]), (409, &json!("pin_limit")));
@@ -101,7 +101,7 @@ async fn too_large_a_pin_is_refused_before_anything_is_read() {
 }
 
 #[tokio::test]
-async fn only_the_operator_sees_or_forgets_what_others_have() {
+async fn only_the_operator_inspects_or_clears_other_tenants() {
     let (server, engine) = start(keyed(), say(&["x"]));
     for (method, path) in [
         ("GET", "/v1/cache"),
@@ -118,7 +118,7 @@ async fn only_the_operator_sees_or_forgets_what_others_have() {
 }
 
 #[tokio::test]
-async fn forgetting_takes_an_account_with_all_users_it_asked_for() {
+async fn clearing_an_account_clears_all_its_users() {
     let (server, engine) = start(keyed(), say(&["x"]));
     for (key, user) in [("sk-a", json!(null)), ("sk-a", json!("u1")), ("sk-b", json!("u2"))] {
         let body = json!({"prompt": "abc", "user_id": user});
@@ -151,7 +151,7 @@ async fn forgetting_takes_an_account_with_all_users_it_asked_for() {
 }
 
 #[tokio::test]
-async fn figures_listing_and_check_are_shown() {
+async fn statistics_listing_and_verification_are_reported() {
     let (server, _) = start(ServerConfig::default(), say(&["x"]));
     let info = get(&server, "/v1/cache").await.json();
     assert_eq!((&info["hit_rate"], &info["responses"]), (&json!(0.25), &json!({"entries": 2, "bytes": 30})));

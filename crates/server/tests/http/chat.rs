@@ -4,7 +4,7 @@ use foretoken_engine::FinishReason;
 use foretoken_server::ServerConfig;
 use serde_json::{Value, json};
 
-use crate::fake::{Script, post, say, start};
+use crate::fake_server::{Script, post, say, start};
 
 const PATH: &str = "/v1/chat/completions";
 
@@ -28,7 +28,7 @@ fn joined(events: &[Value], choice: usize, field: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_whole_answer_has_every_field() {
+async fn a_whole_response_has_every_field() {
     let (server, _) = start(ServerConfig::default(), say(&["Hel", "", "lo"]));
     let reply = post(&server, PATH, &ask(json!({}))).await;
     assert_eq!(reply.status, 200);
@@ -112,7 +112,7 @@ async fn a_stream_starts_with_the_role_and_ends_with_reason_and_timings() {
 }
 
 #[tokio::test]
-async fn usage_comes_in_a_last_chunk_without_choices_if_asked_for() {
+async fn usage_is_sent_in_a_last_chunk_without_choices_on_request() {
     let (server, _) = start(ServerConfig::default(), say(&["a", "b"]));
     let body = streaming(json!({"stream_options": {"include_usage": true}, "n": 2}));
     let mut events = post(&server, PATH, &body).await.events();
@@ -145,7 +145,7 @@ async fn choices_have_seeds_of_their_own() {
 }
 
 #[tokio::test]
-async fn length_is_a_reason_of_its_own() {
+async fn a_length_limit_has_its_own_finish_reason() {
     let script = Script::Say(vec!["a"], FinishReason::Length);
     let (server, _) = start(ServerConfig::default(), script);
     let body = post(&server, PATH, &ask(json!({"max_tokens": 1}))).await.json();
@@ -153,7 +153,7 @@ async fn length_is_a_reason_of_its_own() {
 }
 
 #[tokio::test]
-async fn reasoning_is_kept_apart_and_counted() {
+async fn reasoning_is_separated_and_counted() {
     let (server, _) = start(ServerConfig::default(), say(&["<th", "ink>", "why", "</think>", "\n\n", "so"]));
     let body = post(&server, PATH, &ask(json!({}))).await.json();
     let message = &body["choices"][0]["message"];
@@ -167,7 +167,7 @@ async fn reasoning_is_kept_apart_and_counted() {
 }
 
 #[tokio::test]
-async fn tokens_that_come_together_are_one_chunk_but_a_thought_and_its_answer_are_two() {
+async fn tokens_of_one_event_are_one_chunk_but_reasoning_and_content_are_two() {
     let script = Script::Replay(vec!["<think>", "wh", "y", "</think>", "\n\n", "s", "o"]);
     let (server, _) = start(ServerConfig::default(), script);
     let events = post(&server, PATH, &streaming(json!({"logprobs": true}))).await.events();
@@ -188,7 +188,7 @@ async fn tokens_that_come_together_are_one_chunk_but_a_thought_and_its_answer_ar
 }
 
 #[tokio::test]
-async fn a_prompt_that_opens_reasoning_makes_the_answer_start_there() {
+async fn a_prompt_that_opens_reasoning_starts_the_response_in_it() {
     let (server, _) = start(ServerConfig::default(), say(&["why", "</think>", "so"]));
     for body in [
         ask(json!({"thinking": {"type": "enabled"}})),
@@ -234,7 +234,7 @@ async fn tool_calls_are_parsed_if_tools_were_given() {
 }
 
 #[tokio::test]
-async fn streamed_tool_calls_come_whole_and_numbered() {
+async fn streamed_tool_calls_are_whole_and_indexed() {
     let call = "<tool_call>{\"name\":\"weather\"}</tool_call>";
     let (server, _) =
         start(ServerConfig::default(), say(&["<tool_call>{\"na", "me\":\"weather\"}</tool_call>", call]));

@@ -3,7 +3,7 @@
 use foretoken_server::ServerConfig;
 use serde_json::{Value, json};
 
-use crate::fake::{BOS, post, say, start};
+use crate::fake_server::{BOS, post, say, start};
 
 const PATH: &str = "/v1/completions";
 
@@ -61,7 +61,7 @@ async fn logprobs_have_the_legacy_shape() {
 }
 
 #[tokio::test]
-async fn a_stream_carries_text_offsets_on() {
+async fn text_offsets_continue_across_chunks() {
     let (server, _) = start(ServerConfig::default(), say(&["ab", "", "c"]));
     let events = post(&server, PATH, &json!({"prompt": "x", "logprobs": 0, "stream": true})).await.events();
     let choices: Vec<&Value> = events.iter().map(|event| &event["choices"][0]).collect();
@@ -81,7 +81,7 @@ async fn echo_comes_first_in_a_stream() {
 }
 
 #[tokio::test]
-async fn tags_of_chat_answers_mean_nothing_here() {
+async fn reasoning_tags_are_plain_text_here() {
     let (server, _) = start(ServerConfig::default(), say(&["<think>a</think>"]));
     let body = post(&server, PATH, &json!({"prompt": "x"})).await.json();
     assert_eq!(body["choices"][0]["text"], "<think>a</think>");

@@ -5,7 +5,7 @@ use axum::http::Request;
 use foretoken_server::{ApiKey, Server, ServerConfig};
 use serde_json::{Value, json};
 
-use crate::fake::{Reply, post, say, send, start};
+use crate::fake_server::{Reply, post, say, send, start};
 
 const CHAT: &str = "/v1/chat/completions";
 const DRY: &str = "/v1/cache/explain";
@@ -31,7 +31,7 @@ async fn post_as(server: &Server, key: &str, path: &str, body: &Value) -> Reply 
 }
 
 #[tokio::test]
-async fn an_answer_says_what_changed_before_it_came() {
+async fn a_response_explains_its_cache_miss() {
     let (server, _) = start(ServerConfig::default(), say(&["a"]));
     let first = post(&server, CHAT, &explaining("Today is 2026-11-23.")).await.json();
     assert_eq!(first["cache"]["cause"], "nothing_cached");
@@ -48,7 +48,7 @@ async fn an_answer_says_what_changed_before_it_came() {
 }
 
 #[tokio::test]
-async fn only_who_asks_is_told() {
+async fn the_report_is_only_sent_on_request() {
     let (server, engine) = start(ServerConfig::default(), say(&["a"]));
     for more in [json!({}), json!({"cache": {"explain": false}}), json!({"cache": {"read": true}})] {
         assert_eq!(post(&server, CHAT, &chat("x", more)).await.json().get("cache"), None);
@@ -57,7 +57,7 @@ async fn only_who_asks_is_told() {
 }
 
 #[tokio::test]
-async fn a_stream_says_it_in_its_last_chunk() {
+async fn a_stream_has_the_report_in_its_last_chunk() {
     let (server, _) = start(ServerConfig::default(), say(&["a", "b"]));
     for options in [json!(null), json!({"include_usage": true})] {
         let mut body = explaining("x");
@@ -71,7 +71,7 @@ async fn a_stream_says_it_in_its_last_chunk() {
 }
 
 #[tokio::test]
-async fn a_dry_run_takes_both_bodies_and_starts_nothing() {
+async fn a_dry_run_accepts_both_bodies_and_submits_nothing() {
     let (server, engine) = start(ServerConfig::default(), say(&["a"]));
     post(&server, CHAT, &chat("Today is 2026-11-23.", json!({}))).await;
     let report = post(&server, DRY, &chat("Today is 2026-11-24.", json!({"stream": true}))).await.json();
@@ -82,7 +82,7 @@ async fn a_dry_run_takes_both_bodies_and_starts_nothing() {
 }
 
 #[tokio::test]
-async fn another_key_or_user_is_told_nothing() {
+async fn another_key_or_user_sees_nothing() {
     let key = |text: &str| ApiKey::parse(text).unwrap();
     let config = ServerConfig { api_keys: vec![key("one"), key("two")], ..ServerConfig::default() };
     let (server, _) = start(config, say(&["a"]));
@@ -97,14 +97,14 @@ async fn another_key_or_user_is_told_nothing() {
 }
 
 #[tokio::test]
-async fn a_request_that_must_not_read_is_told_that() {
+async fn a_request_that_bypasses_the_cache_is_reported_so() {
     let (server, _) = start(ServerConfig::default(), say(&["a"]));
     let report = post(&server, DRY, &chat("x", json!({"cache": {"read": false}}))).await.json();
     assert_eq!(report["cause"], "not_read");
 }
 
 #[tokio::test]
-async fn bad_questions_are_refused_by_field() {
+async fn invalid_fields_are_named() {
     let (server, _) = start(ServerConfig::default(), say(&["a"]));
     let cases = [
         (CHAT, chat("x", json!({"cache": {"explain": 1}})), "cache.explain"),

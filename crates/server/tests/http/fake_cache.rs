@@ -1,4 +1,4 @@
-//! A cache that writes down what it is told.
+//! A cache that records the calls it gets.
 
 use std::sync::Mutex;
 use std::time::Duration;
@@ -7,12 +7,12 @@ use foretoken_cache::{CacheStats, CachedPrefix, DiskEntry, Fault, ScopeId, Verif
 use foretoken_engine::{CacheInfo, Forgotten, PinRefused};
 use foretoken_server::CacheControl;
 
-/// Prompts of more tokens are not pinned.
+/// Longer prompts cannot be pinned.
 pub(crate) const PINNED_MAX: usize = 100;
 
 #[derive(Default)]
 pub(crate) struct FakeCache {
-    /// Orders as they came.
+    /// Calls in order.
     pub(crate) orders: Mutex<Vec<String>>,
 }
 

@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
-use crate::fake::{Engine, Script, post, start};
+use crate::fake_server::{Engine, Script, post, start};
 
 struct Running {
     address: SocketAddr,
@@ -64,7 +64,7 @@ async fn until_submitted(engine: &Engine) {
 }
 
 #[tokio::test]
-async fn a_client_that_leaves_frees_its_answer() {
+async fn a_disconnect_cancels_the_sequence() {
     for stream in [true, false] {
         let running = run(ServerConfig::default(), Script::Hang).await;
         let mut socket = ask(running.address, stream).await;
@@ -80,14 +80,14 @@ async fn a_client_that_leaves_frees_its_answer() {
 }
 
 #[tokio::test]
-async fn a_quiet_stream_is_kept_alive() {
+async fn an_idle_stream_is_kept_alive() {
     let running = run(ServerConfig { keep_alive_s: 1, ..ServerConfig::default() }, Script::Hang).await;
     let mut socket = ask(running.address, true).await;
     read_until(&mut socket, "\n: keep-alive\n\n").await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_that_takes_too_long_ends_with_an_error() {
+async fn a_timeout_ends_the_response_with_an_error() {
     let config = ServerConfig { request_timeout_s: 5, ..ServerConfig::default() };
     let (server, engine) = start(config, Script::Hang);
     let reply = post(&server, "/v1/completions", &json!({"prompt": "x", "n": 2})).await;
@@ -104,7 +104,7 @@ async fn an_answer_that_takes_too_long_ends_with_an_error() {
 }
 
 #[tokio::test]
-async fn stopping_finishes_what_runs() {
+async fn shutdown_finishes_running_requests() {
     let running = run(ServerConfig::default(), Script::Slow(20)).await;
     let mut socket = ask(running.address, true).await;
     read_until(&mut socket, "\"text\":\"x\"").await;
@@ -117,7 +117,7 @@ async fn stopping_finishes_what_runs() {
 }
 
 #[tokio::test]
-async fn the_grace_period_ends_what_does_not_finish() {
+async fn the_grace_period_aborts_unfinished_requests() {
     let running = run(ServerConfig { grace_s: 0, ..ServerConfig::default() }, Script::Hang).await;
     let mut socket = ask(running.address, true).await;
     read_until(&mut socket, "\"text\":\"x\"").await;
@@ -129,7 +129,7 @@ async fn the_grace_period_ends_what_does_not_finish() {
 }
 
 #[tokio::test]
-async fn asking_twice_cuts_the_grace_period_short() {
+async fn a_second_signal_ends_the_grace_period() {
     let running = run(ServerConfig { grace_s: 600, ..ServerConfig::default() }, Script::Hang).await;
     let mut socket = ask(running.address, true).await;
     read_until(&mut socket, "\"text\":\"x\"").await;

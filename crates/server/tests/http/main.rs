@@ -6,8 +6,9 @@ mod cache;
 mod chat;
 mod completions;
 mod explain;
-mod fake;
+
 mod fake_cache;
+mod fake_server;
 mod lifecycle;
 mod refusals;
 mod service;

@@ -6,7 +6,7 @@ use foretoken_engine::{FinishReason, SubmitError};
 use foretoken_server::ServerConfig;
 use serde_json::{Value, json};
 
-use crate::fake::{CTX, Reply, Script, get, post, say, send, start};
+use crate::fake_server::{CTX, Reply, Script, get, post, say, send, start};
 
 const CHAT: &str = "/v1/chat/completions";
 const TEXT: &str = "/v1/completions";
@@ -39,7 +39,7 @@ async fn bad_fields(path: &str, base: Value, cases: &[(&str, Value)]) {
 }
 
 #[tokio::test]
-async fn bad_shared_fields_are_named() {
+async fn invalid_shared_fields_are_named() {
     let base = json!({"prompt": "x"});
     let many: Vec<String> = (0..17).map(|at| at.to_string()).collect();
     let cases = [
@@ -90,7 +90,7 @@ async fn bad_shared_fields_are_named() {
 }
 
 #[tokio::test]
-async fn bad_completion_fields_are_named() {
+async fn invalid_completion_fields_are_named() {
     let prompts = vec!["a"; 65];
     let cases = [
         ("prompt", json!({"prompt": null})),
@@ -113,7 +113,7 @@ async fn bad_completion_fields_are_named() {
 }
 
 #[tokio::test]
-async fn bad_chat_fields_are_named() {
+async fn invalid_chat_fields_are_named() {
     let image = json!([{"type": "image_url", "image_url": {"url": "data:"}}]);
     let message = |fields: Value| json!({"messages": [fields]});
     let cases = [
@@ -147,7 +147,7 @@ async fn bad_chat_fields_are_named() {
 }
 
 #[tokio::test]
-async fn a_template_that_fails_says_where() {
+async fn a_template_error_names_its_line() {
     let (server, _) = start(ServerConfig::default(), say(&["a"]));
     let body = json!({"messages": [{"role": "user", "content": "raise"}]});
     let reply = post(&server, CHAT, &body).await;
@@ -158,7 +158,7 @@ async fn a_template_that_fails_says_where() {
 }
 
 #[tokio::test]
-async fn bad_bodies_are_refused() {
+async fn invalid_bodies_are_rejected() {
     let (server, _) = start(ServerConfig { body_limit_bytes: 100, ..ServerConfig::default() }, say(&["a"]));
     let send = |kind: Option<&'static str>, body: Body| {
         let mut request = Request::post(TEXT);
@@ -186,7 +186,7 @@ async fn bad_bodies_are_refused() {
 }
 
 #[tokio::test]
-async fn routes_methods_and_models_that_do_not_exist() {
+async fn unknown_routes_methods_and_models_are_rejected() {
     let config = ServerConfig { model_names: vec!["main".into(), "alias".into()], ..ServerConfig::default() };
     let (server, _) = start(config, say(&["a"]));
     assert_eq!(refused(&get(&server, "/v2/nothing").await), (404, "-".into(), "unknown_url".into()));
@@ -202,7 +202,7 @@ async fn routes_methods_and_models_that_do_not_exist() {
 }
 
 #[tokio::test]
-async fn prompts_that_do_not_fit() {
+async fn prompts_longer_than_the_context_are_rejected() {
     let exceeded = |param: &str| (400, param.to_owned(), "context_length_exceeded".to_owned());
     let config = ServerConfig { prompt_limit_tokens: Some(10), ..ServerConfig::default() };
     let (server, engine) = start(config, say(&["a"]));
@@ -221,7 +221,7 @@ async fn prompts_that_do_not_fit() {
 }
 
 #[tokio::test]
-async fn a_full_queue_says_when_to_come_back() {
+async fn a_full_queue_sets_retry_after() {
     let error = SubmitError::QueueFull { retry_after_s: 7 };
     let (server, _) = start(ServerConfig::default(), Script::Refuse(error));
     for stream in [false, true] {
@@ -235,7 +235,7 @@ async fn a_full_queue_says_when_to_come_back() {
 }
 
 #[tokio::test]
-async fn an_engine_that_fails_is_not_a_success() {
+async fn an_engine_failure_is_an_error_response() {
     let failed = Script::Say(vec!["a"], FinishReason::Error("out of memory".into()));
     for (script, word) in [(failed, "out of memory"), (Script::Die, "before the answer was complete")] {
         let (server, _) = start(ServerConfig::default(), script);

@@ -5,7 +5,7 @@ use axum::http::Request;
 use foretoken_server::{ApiKey, ServeError, Server, ServerConfig};
 use serde_json::json;
 
-use crate::fake::{BOS, CTX, get, post, say, send, served, start};
+use crate::fake_server::{BOS, CTX, get, post, say, send, served, start};
 
 #[tokio::test]
 async fn keys_guard_everything_but_health() {
@@ -103,7 +103,7 @@ async fn models_are_listed_under_their_first_name() {
 }
 
 #[tokio::test]
-async fn text_becomes_tokens_and_back() {
+async fn text_round_trips_through_tokens() {
     let (server, _) = start(ServerConfig::default(), say(&["a"]));
     let tokens = async |body| post(&server, "/v1/tokenize", &body).await.json();
     let wanted = json!({"tokens": [BOS, 72, 105], "count": 3, "max_model_len": CTX});

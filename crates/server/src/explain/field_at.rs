@@ -1,8 +1,8 @@
-//! From a place in the rendered prompt back to the field of the request that it came from.
+//! Maps a position in the rendered prompt to the request field it came from.
 //!
-//! Templates write messages in order and tools where they like, with text of their own around and between. So
-//! each message's text is looked for after the one before it, and each tool as JSON whatever the white space.
-//! What is in none of these is the template's own.
+//! Templates render messages in order and tools anywhere, with template text around and between. So each message's
+//! text is searched after the previous one, and each tool as JSON regardless of white space. Everything else is
+//! template text.
 
 use std::ops::Range;
 
@@ -10,31 +10,31 @@ use serde_json::Value;
 
 use super::Source;
 
-/// Where in a request a place of the prompt comes from.
+/// A position in a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Place {
     /// Such as `messages[3].content`, `tools[1]`, `prompt` or `template`.
     pub(super) field: String,
-    /// Characters from the beginning of that field; none in the template and in tools.
+    /// Characters from the start of that field; `None` in the template and in tools.
     pub(super) offset: Option<usize>,
-    /// The field after it, if it is in the template's text.
+    /// The next field, if the position is in template text.
     pub(super) next: Option<String>,
-    /// The number of the message, if it is in one.
+    /// Index of the message, if in one.
     pub(super) message: Option<usize>,
-    /// The number of the tool, if it is in one.
+    /// Index of the tool, if in one.
     pub(super) tool: Option<usize>,
 }
 
 struct Span {
     field: String,
     range: Range<usize>,
-    /// Characters of the field before the span; `None` if the field is not written as it came.
+    /// Characters of the field before the span; `None` if the field is not rendered verbatim.
     skipped: Option<usize>,
     message: Option<usize>,
     tool: Option<usize>,
 }
 
-/// The field that byte `at` of `text`, the rendered prompt, comes from.
+/// The field that byte `at` of the rendered prompt `text` comes from.
 pub(super) fn locate(text: &str, at: usize, source: &Source) -> Place {
     let Source::Chat(input) = source else {
         let offset = Some(text[..at].chars().count());
@@ -43,7 +43,7 @@ pub(super) fn locate(text: &str, at: usize, source: &Source) -> Place {
     let mut spans = tools(text, input.tools.as_ref());
     spans.extend(messages(text, &input.messages));
     let inside = spans.iter().find(|span| span.range.contains(&at));
-    // Right after a field it is that field which ends here and goes on in the other prompt.
+    // A position right after a field belongs to it: the field ends here and continues in the other prompt.
     let Some(span) = inside.or_else(|| spans.iter().find(|span| span.range.end == at)) else {
         let next = spans.iter().filter(|span| span.range.start > at).min_by_key(|span| span.range.start);
         let next = next.map(|span| span.field.clone());
@@ -90,7 +90,7 @@ fn messages(text: &str, messages: &[Value]) -> Vec<Span> {
     spans
 }
 
-/// The texts of a message, in the order in which templates write them.
+/// The texts of a message, in rendering order.
 fn parts(at: usize, message: &Value) -> Vec<(String, &str)> {
     let mut parts = Vec::new();
     for name in ["reasoning_content", "content"] {
@@ -106,7 +106,7 @@ fn parts(at: usize, message: &Value) -> Vec<(String, &str)> {
     parts
 }
 
-/// Where a message's text begins: templates name the role first, and a short text may occur in that name.
+/// Start of a message's text: templates render the role first, and a short text may occur within the role.
 fn after_role(text: &str, from: usize, role: &str, part: &str) -> Option<usize> {
     let find = |from: usize| text[from..].find(part).map(|at| from + at);
     let first = find(from)?;
@@ -117,7 +117,7 @@ fn after_role(text: &str, from: usize, role: &str, part: &str) -> Option<usize> 
     }
 }
 
-/// Where `value` stands in `text` as JSON, with any white space between its parts.
+/// Range of `value` in `text` as JSON with arbitrary white space.
 fn find_json(text: &str, from: usize, value: &Value) -> Option<Range<usize>> {
     if !value.is_object() {
         return None;
@@ -127,7 +127,7 @@ fn find_json(text: &str, from: usize, value: &Value) -> Option<Range<usize>> {
     starts.into_iter().find_map(|start| Some(start..start + json_len(&text[start..], &compact)?))
 }
 
-/// Bytes of `text` that are `compact` but for white space.
+/// Length of the prefix of `text` that equals `compact` up to white space.
 fn json_len(text: &str, compact: &str) -> Option<usize> {
     let mut wanted = compact.chars().filter(|c| !c.is_whitespace()).peekable();
     for (at, c) in text.char_indices().filter(|(_, c)| !c.is_whitespace()) {

@@ -1,7 +1,7 @@
-//! One log line and one count per request.
+//! One log line and one counter increment per request.
 //!
-//! The line is written when the response's body has been sent or dropped, so that a stream's duration and
-//! tokens are in it. It never holds a prompt, an answer or a key.
+//! The line is written when the response body has been sent or dropped, so that it includes a stream's duration and
+//! token counts. It never contains a prompt, a response or a key.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -19,13 +19,13 @@ use tokio::time::Instant;
 use crate::error::Refused;
 use crate::state::Shared;
 
-/// nginx's status for a client that left before the answer.
-const CLIENT_LEFT: u16 = 499;
+/// nginx's status for a client that disconnected before the response.
+const CLIENT_CLOSED_REQUEST: u16 = 499;
 
-/// What is known of a request so far.
+/// What is known about a request so far.
 #[derive(Debug)]
 pub(crate) struct Trace {
-    /// When its head was read.
+    /// When its headers were read.
     pub(crate) arrived: Instant,
     prompt_tokens: AtomicUsize,
     completion_tokens: AtomicUsize,
@@ -45,8 +45,12 @@ impl Trace {
     }
 }
 
-/// Gives every request a [`Trace`] and an id, counts it, and logs it when it is over.
-pub(crate) async fn track(State(shared): State<Arc<Shared>>, mut request: Request, next: Next) -> Response {
+/// Assigns every request a [`Trace`] and an id, counts it, and logs it at its end.
+pub(crate) async fn log_request(
+    State(shared): State<Arc<Shared>>,
+    mut request: Request,
+    next: Next,
+) -> Response {
     let trace = Arc::new(Trace::new());
     request.extensions_mut().insert(Arc::clone(&trace));
     let matched = request.extensions().get::<MatchedPath>();
@@ -56,7 +60,7 @@ pub(crate) async fn track(State(shared): State<Arc<Shared>>, mut request: Reques
         _ => "other".to_owned(),
     };
     let id = shared.fresh_id("req_");
-    let mut line = Line { shared, trace, route, method, id, status: CLIENT_LEFT };
+    let mut line = Line { shared, trace, route, method, id, status: CLIENT_CLOSED_REQUEST };
     let mut response = next.run(request).await;
     line.status = response.status().as_u16();
     if let Some(Refused(reason)) = response.extensions().get() {
@@ -65,7 +69,7 @@ pub(crate) async fn track(State(shared): State<Arc<Shared>>, mut request: Reques
     if let Ok(value) = HeaderValue::from_str(&line.id) {
         response.headers_mut().insert(HeaderName::from_static("x-request-id"), value);
     }
-    response.map(|body| Body::new(Tracked { body, _line: line }))
+    response.map(|body| Body::new(LoggedBody { body, _line: line }))
 }
 
 /// Logs when dropped.
@@ -94,13 +98,13 @@ impl Drop for Line {
     }
 }
 
-/// A body that takes its line along.
-struct Tracked {
+/// A body that owns its log line.
+struct LoggedBody {
     body: Body,
     _line: Line,
 }
 
-impl HttpBody for Tracked {
+impl HttpBody for LoggedBody {
     type Data = Bytes;
     type Error = axum::Error;
 

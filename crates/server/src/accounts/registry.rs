@@ -1,8 +1,8 @@
-//! Who pays: the accounts, the keys that speak for them, and how much each has paid in.
+//! Accounts: their names, keys and prepaid amounts.
 //!
-//! An account is an API key, under a name if the operator gave one; several keys with one name are one
-//! account, so that a key can be replaced. `user_id` narrows what caches share, not who pays. The invariant:
-//! the name of an account is the same after a restart and reveals no key.
+//! An account is an API key, with a name if the operator set one; keys with the same name share an account, so that
+//! a key can be rotated. `user_id` selects a tenant within an account and does not affect billing. The invariant: an
+//! account's name is stable across restarts and reveals no key.
 
 use std::fmt;
 use std::str::FromStr;
@@ -18,9 +18,9 @@ use crate::config::{ApiKey, ApiKeyError, ServerConfig};
 const DEFAULT: &str = "default";
 /// The account of the admin keys.
 const ADMIN: &str = "admin";
-/// What the name of a key without a name starts with.
+/// Prefix of the generated name of an unnamed key.
 const UNNAMED: &str = "key-";
-/// Stands for every account that is not named itself.
+/// Matches every account without an entry of its own.
 const EVERY: &str = "*";
 const NAME_BYTES_MAX: usize = 64;
 
@@ -34,27 +34,27 @@ pub struct NamedKey {
     pub key: ApiKey,
 }
 
-/// Money paid in, written `NAME=AMOUNT`; `*` stands for every account that is not named itself.
+/// A prepaid amount, written `NAME=AMOUNT`; `*` matches every account without an entry of its own.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Prepaid {
     /// The account's name, or `*`.
     pub name: String,
-    /// All that the account may ever spend.
+    /// Total that the account may spend.
     pub amount: Usd,
 }
 
-/// Why a text is no [`NamedKey`] or [`Prepaid`]. Never shows the text, which may hold a key.
+/// Why a text is not a [`NamedKey`] or [`Prepaid`]. Never quotes the text, which may contain a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AccountError {
     /// No `=`.
     #[error("an account is written NAME=KEY, a prepaid amount NAME=AMOUNT; the '=' is missing")]
     NoName,
-    /// Characters that a name may not have.
+    /// Invalid characters in a name.
     #[error("the name of an account is 1 to 64 letters, digits, '.', '_' or '-'")]
     Name,
-    /// A name that means something already.
-    #[error("'default', 'admin' and names that start with 'key-' are given by the server; choose another")]
+    /// A reserved name.
+    #[error("'default', 'admin' and names that start with 'key-' are reserved; choose another")]
     Reserved,
     /// The key after the name.
     #[error(transparent)]
@@ -135,7 +135,7 @@ impl From<Prepaid> for String {
     }
 }
 
-/// Where an account stands in the [`Book`] that gave it out.
+/// Index of an account in its [`AccountRegistry`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct AccountId(pub(super) usize);
 
@@ -143,54 +143,55 @@ pub(crate) struct AccountId(pub(super) usize);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Account {
     pub(crate) name: String,
-    /// All that it may ever spend; `None` is no limit.
+    /// Total that it may spend; `None` is no limit.
     pub(crate) prepaid: Option<NanoDollars>,
 }
 
-/// All accounts and the price list. Never changes while the server runs.
+/// All accounts and the price list. Immutable while the server runs.
 #[derive(Debug)]
-pub(crate) struct Book {
+pub(crate) struct AccountRegistry {
     accounts: Vec<Account>,
     keys: Vec<(ApiKey, AccountId)>,
     prices: Prices,
 }
 
-impl Book {
-    /// Reads the configuration.
+impl AccountRegistry {
+    /// Builds the registry from the configuration.
     ///
     /// # Errors
-    /// Prices that contradict themselves, a key with two names, or money for an account that is not there.
-    pub(crate) fn new(config: &ServerConfig) -> Result<Book, String> {
+    /// Inconsistent prices, a key with two names, or a prepaid amount for an unknown account.
+    pub(crate) fn new(config: &ServerConfig) -> Result<AccountRegistry, String> {
         config.prices.check()?;
         let first = Account { name: DEFAULT.to_owned(), prepaid: None };
-        let mut book = Book { accounts: vec![first], keys: Vec::new(), prices: config.prices.clone() };
+        let mut registry =
+            AccountRegistry { accounts: vec![first], keys: Vec::new(), prices: config.prices.clone() };
         for named in &config.named_keys {
             if !config.api_keys.contains(&named.key) {
                 return Err(format!("accounts: the key of '{}' is not one of api_keys", named.name));
             }
             let names = config.named_keys.iter().filter(|other| other.key == named.key);
             if names.clone().any(|other| other.name != named.name) {
-                return Err(format!("accounts: the key of '{}' has a second name; give it one", named.name));
+                return Err(format!("accounts: the key of '{}' has two names; give it one", named.name));
             }
         }
         for key in &config.api_keys {
             let named = config.named_keys.iter().find(|named| named.key == *key);
             let name =
                 named.map_or_else(|| format!("{UNNAMED}{}", key.digits(16)), |named| named.name.clone());
-            let id = book.account(name);
-            book.keys.push((*key, id));
+            let id = registry.account(name);
+            registry.keys.push((*key, id));
         }
         if !config.api_keys.is_empty() {
             for key in &config.admin_keys {
-                let id = book.account(ADMIN.to_owned());
-                book.keys.push((*key, id));
+                let id = registry.account(ADMIN.to_owned());
+                registry.keys.push((*key, id));
             }
         }
-        book.pay_in(&config.prepaid)?;
-        Ok(book)
+        registry.pay_in(&config.prepaid)?;
+        Ok(registry)
     }
 
-    /// The account of that name, opened if it is new.
+    /// The account of that name, created if absent.
     fn account(&mut self, name: String) -> AccountId {
         let at = self.accounts.iter().position(|account| account.name == name);
         AccountId(at.unwrap_or_else(|| {
@@ -206,12 +207,12 @@ impl Book {
                 format!("prepaid: there is no account '{name}'; name it with its key, as in {name}=KEY")
             })?;
             if account.prepaid.replace(amount.nano()).is_some() {
-                return Err(format!("prepaid: '{name}' stands there twice; write one amount"));
+                return Err(format!("prepaid: '{name}' is given twice; give one amount"));
             }
         }
         let every: Vec<_> = prepaid.iter().filter(|prepaid| prepaid.name == EVERY).collect();
         if every.len() > 1 {
-            return Err("prepaid: '*' stands there twice; write one amount".to_owned());
+            return Err("prepaid: '*' is given twice; give one amount".to_owned());
         }
         for account in self.accounts.iter_mut().filter(|account| account.name != ADMIN) {
             account.prepaid = account.prepaid.or(every.first().map(|every| every.amount.nano()));
@@ -219,7 +220,7 @@ impl Book {
         Ok(())
     }
 
-    /// The account that a key speaks for. Compares with every key, whatever comes out.
+    /// The account of a key. Compares with every key, without early exit.
     pub(crate) fn account_of(&self, key: &[u8]) -> AccountId {
         let presented = blake3::hash(key);
         let known = self
@@ -230,7 +231,7 @@ impl Book {
         known.unwrap_or_default()
     }
 
-    /// Every key's account and hash, as tenants are named after them.
+    /// Account and hash of every key; tenant names are derived from the hash.
     pub(crate) fn tenant_keys(&self) -> Vec<(String, String)> {
         if self.keys.is_empty() {
             return vec![(DEFAULT.to_owned(), String::new())];
@@ -268,56 +269,59 @@ mod tests {
         }
     }
 
-    fn name<'a>(book: &'a Book, key: &str) -> &'a str {
-        &book.get(book.account_of(key.as_bytes())).name
+    fn name<'a>(registry: &'a AccountRegistry, key: &str) -> &'a str {
+        &registry.get(registry.account_of(key.as_bytes())).name
     }
 
-    fn limit(book: &Book, key: &str) -> Option<NanoDollars> {
-        book.get(book.account_of(key.as_bytes())).prepaid
+    fn limit(registry: &AccountRegistry, key: &str) -> Option<NanoDollars> {
+        registry.get(registry.account_of(key.as_bytes())).prepaid
     }
 
     #[test]
-    fn keys_with_one_name_are_one_account_and_others_are_called_by_their_hash() {
-        let book = Book::new(&config(&["plain"], &["alice=old", "alice=new", "bob=k=="], &[])).unwrap();
-        assert_eq!(book.account_of(b"old"), book.account_of(b"new"));
-        assert_eq!((name(&book, "old"), name(&book, "k==")), ("alice", "bob"));
+    fn keys_with_one_name_share_an_account_and_unnamed_keys_are_named_by_their_hash() {
+        let registry =
+            AccountRegistry::new(&config(&["plain"], &["alice=old", "alice=new", "bob=k=="], &[])).unwrap();
+        assert_eq!(registry.account_of(b"old"), registry.account_of(b"new"));
+        assert_eq!((name(&registry, "old"), name(&registry, "k==")), ("alice", "bob"));
         let digits = blake3::hash(b"plain").to_hex();
-        assert_eq!(name(&book, "plain"), format!("key-{}", &digits[..16]));
-        assert_eq!(name(&book, "root"), "admin");
+        assert_eq!(name(&registry, "plain"), format!("key-{}", &digits[..16]));
+        assert_eq!(name(&registry, "root"), "admin");
     }
 
     #[test]
     fn a_server_without_keys_has_one_account() {
-        let book = Book::new(&config(&[], &[], &["default=1.5"])).unwrap();
-        assert_eq!((name(&book, "any"), name(&book, "root")), ("default", "default"));
-        assert_eq!(limit(&book, "any"), Some(1_500_000_000));
+        let registry = AccountRegistry::new(&config(&[], &[], &["default=1.5"])).unwrap();
+        assert_eq!((name(&registry, "any"), name(&registry, "root")), ("default", "default"));
+        assert_eq!(limit(&registry, "any"), Some(1_500_000_000));
     }
 
     #[test]
-    fn an_amount_belongs_to_a_name_or_to_all_that_have_none() {
-        let book = Book::new(&config(&["plain"], &["alice=a"], &["*=2", "alice=0"])).unwrap();
-        assert_eq!(limit(&book, "a"), Some(0));
-        assert_eq!(limit(&book, "plain"), Some(2_000_000_000));
-        assert_eq!(limit(&book, "root"), None);
+    fn an_amount_applies_to_a_name_or_to_all_accounts_without_one() {
+        let registry = AccountRegistry::new(&config(&["plain"], &["alice=a"], &["*=2", "alice=0"])).unwrap();
+        assert_eq!(limit(&registry, "a"), Some(0));
+        assert_eq!(limit(&registry, "plain"), Some(2_000_000_000));
+        assert_eq!(limit(&registry, "root"), None);
         let digits = blake3::hash(b"plain").to_hex();
         let unnamed = format!("key-{}=3", &digits[..16]);
-        let book = Book::new(&config(&["plain"], &["alice=a"], &[&unnamed])).unwrap();
-        assert_eq!((limit(&book, "plain"), limit(&book, "a")), (Some(3_000_000_000), None));
+        let registry = AccountRegistry::new(&config(&["plain"], &["alice=a"], &[&unnamed])).unwrap();
+        assert_eq!((limit(&registry, "plain"), limit(&registry, "a")), (Some(3_000_000_000), None));
     }
 
     #[test]
-    fn contradictions_are_refused() {
-        let refusal = |named: &[&str], prepaid: &[&str]| Book::new(&config(&[], named, prepaid)).unwrap_err();
-        assert!(refusal(&["a=k", "b=k"], &[]).contains("second name"));
+    fn inconsistent_settings_are_rejected() {
+        let refusal = |named: &[&str], prepaid: &[&str]| {
+            AccountRegistry::new(&config(&[], named, prepaid)).unwrap_err()
+        };
+        assert!(refusal(&["a=k", "b=k"], &[]).contains("two names"));
         let closed = ServerConfig { api_keys: vec![ApiKey::new("k")], ..config(&[], &["a=other"], &[]) };
-        assert!(Book::new(&closed).unwrap_err().contains("not one of api_keys"));
+        assert!(AccountRegistry::new(&closed).unwrap_err().contains("not one of api_keys"));
         assert!(refusal(&["a=k"], &["b=1"]).contains("no account 'b'"));
         assert!(refusal(&["a=k"], &["a=1", "a=2"]).contains("twice"));
         assert!(refusal(&["a=k"], &["*=1", "*=2"]).contains("twice"));
     }
 
     #[test]
-    fn bad_words_are_refused_without_being_shown() {
+    fn invalid_texts_are_rejected_without_being_quoted() {
         for text in ["sk-secret", "=sk-secret", "a b=sk-secret", "key-1=sk-secret", "admin=sk-secret", "a="] {
             let error = text.parse::<NamedKey>().unwrap_err();
             assert!(!error.to_string().contains("secret"), "{text}");

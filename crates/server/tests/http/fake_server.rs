@@ -25,20 +25,20 @@ pub(crate) const BOS: u32 = 256;
 pub(crate) const VOCAB: usize = 300;
 pub(crate) const CTX: usize = 4096;
 
-/// What the engine does with a request.
+/// The engine's scripted behaviour.
 #[derive(Clone, Debug)]
 pub(crate) enum Script {
-    /// One token per piece, then the end. Choices after the first get their number as a last piece.
+    /// One token per piece, then the end. Choices after the first append their index as the last piece.
     Say(Vec<&'static str>, FinishReason),
-    /// The same, from the response store: all tokens at once.
+    /// The same as a replay: all tokens in one event.
     Replay(Vec<&'static str>),
-    /// One token, then nothing until the caller leaves.
+    /// One token, then nothing until the client disconnects.
     Hang,
     /// One token per 20 ms, this many.
     Slow(usize),
     /// Ends without a summary, as after a crash.
     Die,
-    /// Refuses.
+    /// Rejects the request.
     Refuse(SubmitError),
 }
 
@@ -49,7 +49,7 @@ pub(crate) fn say(pieces: &[&'static str]) -> Script {
 pub(crate) struct Engine {
     script: Mutex<Script>,
     pub(crate) seen: Mutex<Vec<Request>>,
-    /// Answers that were dropped before their end.
+    /// Answers dropped before their end.
     pub(crate) left: AtomicUsize,
     pub(crate) draining: AtomicBool,
     /// The last prompt of each tenant.
@@ -255,7 +255,7 @@ pub(crate) fn start(config: ServerConfig, script: Script) -> (Server, Arc<Engine
     (server, engine)
 }
 
-/// What came back.
+/// A response.
 #[derive(Debug)]
 pub(crate) struct Reply {
     pub(crate) status: StatusCode,

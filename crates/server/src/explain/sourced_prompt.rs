@@ -1,4 +1,4 @@
-//! A prompt and what it was made of.
+//! A prompt together with its source.
 
 use foretoken_model::chat::ChatInput;
 use serde_json::{Map, Value};
@@ -9,46 +9,46 @@ use crate::protocol::chat::read_conversation;
 use crate::protocol::completion::{Prompt, prompts};
 use crate::protocol::fields::Fields;
 
-/// What a prompt was made of.
+/// The source of a prompt.
 #[derive(Clone, Debug)]
 pub enum Source {
-    /// A conversation, by the chat template.
+    /// A conversation, rendered by the chat template.
     Chat(ChatInput),
     /// The text or the tokens in `prompt`.
     Prompt,
 }
 
-/// A prompt to ask about.
+/// A tokenised prompt and its source.
 #[derive(Clone, Debug)]
-pub struct Asked {
+pub struct SourcedPrompt {
     /// Token ids.
     pub tokens: Vec<u32>,
-    /// Where they came from.
+    /// The request field it was built from.
     pub source: Source,
 }
 
-impl Asked {
+impl SourcedPrompt {
     /// The prompt of a body of `/v1/chat/completions` (it has `messages`) or `/v1/completions` (one `prompt`).
     ///
     /// # Errors
-    /// A field that cannot be read, or a conversation that the template does not take.
-    pub fn read(body: &Map<String, Value>, codec: &dyn Codec) -> Result<Asked, ApiError> {
+    /// An invalid field, or a conversation that the template rejects.
+    pub fn read(body: &Map<String, Value>, codec: &dyn Codec) -> Result<SourcedPrompt, ApiError> {
         let fields = Fields::of_body(body);
         if fields.get("messages").is_some() {
             let input = read_conversation(fields)?;
             let tokens = codec.render(&input).map_err(ApiError::template)?.tokens;
-            return Ok(Asked { tokens, source: Source::Chat(input) });
+            return Ok(SourcedPrompt { tokens, source: Source::Chat(input) });
         }
         let prompts = prompts(fields, codec.vocab_size())?;
         let tokens = match one(&prompts)? {
             Prompt::Text(text) => codec.encode(text, true, true),
             Prompt::Tokens(tokens) => tokens.clone(),
         };
-        Ok(Asked { tokens, source: Source::Prompt })
+        Ok(SourcedPrompt { tokens, source: Source::Prompt })
     }
 }
 
-/// The only one of several prompts.
+/// The only prompt.
 fn one(prompts: &[Prompt]) -> Result<&Prompt, ApiError> {
     match prompts {
         [prompt] => Ok(prompt),
@@ -56,7 +56,7 @@ fn one(prompts: &[Prompt]) -> Result<&Prompt, ApiError> {
     }
 }
 
-/// 400: more prompts than can be explained.
+/// 400: more than one prompt.
 pub(crate) fn several(prompts: usize) -> ApiError {
     ApiError::unsupported(
         "prompt",
