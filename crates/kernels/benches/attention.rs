@@ -10,7 +10,7 @@ use std::time::Instant;
 use foretoken_kernels::attention::attention;
 use foretoken_kernels::kv::{AttnSeq, BLOCK_TOKENS, KvLayout, KvView, store_kv};
 use foretoken_kernels::rope::{RopeConfig, RopeScaling, RopeStyle, RopeTable};
-use foretoken_kernels::{Acts, Compute, Isa, Memory, math, ops, roofline};
+use foretoken_kernels::{Activations, Compute, Isa, Memory, math, ops, roofline};
 
 const LAYERS: usize = 30;
 
@@ -77,13 +77,14 @@ impl Bench {
         let dim = layout.head_dim_k;
         let (width, kv_width, ffn) = (q_heads * dim, layout.kv_heads * dim, 1536);
         let (x, up, weight) = (noise(rows * ffn), noise(rows * ffn), noise(width));
-        let mut acts = Acts::new();
+        let mut activations = Activations::new();
         let norm = time(100, || {
             for _ in 0..100 {
-                ops::rms_norm_acts(c, &x[..rows * width], width, &weight, 1e-5, &mut acts);
+                ops::rms_norm_activations(c, &x[..rows * width], width, &weight, 1e-5, &mut activations);
             }
         });
-        let silu = time(100, || (0..100).for_each(|_| ops::silu_mul_acts(c, &x, &up, ffn, &mut acts)));
+        let silu =
+            time(100, || (0..100).for_each(|_| ops::silu_mul_activations(c, &x, &up, ffn, &mut activations)));
         let mut q = noise(rows * width);
         let positions: Vec<u32> = (0..rows as u32).collect();
         let mut rope = |style| {

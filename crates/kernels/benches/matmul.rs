@@ -7,7 +7,7 @@
 
 use std::time::Instant;
 
-use foretoken_kernels::{Acts, Compute, GgmlType, Isa, MatmulJob, PackedMatrix, matmul, roofline};
+use foretoken_kernels::{Activations, Compute, GgmlType, Isa, MatmulJob, PackedMatrix, matmul, roofline};
 
 /// Rows and columns of a model's matrices.
 struct Shape {
@@ -61,14 +61,14 @@ fn step(
     tokens: usize,
     head_rows: usize,
     x: &[f32],
-    acts: &mut Acts,
+    activations: &mut Activations,
     out: &mut [f32],
 ) -> f64 {
     let start = Instant::now();
     for (i, fork) in forks.iter().enumerate() {
         let tokens = if i + 1 == forks.len() { head_rows } else { tokens };
-        acts.reset(tokens, fork.cols);
-        acts.quantize(c, &x[..tokens * fork.cols]);
+        activations.reset(tokens, fork.cols);
+        activations.quantize(c, &x[..tokens * fork.cols]);
         let mut rest = &mut *out;
         let mut jobs = Vec::with_capacity(3);
         for weight in &fork.weights {
@@ -76,7 +76,7 @@ fn step(
             rest = next;
             jobs.push(MatmulJob { weight, bias: None, out, add: false });
         }
-        matmul(c, acts, &mut jobs);
+        matmul(c, activations, &mut jobs);
     }
     start.elapsed().as_secs_f64()
 }
@@ -112,16 +112,16 @@ fn main() {
     let prompt = if large { 64 } else { 512 };
     let x: Vec<f32> = (0..prompt * shape.ffn).map(|i| ((i * 37 % 101) as f32 - 50.0) * 0.01).collect();
     let mut out = vec![0.0; (prompt * 2 * shape.ffn).max(16 * shape.vocab)];
-    let mut acts = Acts::new();
-    let median = |tokens, head_rows, times: usize, acts: &mut Acts, out: &mut [f32]| {
+    let mut activations = Activations::new();
+    let median = |tokens, head_rows, times: usize, activations: &mut Activations, out: &mut [f32]| {
         let mut seconds: Vec<f64> =
-            (0..times).map(|_| step(&c, &forks, tokens, head_rows, &x, acts, out)).collect();
+            (0..times).map(|_| step(&c, &forks, tokens, head_rows, &x, activations, out)).collect();
         seconds.sort_by(f64::total_cmp);
         seconds[times / 2]
     };
     let mut one = 0.0;
     for tokens in [1, 2, 3, 4, 5, 6, 7, 8, 12, 16] {
-        let seconds = median(tokens, tokens, if large { 15 } else { 101 }, &mut acts, &mut out);
+        let seconds = median(tokens, tokens, if large { 15 } else { 101 }, &mut activations, &mut out);
         if tokens == 1 {
             one = seconds;
         }
@@ -133,7 +133,7 @@ fn main() {
             100.0 * rate / bandwidth
         );
     }
-    let seconds = median(prompt, 1, 5, &mut acts, &mut out);
+    let seconds = median(prompt, 1, 5, &mut activations, &mut out);
     let layers = &forks[..forks.len() - 1];
     let weights: usize = layers.iter().flat_map(|fork| &fork.weights).map(|w| w.rows() * w.cols()).sum();
     let rate = (2 * weights * prompt) as f64 / seconds / 1e12;

@@ -1,23 +1,23 @@
-//! What every operation runs on: a pool of threads and the instruction set they use.
+//! The execution context of every operation: a thread pool and an instruction set.
 //!
-//! It holds no buffers and no model state. Results never depend on it, only the time they take.
+//! It holds no buffers and no model state. Results do not depend on it, only their latency does.
 
 use crate::arch::{Avx2, Avx512, AvxVnni, Kernel, Scalar, Simd};
 use crate::isa::Isa;
 use crate::pool::Pool;
 
-/// A thread pool together with the proof that the machine has an instruction set.
+/// A thread pool and the proof that the CPU has an instruction set.
 pub struct Compute {
     pool: Pool,
     token: Token,
 }
 
-/// The instruction set was asked for by name, but this machine doesn't have it.
+/// The requested instruction set is not available on this CPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("this machine does not have the instruction set {0}")]
+#[error("this CPU does not have the instruction set {0}")]
 pub struct UnsupportedIsa(pub Isa);
 
-/// The proof for one instruction set, kept so that detection isn't repeated per call.
+/// The proof for one instruction set; detection runs once, not per call.
 #[derive(Clone, Copy)]
 pub(crate) enum Token {
     Scalar(Scalar),
@@ -30,7 +30,7 @@ impl Compute {
     /// A pool of `threads` threads (the caller is one of them) that uses `isa`.
     ///
     /// # Errors
-    /// When this machine lacks `isa`.
+    /// When the CPU lacks `isa`.
     pub fn new(isa: Isa, threads: usize) -> Result<Self, UnsupportedIsa> {
         let token = match isa {
             Isa::Scalar => Some(Token::Scalar(Scalar)),
@@ -42,7 +42,7 @@ impl Compute {
         Ok(Self { pool: Pool::new(threads), token })
     }
 
-    /// The threads.
+    /// The thread pool.
     #[must_use]
     pub fn pool(&self) -> &Pool {
         &self.pool

@@ -1,6 +1,6 @@
-//! Paged keys and values: where they lie in a block, and how they get there.
+//! Paged keys and values: the layout of a block, and the code that writes it.
 //!
-//! A block holds 64 tokens of all layers as f16, and is opaque bytes to everybody outside this crate:
+//! A block holds 64 tokens of all layers as f16, and is opaque bytes outside this crate:
 //!
 //! ```text
 //! [layer] [K: kv head][head_dim_k][64 tokens]      transposed, so that 16 positions are 16 lanes
@@ -8,11 +8,12 @@
 //! [hidden row]                                     f32
 //! ```
 //!
-//! The layers of a drafting head come after the model's own, and are stored and attended to like them; the hidden row
-//! is the model's at the block's last token, from which such a head goes on. So a hit brings the head's state along.
+//! The layers of a draft head (multi-token prediction) follow the model's own and are stored and attended to like
+//! them. The hidden row is the model's at the block's last token, the head's input for the next one, so a cache hit
+//! restores the head's state too.
 //!
-//! This module is the only one that knows. It does not manage blocks: who owns them, shares them or drops
-//! them is decided elsewhere, and a [`KvView`] merely strings the blocks of one sequence together.
+//! Only this module knows the layout. It does not own, share or evict blocks; a [`KvView`] is the block table of one
+//! sequence for one step.
 
 use std::ops::Range;
 
@@ -26,7 +27,7 @@ use crate::simd::{Kernel, LANES, Simd16, dispatch};
 pub const BLOCK_TOKENS: usize = 64;
 /// Alignment that a block's first byte must have.
 pub const BLOCK_ALIGN: usize = 64;
-/// The largest finite f16; what lies beyond is cut to it.
+/// The largest finite f16; larger magnitudes are clamped to it.
 const F16_MAX: f32 = 65_504.0;
 
 /// The shape of a block.
@@ -34,9 +35,9 @@ const F16_MAX: f32 = 65_504.0;
 pub struct KvLayout {
     /// Layers of the model that have keys and values.
     pub layers: usize,
-    /// Layers of a drafting head (multi-token prediction) that have keys and values of the same shape; 0 without one.
+    /// Layers of a draft head (multi-token prediction) that have keys and values of the same shape; 0 without one.
     pub draft_layers: usize,
-    /// Length of the hidden row that a drafting head goes on from; 0 without one.
+    /// Length of the hidden row that a draft head takes as input; 0 without one.
     pub hidden: usize,
     /// Key and value heads per layer.
     pub kv_heads: usize,
@@ -52,7 +53,7 @@ impl KvLayout {
         self.hidden_bytes().end.next_multiple_of(BLOCK_ALIGN)
     }
 
-    /// Layers that have keys and values, those of a drafting head included.
+    /// Layers that have keys and values, including those of a draft head.
     pub fn all_layers(&self) -> usize {
         self.layers + self.draft_layers
     }
@@ -94,14 +95,14 @@ pub struct KvView<'a> {
 }
 
 impl<'a> KvView<'a> {
-    /// The full, shared blocks of a sequence, then those that it still writes.
+    /// `sealed`: full blocks, possibly shared; `open`: the blocks after them, which this sequence writes.
     ///
     /// # Panics
-    /// If a block has not the layout's size, or is not aligned to [`BLOCK_ALIGN`].
+    /// If a block's size differs from the layout's, or it is not aligned to [`BLOCK_ALIGN`].
     pub fn new(layout: &KvLayout, sealed: Vec<&'a [u8]>, open: Vec<&'a mut [u8]>) -> Self {
         let bytes = layout.block_bytes();
         for block in sealed.iter().copied().chain(open.iter().map(|block| &**block)) {
-            assert_eq!(block.len(), bytes, "a KV block of another layout");
+            assert_eq!(block.len(), bytes, "a KV block whose size differs from the layout's");
             assert!(block.as_ptr().addr().is_multiple_of(BLOCK_ALIGN), "a KV block that is not aligned");
         }
         Self { layout: layout.clone(), sealed, open }
@@ -117,24 +118,24 @@ impl<'a> KvView<'a> {
         &self.layout
     }
 
-    /// Keeps the model's hidden row at the last token of a block.
+    /// Stores the model's hidden row at the last token of a block.
     ///
     /// # Panics
-    /// If the row has not the layout's length, or the block is sealed.
+    /// If the row's length differs from the layout's, or the block is sealed.
     pub fn keep_hidden(&mut self, block: usize, row: &[f32]) {
-        assert_eq!(row.len(), self.layout.hidden, "a hidden row of another model");
+        assert_eq!(row.len(), self.layout.hidden, "a hidden row whose length differs from the layout's");
         let place = self.layout.hidden_bytes();
         let bytes = self.open_block(block)[place].as_chunks_mut().0;
         bytes.iter_mut().zip(row).for_each(|(bytes, x)| *bytes = x.to_ne_bytes());
     }
 
-    /// The hidden row that was kept in a block.
+    /// The hidden row stored in a block.
     pub fn hidden(&self, block: usize) -> Vec<f32> {
         let bytes = self.block(block)[self.layout.hidden_bytes()].as_chunks().0;
         bytes.iter().map(|bytes| f32::from_ne_bytes(*bytes)).collect()
     }
 
-    /// Moves one token's keys and values of all layers to another slot, as when a drafted path is accepted.
+    /// Moves one token's keys and values of all layers to another slot: done when a path of a draft tree is accepted.
     ///
     /// # Panics
     /// If a slot is out of range, or `to` is in a sealed block.
@@ -199,16 +200,16 @@ impl<'a> KvView<'a> {
 pub struct AttnSeq<'s, 'a> {
     /// Its blocks, with room for `committed + rows.len()` slots, the new ones in open blocks.
     pub kv: &'s mut KvView<'a>,
-    /// Its rows among the rows of the step.
+    /// Range of its rows in the step.
     pub rows: Range<usize>,
-    /// Slots that were filled before this step. Row `i` of the sequence fills slot `committed + i`.
+    /// Slots filled before this step. Row `i` of the sequence fills slot `committed + i`.
     pub committed: usize,
     /// For a draft tree: each row's parent among this sequence's rows, -1 for the committed context.
     /// Parents come before their children. `None` is a chain.
     pub parents: Option<&'s [i32]>,
 }
 
-/// Rounds the step's keys and values to f16 (nearest even, cut to ±65504, NaN kept) and stores them.
+/// Rounds the step's keys and values to f16 (nearest even, clamped to ±65504, NaN preserved) and stores them.
 /// `k` is `[rows][kv_heads][head_dim_k]` over all rows of the step, `v` likewise.
 ///
 /// # Panics
@@ -222,7 +223,7 @@ pub fn store_kv(
     v: &[f32],
 ) {
     for seq in seqs {
-        assert_eq!(*layout, seq.kv.layout, "a sequence's blocks have another layout");
+        assert_eq!(*layout, seq.kv.layout, "the sequence's KV layout differs from the model's");
         seq.kv.assert_open(seq.committed..seq.committed + seq.rows.len());
         let sealed = seq.kv.sealed.len();
         let (row_k, row_v) = (layout.kv_heads * layout.head_dim_k, layout.kv_heads * layout.head_dim_v);
@@ -261,7 +262,7 @@ impl Kernel for StoreHead<'_> {
         for (row, (k, v)) in self.k.chunks_exact(row_k).zip(self.v.chunks_exact(row_v)).enumerate() {
             let slot = self.first + row;
             let (block, lane) = (&self.blocks[slot / BLOCK_TOKENS - self.sealed], slot % BLOCK_TOKENS);
-            // SAFETY: each worker has heads of its own, and parts of different heads don't overlap.
+            // SAFETY: a head is stored by one worker, and parts of different heads don't overlap.
             let keys = unsafe { part(block, self.layout.keys(self.layer, self.head)) };
             // SAFETY: as above, and keys and values don't overlap.
             let values = unsafe { part(block, self.layout.values(self.layer, self.head)) };
@@ -291,7 +292,7 @@ unsafe fn part<'a>(block: &Shared<'a, u8>, range: Range<usize>) -> &'a mut [u8] 
     unsafe { block.part(range.start, range.len()) }
 }
 
-/// Up to 16 numbers to f16: cut to the finite range, NaN kept, then to nearest even.
+/// Converts up to 16 numbers to f16: clamped to the finite range, NaN preserved, round to nearest even.
 #[inline(always)]
 fn narrow<S: Simd16>(s: S, x: &[f32]) -> [u16; LANES] {
     let x = match x.try_into() {
@@ -321,7 +322,7 @@ fn write_halves(target: &mut [u8], halves: &[u16; LANES]) {
     }
 }
 
-/// What [`store_kv`] makes of a number, widened again: for tests and reference implementations.
+/// A number rounded as [`store_kv`] rounds it: for tests and reference implementations.
 pub fn through_f16(x: f32) -> f32 {
     let cut = x.clamp(-F16_MAX, F16_MAX);
     f16::from_f32_const(cut).to_f32_const()

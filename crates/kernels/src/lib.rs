@@ -1,6 +1,6 @@
 //! Kernels: all arithmetic on weights and activations, and all `unsafe`.
 
-mod acts;
+mod activations;
 pub mod affinity;
 mod arch;
 pub mod attention;
@@ -20,7 +20,7 @@ mod share;
 mod simd;
 mod tile;
 
-pub use acts::Acts;
+pub use activations::Activations;
 pub use compute::{Compute, UnsupportedIsa};
 pub use isa::{Isa, UnknownIsa};
 pub use matmul::{MatmulJob, matmul};

@@ -1,35 +1,35 @@
-//! Activations times packed weights: the split over threads and the walk over tiles.
+//! Activations times packed weights: the partition over threads and the loop over tiles.
 //!
-//! Several matrices that read the same activations share one fork. Each thread takes a contiguous share of
-//! the 16-row groups of all of them, so it reads contiguous memory; nothing of an output's value depends on
-//! the split.
+//! Several matrices that read the same activations run in one parallel section. Each thread takes a contiguous
+//! range of the 16-row groups of all of them, so it reads contiguous memory; an output's value does not depend on the
+//! partition.
 
-use crate::acts::{Acts, CELL, TILE};
+use crate::activations::{Activations, CELL, TILE};
 use crate::compute::{Compute, Token};
 use crate::packed::{LANES, PackedMatrix};
 use crate::share::Shared;
 use crate::tile::{TileCall, run};
 
-/// Bytes of weights that stay in the first cache while the tiles of a long step pass over them.
+/// Bytes of weights per panel: they stay in L1 while all tiles of a long step use them.
 const PANEL_BYTES: usize = 24 * 1024;
 
 /// One matrix to multiply.
 pub struct MatmulJob<'a> {
     /// The weights.
     pub weight: &'a PackedMatrix,
-    /// Added at the end, one value per weight row.
+    /// Added to the result, one value per weight row.
     pub bias: Option<&'a [f32]>,
-    /// `[acts.rows()][weight.rows()]`.
+    /// `[activations.rows()][weight.rows()]`.
     pub out: &'a mut [f32],
-    /// Whether to add to `out` instead of replacing it.
+    /// Accumulate into `out` instead of overwriting it.
     pub add: bool,
 }
 
 /// Multiplies every row of `x` with every job's weights.
 ///
 /// # Panics
-/// When shapes don't fit, or a float weight meets activations without floats.
-pub fn matmul(c: &Compute, x: &Acts, jobs: &mut [MatmulJob<'_>]) {
+/// When shapes don't match, or a weight is float and the activations were made without floats.
+pub fn matmul(c: &Compute, x: &Activations, jobs: &mut [MatmulJob<'_>]) {
     let jobs: Vec<Prepared<'_>> = jobs.iter_mut().map(|job| Prepared::new(x, job)).collect();
     let groups = jobs.iter().map(|job| job.weight.groups()).sum();
     if x.rows() == 0 {
@@ -49,7 +49,7 @@ pub fn matmul(c: &Compute, x: &Acts, jobs: &mut [MatmulJob<'_>]) {
     });
 }
 
-/// A checked job whose output the workers share.
+/// A job with checked shapes, whose output is shared between the workers.
 struct Prepared<'a> {
     weight: &'a PackedMatrix,
     bias: Option<&'a [f32]>,
@@ -58,17 +58,17 @@ struct Prepared<'a> {
 }
 
 impl<'a> Prepared<'a> {
-    fn new(x: &Acts, job: &'a mut MatmulJob<'_>) -> Self {
+    fn new(x: &Activations, job: &'a mut MatmulJob<'_>) -> Self {
         let weight = job.weight;
         assert_eq!(weight.cols(), x.cols(), "weight columns and activation columns");
         assert_eq!(job.out.len(), x.rows() * weight.rows(), "outputs of {} rows", x.rows());
         assert!(job.bias.is_none_or(|bias| bias.len() == weight.rows()), "one bias per weight row");
-        assert!(!weight.is_float() || x.floats().is_some(), "float weights need `Acts::with_floats`");
+        assert!(!weight.is_float() || x.floats().is_some(), "float weights need `Activations::with_floats`");
         Self { weight, bias: job.bias, out: Shared::new(job.out), add: job.add }
     }
 
-    /// Does a range of groups for all tokens.
-    fn run(&self, token: Token, x: &Acts, groups: std::ops::Range<usize>) {
+    /// Computes a range of groups for all rows of activations.
+    fn run(&self, token: Token, x: &Activations, groups: std::ops::Range<usize>) {
         if x.rows() <= TILE {
             return self.tile(token, x, 0, groups);
         }
@@ -80,12 +80,12 @@ impl<'a> Prepared<'a> {
         }
     }
 
-    /// Does a range of groups for the tokens of one tile.
-    fn tile(&self, token: Token, x: &Acts, tile: usize, groups: std::ops::Range<usize>) {
+    /// Computes a range of groups for the rows of one tile.
+    fn tile(&self, token: Token, x: &Activations, tile: usize, groups: std::ops::Range<usize>) {
         let rows = self.weight.rows();
         let row = groups.start * LANES;
         let size = TILE.min(x.rows() - tile * TILE);
-        let (acts, act_bytes, step) = match x.floats() {
+        let (activations, act_bytes, step) = match x.floats() {
             Some(floats) if self.weight.is_float() => {
                 (floats[tile * TILE * x.cols()..].as_ptr().cast(), 4 * x.cols(), 4 * x.cols())
             }
@@ -99,7 +99,7 @@ impl<'a> Prepared<'a> {
                 groups: groups.len(),
                 group_bytes: self.weight.group_bytes(),
                 cols: x.cols(),
-                acts: acts.wrapping_add(done * act_bytes),
+                activations: activations.wrapping_add(done * act_bytes),
                 step,
                 out: self.out.start().wrapping_add(token_row * rows + row),
                 out_step: rows,
@@ -108,8 +108,8 @@ impl<'a> Prepared<'a> {
                 add: self.add,
             };
             // SAFETY: the matrix was packed for its type and has these groups; `Prepared::new` compared its
-            // columns with those of `x` and its outputs and bias with its rows; a group's outputs belong to the
-            // one worker that has the group in its share.
+            // columns with those of `x` and its outputs and bias with its rows; a group's outputs are
+            // written by one worker.
             done += unsafe {
                 match token {
                     Token::Scalar(simd) => run(simd, self.weight.ty(), &call, size - done),

@@ -1,11 +1,11 @@
 //! The small operations of a forward pass: norms, and gated activations.
 //!
-//! Each is a function of one row. They run on the caller unless there are rows enough to be worth a fork, and
-//! those that feed a matmul hand their rows to [`Acts`] while they are still in the nearest cache.
+//! Each is a function of one row. They run on the calling thread unless the rows are many enough to use the pool, and
+//! those that feed a matmul quantise their rows into [`Activations`] while they are still in L1.
 
 use std::marker::PhantomData;
 
-use crate::acts::Acts;
+use crate::activations::Activations;
 use crate::compute::Compute;
 use crate::math::{gelu16, silu16, vectors};
 use crate::share::Shared;
@@ -14,7 +14,7 @@ use crate::simd::{Kernel, LANES, Simd16, dispatch};
 /// `out = x / sqrt(mean(x²) + eps) * weight`, for each row of `cols`.
 ///
 /// # Panics
-/// If `x` is not whole rows, `out` has another length, or `weight` has not `cols` entries.
+/// If `x` is not whole rows, `out` has another length, or the length of `weight` is not `cols`.
 pub fn rms_norm(c: &Compute, x: &[f32], cols: usize, weight: &[f32], eps: f32, out: &mut [f32]) {
     assert_eq!(x.len(), out.len(), "a norm writes as many rows as it reads");
     let rows = whole_rows(x, cols);
@@ -29,16 +29,23 @@ pub fn rms_norm(c: &Compute, x: &[f32], cols: usize, weight: &[f32], eps: f32, o
 /// As [`rms_norm`], into activations for a matmul.
 ///
 /// # Panics
-/// If `x` is not whole rows, or `weight` has not `cols` entries.
-pub fn rms_norm_acts(c: &Compute, x: &[f32], cols: usize, weight: &[f32], eps: f32, acts: &mut Acts) {
-    acts.reset(whole_rows(x, cols), cols);
-    acts.fill(c, &|row, out| dispatch(c, Norm { x: row_of(x, cols, row), weight, eps, out }));
+/// If `x` is not whole rows, or the length of `weight` is not `cols`.
+pub fn rms_norm_activations(
+    c: &Compute,
+    x: &[f32],
+    cols: usize,
+    weight: &[f32],
+    eps: f32,
+    activations: &mut Activations,
+) {
+    activations.reset(whole_rows(x, cols), cols);
+    activations.fill(c, &|row, out| dispatch(c, Norm { x: row_of(x, cols, row), weight, eps, out }));
 }
 
-/// The norm of each head by itself, in place: rows of `stride` numbers start with `heads` heads of `head_dim`.
+/// RMS norm of each head on its own, in place: rows of `stride` numbers start with `heads` heads of `head_dim`.
 ///
 /// # Panics
-/// If `x` is not whole rows, the heads don't fit their row, or `weight` has not `head_dim` entries.
+/// If `x` is not whole rows, the heads exceed their row, or the length of `weight` is not `head_dim`.
 pub fn rms_norm_heads(
     c: &Compute,
     x: &mut [f32],
@@ -62,22 +69,34 @@ pub fn rms_norm_heads(
 ///
 /// # Panics
 /// If `gate` is not whole rows of `cols`, or `up` has another length.
-pub fn silu_mul_acts(c: &Compute, gate: &[f32], up: &[f32], cols: usize, acts: &mut Acts) {
-    gated::<Silu>(c, gate, up, cols, acts);
+pub fn silu_mul_activations(
+    c: &Compute,
+    gate: &[f32],
+    up: &[f32],
+    cols: usize,
+    activations: &mut Activations,
+) {
+    gated::<Silu>(c, gate, up, cols, activations);
 }
 
 /// `gelu(gate) * up` with the tanh form of GELU, into activations for a matmul.
 ///
 /// # Panics
 /// If `gate` is not whole rows of `cols`, or `up` has another length.
-pub fn gelu_mul_acts(c: &Compute, gate: &[f32], up: &[f32], cols: usize, acts: &mut Acts) {
-    gated::<Gelu>(c, gate, up, cols, acts);
+pub fn gelu_mul_activations(
+    c: &Compute,
+    gate: &[f32],
+    up: &[f32],
+    cols: usize,
+    activations: &mut Activations,
+) {
+    gated::<Gelu>(c, gate, up, cols, activations);
 }
 
-fn gated<A: Activation>(c: &Compute, gate: &[f32], up: &[f32], cols: usize, acts: &mut Acts) {
+fn gated<A: Activation>(c: &Compute, gate: &[f32], up: &[f32], cols: usize, activations: &mut Activations) {
     assert_eq!(gate.len(), up.len(), "a gate for every number");
-    acts.reset(whole_rows(gate, cols), cols);
-    acts.fill(c, &|row, out| {
+    activations.reset(whole_rows(gate, cols), cols);
+    activations.fill(c, &|row, out| {
         let (gate, up) = (row_of(gate, cols, row), row_of(up, cols, row));
         dispatch(c, Gated { gate, up, out, activation: PhantomData::<A> });
     });
@@ -92,7 +111,7 @@ fn row_of(x: &[f32], cols: usize, row: usize) -> &[f32] {
     &x[row * cols..][..cols]
 }
 
-/// Calls `f` with every row, from several threads if it pays.
+/// Calls `f` with every row, on the pool if there is enough work.
 fn for_rows(c: &Compute, rows: usize, cols: usize, f: &(dyn Fn(usize) + Sync)) {
     c.pool().split(rows, rows * cols, &|rows| rows.for_each(f));
 }
@@ -165,7 +184,7 @@ fn inverse_rms<S: Simd16>(s: S, x: &[f32], eps: f32) -> f32 {
     1.0 / (s.fold_add(sum) / x.len() as f32 + eps).sqrt()
 }
 
-/// What a gate passes through.
+/// The activation function of a gate.
 trait Activation: Sync {
     fn apply<S: Simd16>(s: S, x: S::V) -> S::V;
 }

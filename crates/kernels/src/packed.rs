@@ -1,21 +1,21 @@
 //! A weight matrix rearranged for the kernels: 16 rows are the 16 lanes.
 //!
-//! Packing moves the integers and scales of the GGUF blocks and rounds nothing, so a packed matrix means
-//! exactly what its tensor means, on every instruction set. Rows are packed in groups of 16, the last one
-//! filled up with zeros. A group is a run of records, one per GGUF block: the f16 fields of the block for 16
-//! rows, then per 32 columns the bit planes of the codes and the fields of the scales, again for 16 rows.
-//! In a plane, byte 4 r + j of a 64-byte chunk belongs to row r; it holds code 4 c + j for each chunk c of
-//! codes that it carries, the lowest bits for the first. Float matrices are 16 values per column.
+//! Packing reorders the integers and scales of the GGUF blocks without rounding, so a packed matrix has exactly the
+//! values of its tensor, on every instruction set. Rows are packed in groups of 16, the last one padded with zeros. A
+//! group is a run of records, one per GGUF block: the f16 fields of the block for 16 rows, then per 32 columns the bit
+//! planes of the codes and the fields of the scales, again for 16 rows.
+//! In a plane, byte 4 r + j of a 64-byte chunk belongs to row r; it holds code 4 c + j of each chunk c stored in it,
+//! the first chunk in the lowest bits. Float matrices are 16 values per column.
 
 use crate::compute::Compute;
 use crate::memory::Memory;
 use crate::quant::{Block, GgmlType, Layout, float, parse_into};
 use crate::share::Shared;
 
-/// Rows of a group: the lanes of a vector.
+/// Rows of a group, which are the lanes of a vector.
 pub(crate) const LANES: usize = 16;
 
-/// A matrix of `rows` × `cols` weights, ready to multiply.
+/// A matrix of `rows` × `cols` weights in the layout of the kernels.
 pub struct PackedMatrix {
     ty: GgmlType,
     rows: usize,
@@ -24,43 +24,43 @@ pub struct PackedMatrix {
     memory: Memory,
 }
 
-/// Why a tensor can't be packed.
+/// An error of [`PackedMatrix::pack`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PackError {
     /// A matrix without elements.
     #[error("a matrix of {rows} x {cols} has no elements")]
     Empty {
-        /// Rows asked for.
+        /// Number of rows.
         rows: usize,
-        /// Columns asked for.
+        /// Number of columns.
         cols: usize,
     },
-    /// Rows aren't whole blocks.
+    /// The columns are not a multiple of the block length.
     #[error("{cols} columns are not a multiple of the {block} elements of a {ty} block")]
     PartBlock {
         /// The element type.
         ty: GgmlType,
-        /// Columns asked for.
+        /// Number of columns.
         cols: usize,
         /// Elements of a block.
         block: usize,
     },
-    /// The data isn't as long as the shape says.
+    /// The data's length does not match the shape.
     #[error("{rows} x {cols} elements of {ty} take {expected} bytes, not {found}")]
     Length {
         /// The element type.
         ty: GgmlType,
-        /// Rows asked for.
+        /// Number of rows.
         rows: usize,
-        /// Columns asked for.
+        /// Number of columns.
         cols: usize,
-        /// Bytes that the shape takes.
+        /// Bytes that the shape needs.
         expected: u128,
-        /// Bytes given.
+        /// Bytes found.
         found: usize,
     },
-    /// No memory for the packed matrix.
-    #[error("no memory for {0} bytes of packed weights")]
+    /// Allocation failed.
+    #[error("cannot allocate {0} bytes for packed weights")]
     Memory(usize),
 }
 
@@ -68,7 +68,7 @@ impl PackedMatrix {
     /// Packs `bytes`, the rows of a GGUF tensor one after the other (`cols` is its first dimension).
     ///
     /// # Errors
-    /// When the shape is empty, doesn't fit the type's blocks or the number of bytes, or memory runs out.
+    /// When the shape is empty, does not match the type's blocks or the number of bytes, or the allocation fails.
     pub fn pack(
         c: &Compute,
         ty: GgmlType,
@@ -96,7 +96,7 @@ impl PackedMatrix {
         let shared = Shared::new(&mut memory);
         c.pool().run(&|worker| {
             for group in worker.share(groups) {
-                // SAFETY: every group belongs to one worker.
+                // SAFETY: every group is written by one worker.
                 let out = unsafe { shared.part(group * group_bytes, group_bytes) };
                 let first = group * LANES * row_bytes;
                 let end = bytes.len().min(first + LANES * row_bytes);
@@ -124,19 +124,19 @@ impl PackedMatrix {
         self.ty
     }
 
-    /// Whether `matmul` needs the activations as floats (`Acts::with_floats`).
+    /// Whether `matmul` needs the activations as floats (`Activations::with_floats`).
     #[must_use]
     pub fn is_float(&self) -> bool {
         self.ty.layout().is_none()
     }
 
-    /// Bytes of memory it takes, which one token reads once.
+    /// Size in bytes; a decode step reads all of it once.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.memory.len()
     }
 
-    /// Writes the values of row `r`: those of `dequantize` on the tensor's row.
+    /// Dequantises row `r` into `out`; the values are those of `dequantize` on the tensor's row.
     ///
     /// # Panics
     /// When `r` isn't a row or `out` isn't as long as one.
@@ -191,7 +191,7 @@ fn pack_group(ty: GgmlType, row_bytes: usize, rows: &[u8], out: &mut [u8]) {
     }
 }
 
-/// Where the planes of a 32-block are: bits per code, shift in the code, offset in the block.
+/// The planes of a 32-block: bits per code, shift within the code, offset in the block.
 fn planes(layout: &Layout) -> [(usize, usize, usize); 2] {
     [(layout.low_bits, 0, 0), (layout.high_bits, layout.low_bits, 64 * layout.low_bits)]
 }

@@ -1,7 +1,7 @@
 //! Rotary position embeddings: tables of cosines and sines, and their application to queries and keys.
 //!
 //! Angles are computed in f64 with the `libm` crate and rounded once, so the tables are the same on every
-//! machine. They grow by pages of positions as positions come up, and are kept.
+//! machine. Tables grow by pages of positions on demand and never shrink.
 
 use crate::compute::Compute;
 use crate::share::Shared;
@@ -10,7 +10,7 @@ use crate::simd::{Kernel, LANES, Simd16, dispatch};
 /// Positions per page of a table.
 const PAGE: usize = 256;
 
-/// Which elements of a head turn together.
+/// Which elements of a head form a rotated pair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RopeStyle {
     /// `2i` with `2i + 1`: GGUF files of the `llama` architecture.
@@ -19,42 +19,42 @@ pub enum RopeStyle {
     Halves,
 }
 
-/// How a model reaches beyond the context it was trained on.
+/// Context extension beyond the training length.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum RopeScaling {
-    /// It doesn't.
+    /// No extension.
     None,
     /// Positions are divided by `factor`.
     Linear {
-        /// The stretch.
+        /// Extension factor.
         factor: f32,
     },
     /// YaRN (arXiv 2309.00071) as llama.cpp and Hugging Face have it: low frequencies are interpolated, high
     /// ones are not, and cosines and sines are multiplied by `attn_factor * (1 + 0.1 ln factor)`.
     Yarn {
-        /// The stretch.
+        /// Extension factor.
         factor: f32,
-        /// The context length of the training.
+        /// Context length of the training, in tokens.
         original_ctx: u32,
-        /// Rotations within that context above which a frequency is left alone; usually 32.
+        /// Rotations within that context above which a frequency is not interpolated; usually 32.
         beta_fast: f32,
         /// Rotations below which a frequency is fully interpolated; usually 1.
         beta_slow: f32,
-        /// Further multiplier of the magnitude; usually 1.
+        /// Additional multiplier of cosines and sines; usually 1.
         attn_factor: f32,
     },
 }
 
-/// What a table is made from.
+/// Parameters of a table.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RopeConfig {
-    /// Rotated elements of a head: its first `dim`, an even number.
+    /// Number of rotated elements of a head (its first ones); even.
     pub dim: usize,
     /// Base of the frequencies, such as 10,000.
     pub base: f32,
-    /// Context extension.
+    /// Extension of the context length.
     pub scaling: RopeScaling,
-    /// Pairing of elements.
+    /// How elements are paired.
     pub style: RopeStyle,
 }
 
@@ -101,7 +101,7 @@ impl RopeTable {
     /// `positions[r]`; its heads are contiguous.
     ///
     /// # Panics
-    /// If the heads don't fit the stride, or the rows don't fit `x`.
+    /// If the heads exceed the stride, or the rows exceed `x`.
     pub fn apply(
         &mut self,
         c: &Compute,
@@ -111,7 +111,7 @@ impl RopeTable {
         head_dim: usize,
         positions: &[u32],
     ) {
-        assert!(self.dim <= head_dim && heads * head_dim <= stride, "rotary heads don't fit their rows");
+        assert!(self.dim <= head_dim && heads * head_dim <= stride, "the rotary heads exceed their rows");
         let rows = positions.len();
         let needed = rows.checked_sub(1).map_or(0, |last| last * stride + heads * head_dim);
         assert!(x.len() >= needed, "fewer rows than positions");
@@ -129,7 +129,7 @@ impl RopeTable {
         });
     }
 
-    /// Makes the pages that hold positions up to and including `last`.
+    /// Adds pages up to the one that holds position `last`.
     fn grow_to(&mut self, last: u32) {
         while self.pages.len() <= last as usize / PAGE {
             let page = self.page(self.pages.len() * PAGE);
@@ -155,7 +155,7 @@ fn scale_frequency(plain: f64, pair: usize, dim: usize, base: f64, scaling: Rope
         RopeScaling::None => plain,
         RopeScaling::Linear { factor } => plain / f64::from(factor),
         RopeScaling::Yarn { factor, original_ctx, beta_fast, beta_slow, .. } => {
-            // The pair that turns `rotations` times within the original context.
+            // The pair that rotates `rotations` times within the original context.
             let pair_of = |rotations: f64| {
                 let ratio = f64::from(original_ctx) / (rotations * std::f64::consts::TAU);
                 dim as f64 * libm::log(ratio) / (2.0 * libm::log(base))

@@ -5,7 +5,7 @@
 
 use std::marker::PhantomData;
 
-use crate::acts::{CELL, MINUS_SUM, SCALE, SCALED_SUM};
+use crate::activations::{CELL, MINUS_SUM, SCALE, SCALED_SUM};
 use crate::arch::{Kernel, Simd};
 use crate::packed::LANES;
 use crate::quant::{GgmlType, Layout, Scales};
@@ -24,7 +24,7 @@ pub(crate) struct TileCall {
     /// Input features.
     pub(crate) cols: usize,
     /// The first token's first cell, or its row of floats.
-    pub(crate) acts: *const u8,
+    pub(crate) activations: *const u8,
     /// Bytes from a token's 32-block to its next one; for floats, from a row to the next.
     pub(crate) step: usize,
     /// The first token's output of the first group.
@@ -44,7 +44,7 @@ pub(crate) trait Format {
     /// The products of one group with `T` tokens.
     ///
     /// # Safety
-    /// `weights` must be a packed group of this format with `call.cols` columns, and `call.acts` the cells (or
+    /// `weights` must be a packed group of this format with `call.cols` columns, and `call.activations` the cells (or
     /// floats) of `T` tokens.
     unsafe fn group<S: Simd, const T: usize>(s: S, weights: *const u8, call: &TileCall) -> [S::F; T];
 }
@@ -125,7 +125,7 @@ impl<Q: Quantised> Format for Q {
         let layout = const { Q::LAYOUT };
         let mut sums = [s.zero_f(); T];
         let mut at = weights;
-        let mut acts = call.acts;
+        let mut activations = call.activations;
         for _ in 0..call.cols / (32 * layout.subs()) {
             // SAFETY: a record of this layout and its `subs` cells of each token are within what was promised;
             // prefetching doesn't read.
@@ -137,12 +137,12 @@ impl<Q: Quantised> Format for Q {
                         s.prefetch(at.wrapping_add(AHEAD + 64 * line));
                     }
                     if matches!(layout.scales, Scales::Pair { .. }) {
-                        paired::<S, T>(s, &layout, at, acts, d, &mut sums);
+                        paired::<S, T>(s, &layout, at, activations, d, &mut sums);
                     } else {
-                        single::<S, T>(s, &layout, at, acts, d, &mut sums);
+                        single::<S, T>(s, &layout, at, activations, d, &mut sums);
                     }
                     at = at.add(layout.sub_bytes());
-                    acts = acts.add(call.step);
+                    activations = activations.add(call.step);
                 }
             }
         }
@@ -246,13 +246,13 @@ unsafe fn dot<S: Simd>(
 /// A 32-block with one scale (and minimum).
 ///
 /// # Safety
-/// `at` must be a 32-block of this layout, and `acts` point to `T` cells.
+/// `at` must be a 32-block of this layout, and `activations` point to `T` cells.
 #[inline(always)]
 unsafe fn single<S: Simd, const T: usize>(
     s: S,
     layout: &Layout,
     at: *const u8,
-    acts: *const u8,
+    activations: *const u8,
     [d, dmin]: [S::F; 2],
     sums: &mut [S::F; T],
 ) {
@@ -270,7 +270,7 @@ unsafe fn single<S: Simd, const T: usize>(
             }
         };
         each_token!(|t| {
-            let (cell, sum) = (acts.add(CELL * t), &mut sums[t]);
+            let (cell, sum) = (activations.add(CELL * t), &mut sums[t]);
             let dot = s.convert(dot(s, layout, &codes, cell, 0, MINUS_SUM));
             *sum = s.fma(s.mul_f(dot, scale), s.splat_f(cell.add(SCALE).cast()), *sum);
             if let Some(min) = min {
@@ -287,13 +287,13 @@ unsafe fn single<S: Simd, const T: usize>(
 /// A 32-block with an integer scale (and minimum) per 16.
 ///
 /// # Safety
-/// `at` must be a 32-block of this layout, and `acts` point to `T` cells.
+/// `at` must be a 32-block of this layout, and `activations` point to `T` cells.
 #[inline(always)]
 unsafe fn paired<S: Simd, const T: usize>(
     s: S,
     layout: &Layout,
     at: *const u8,
-    acts: *const u8,
+    activations: *const u8,
     [d, dmin]: [S::F; 2],
     sums: &mut [S::F; T],
 ) {
@@ -311,7 +311,7 @@ unsafe fn paired<S: Simd, const T: usize>(
         let (min_low, min_high) = (s.shr_i(low, 4), s.shr_i(high, 4));
         let (minus_low, minus_high) = (MINUS_SUM + 4, MINUS_SUM + 8);
         each_token!(|t| {
-            let (cell, sum) = (acts.add(CELL * t), &mut sums[t]);
+            let (cell, sum) = (activations.add(CELL * t), &mut sums[t]);
             let low = s.mul_i(dot(s, layout, &codes[..4], cell, 0, minus_low), scale_low);
             let high = s.mul_i(dot(s, layout, &codes[4..], cell, 4, minus_high), scale_high);
             let scale = s.splat_f(cell.add(SCALE).cast());
@@ -347,7 +347,7 @@ macro_rules! formats {
                     unsafe {
                         let w = s.$load(weights.add(k * LANES * $width).cast());
                         for (t, sum) in sums.iter_mut().enumerate() {
-                            let x = s.splat_f(call.acts.add(t * call.step + 4 * k).cast());
+                            let x = s.splat_f(call.activations.add(t * call.step + 4 * k).cast());
                             *sum = s.fma(w, x, *sum);
                         }
                     }

@@ -1,7 +1,7 @@
 //! The canonical functions: close to the true ones, and the same on every instruction set.
 #![cfg(not(loom))]
 
-use foretoken_kernels::{Acts, Compute, Isa, math, ops};
+use foretoken_kernels::{Activations, Compute, Isa, math, ops};
 use proptest::prelude::*;
 
 /// Every instruction set of this machine, on one thread and on two.
@@ -136,16 +136,16 @@ fn head_norms_touch_heads_only() {
 }
 
 /// What a fused operation leaves, seen through a matmul with float weights: the identity.
-fn through_matmul(c: &Compute, cols: usize, fill: impl Fn(&mut Acts)) -> Vec<f32> {
+fn through_matmul(c: &Compute, cols: usize, fill: impl Fn(&mut Activations)) -> Vec<f32> {
     use foretoken_kernels::{GgmlType, MatmulJob, PackedMatrix, matmul};
     let identity: Vec<u8> = (0..cols * cols)
         .flat_map(|i| (if i / cols == i % cols { 1.0_f32 } else { 0.0 }).to_le_bytes())
         .collect();
     let weight = PackedMatrix::pack(c, GgmlType::F32, cols, cols, &identity).expect("an identity matrix");
-    let mut acts = Acts::with_floats();
-    fill(&mut acts);
-    let mut out = vec![0.0; acts.rows() * cols];
-    matmul(c, &acts, &mut [MatmulJob { weight: &weight, bias: None, out: &mut out, add: false }]);
+    let mut activations = Activations::with_floats();
+    fill(&mut activations);
+    let mut out = vec![0.0; activations.rows() * cols];
+    matmul(c, &activations, &mut [MatmulJob { weight: &weight, bias: None, out: &mut out, add: false }]);
     out
 }
 
@@ -153,8 +153,10 @@ fn through_matmul(c: &Compute, cols: usize, fill: impl Fn(&mut Acts)) -> Vec<f32
 fn gates_agree_with_f64() {
     let c = plain();
     let (gate, up) = (noise(2 * 96, 9, 10.0), noise(2 * 96, 10, 3.0));
-    let silu = through_matmul(&c, 96, |acts| ops::silu_mul_acts(&c, &gate, &up, 96, acts));
-    let gelu = through_matmul(&c, 96, |acts| ops::gelu_mul_acts(&c, &gate, &up, 96, acts));
+    let silu =
+        through_matmul(&c, 96, |activations| ops::silu_mul_activations(&c, &gate, &up, 96, activations));
+    let gelu =
+        through_matmul(&c, 96, |activations| ops::gelu_mul_activations(&c, &gate, &up, 96, activations));
     for (i, (&gate, &up)) in gate.iter().zip(&up).enumerate() {
         let (x, up) = (f64::from(gate), f64::from(up));
         let truth = x / (1.0 + (-x).exp()) * up;
@@ -184,8 +186,8 @@ proptest! {
             ops::rms_norm_heads(c, &mut out, cols, 2, vectors * 8, &weight[..vectors * 8], 1e-5);
             out
         });
-        same_everywhere(|c| through_matmul(c, cols, |acts| ops::silu_mul_acts(c, &x, &y, cols, acts)));
-        same_everywhere(|c| through_matmul(c, cols, |acts| ops::gelu_mul_acts(c, &x, &y, cols, acts)));
+        same_everywhere(|c| through_matmul(c, cols, |out| ops::silu_mul_activations(c, &x, &y, cols, out)));
+        same_everywhere(|c| through_matmul(c, cols, |out| ops::gelu_mul_activations(c, &x, &y, cols, out)));
         same_everywhere(|c| {
             let mut out = vec![0.0; x.len()];
             math::softmax(c, &x, &mut out);

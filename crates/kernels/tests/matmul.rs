@@ -3,7 +3,9 @@
 #![allow(clippy::unwrap_used)] // clippy.toml allows it in tests; it does not see that helpers are part of them
 
 use foretoken_kernels::quant::{Scales, parse};
-use foretoken_kernels::{Acts, Compute, GgmlType, Isa, MatmulJob, PackError, PackedMatrix, matmul, quant};
+use foretoken_kernels::{
+    Activations, Compute, GgmlType, Isa, MatmulJob, PackError, PackedMatrix, matmul, quant,
+};
 use half::f16;
 
 /// A small generator (splitmix64), so that a failing case can be named by its seed.
@@ -183,11 +185,15 @@ fn check_type(ty: GgmlType) {
         for c in &computes {
             let weight = PackedMatrix::pack(c, ty, rows, cols, &bytes).unwrap();
             for tokens in 1..=33 {
-                let mut acts = Acts::with_floats();
-                acts.reset(tokens, cols);
-                acts.quantize(c, &x[..tokens * cols]);
+                let mut activations = Activations::with_floats();
+                activations.reset(tokens, cols);
+                activations.quantize(c, &x[..tokens * cols]);
                 let mut out = vec![f32::NAN; tokens * rows];
-                matmul(c, &acts, &mut [MatmulJob { weight: &weight, bias: None, out: &mut out, add: false }]);
+                matmul(
+                    c,
+                    &activations,
+                    &mut [MatmulJob { weight: &weight, bias: None, out: &mut out, add: false }],
+                );
                 let what = format!(
                     "{ty} {rows}x{cols}, {tokens} tokens, {}, {} threads",
                     c.isa(),
@@ -243,13 +249,13 @@ fn extreme_codes_do_not_saturate() {
             let expected = twin(ty, 16, cols, &bytes, &x);
             for c in computes() {
                 let weight = PackedMatrix::pack(&c, ty, 16, cols, &bytes).unwrap();
-                let mut acts = Acts::new();
-                acts.reset(2, cols);
-                acts.quantize(&c, &x);
+                let mut activations = Activations::new();
+                activations.reset(2, cols);
+                activations.quantize(&c, &x);
                 let mut out = vec![0.0; 32];
                 matmul(
                     &c,
-                    &acts,
+                    &activations,
                     &mut [MatmulJob { weight: &weight, bias: None, out: &mut out, add: false }],
                 );
                 assert_same(&out, &expected, &format!("{ty}, bytes {byte:#x}, {}", c.isa()));
@@ -269,12 +275,12 @@ fn bias_is_added_last_and_add_keeps_what_was_there() {
     let product = twin(GgmlType::Q4_1, rows, cols, &bytes, &x);
     for c in computes() {
         let weight = PackedMatrix::pack(&c, GgmlType::Q4_1, rows, cols, &bytes).unwrap();
-        let mut acts = Acts::new();
-        acts.reset(tokens, cols);
-        acts.quantize(&c, &x);
+        let mut activations = Activations::new();
+        activations.reset(tokens, cols);
+        activations.quantize(&c, &x);
         for (bias, add) in [(Some(&bias[..]), false), (None, true), (Some(&bias[..]), true)] {
             let mut out = old.clone();
-            matmul(&c, &acts, &mut [MatmulJob { weight: &weight, bias, out: &mut out, add }]);
+            matmul(&c, &activations, &mut [MatmulJob { weight: &weight, bias, out: &mut out, add }]);
             let expected: Vec<f32> = (0..rows * tokens)
                 .map(|i| {
                     let sum = bias.map_or(product[i], |bias| product[i] + bias[i % rows]);
@@ -294,9 +300,9 @@ fn several_jobs_in_one_fork_equal_each_alone() {
     let bytes = shapes.map(|(rows, ty)| weights(&mut random, ty, rows * cols));
     let x = activations(&mut random, tokens * cols);
     for c in computes() {
-        let mut acts = Acts::with_floats();
-        acts.reset(tokens, cols);
-        acts.fill(&c, &|row, out| out.copy_from_slice(&x[row * cols..][..cols]));
+        let mut activations = Activations::with_floats();
+        activations.reset(tokens, cols);
+        activations.fill(&c, &|row, out| out.copy_from_slice(&x[row * cols..][..cols]));
         let packed: Vec<_> = std::iter::zip(shapes, &bytes)
             .map(|((rows, ty), bytes)| PackedMatrix::pack(&c, ty, rows, cols, bytes).unwrap())
             .collect();
@@ -304,7 +310,7 @@ fn several_jobs_in_one_fork_equal_each_alone() {
         let mut jobs: Vec<_> = std::iter::zip(&packed, &mut outs)
             .map(|(weight, out)| MatmulJob { weight, bias: None, out, add: false })
             .collect();
-        matmul(&c, &acts, &mut jobs);
+        matmul(&c, &activations, &mut jobs);
         for (((rows, ty), bytes), out) in shapes.into_iter().zip(&bytes).zip(&outs) {
             assert_same(out, &twin(ty, rows, cols, bytes, &x), &format!("{ty} among others, {}", c.isa()));
         }
@@ -322,11 +328,15 @@ fn a_row_that_is_not_finite_spoils_only_itself() {
         x[40] = bad;
         for c in computes() {
             let weight = PackedMatrix::pack(&c, GgmlType::Q4_0, rows, cols, &bytes).unwrap();
-            let mut acts = Acts::new();
-            acts.reset(2, cols);
-            acts.quantize(&c, &x);
+            let mut activations = Activations::new();
+            activations.reset(2, cols);
+            activations.quantize(&c, &x);
             let mut out = vec![0.0; 2 * rows];
-            matmul(&c, &acts, &mut [MatmulJob { weight: &weight, bias: None, out: &mut out, add: false }]);
+            matmul(
+                &c,
+                &activations,
+                &mut [MatmulJob { weight: &weight, bias: None, out: &mut out, add: false }],
+            );
             assert!(out[..rows].iter().all(|x| x.is_nan()), "{bad} {}", c.isa());
             assert_same(&out[rows..], &twin(GgmlType::Q4_0, rows, cols, &bytes, &good), "the row beside it");
         }

@@ -1,7 +1,7 @@
 //! Hyperparameters of a decoder, read from GGUF metadata.
 //!
-//! Every number that decides a shape or a formula is checked here once, so that loading weights and the
-//! forward pass may rely on it. Nothing here reads a tensor.
+//! Every number that determines a shape or a formula is validated here once; loading the weights and the forward pass
+//! rely on it. Nothing here reads a tensor.
 
 use foretoken_kernels::rope::{RopeConfig, RopeScaling, RopeStyle};
 
@@ -30,7 +30,7 @@ pub struct ModelConfig {
     pub head_dim_v: usize,
     /// Tokens in the vocabulary, as the embedding table has them.
     pub vocab: usize,
-    /// Context length the model was made for, in tokens.
+    /// Context length of the training, in tokens.
     pub ctx_train: usize,
     /// Epsilon of the RMS norms.
     pub norm_eps: f32,
@@ -38,18 +38,18 @@ pub struct ModelConfig {
     pub rope: RopeConfig,
 }
 
-/// Why a model file cannot be used.
+/// An error of loading a model file.
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
-    /// The container is damaged.
+    /// The GGUF container is malformed.
     #[error(transparent)]
     Gguf(#[from] GgufError),
-    /// The architecture is not one of ours.
+    /// An architecture that this build does not implement.
     #[error("architecture '{arch}' is not supported; this build knows {}", supported.join(", "))]
     UnsupportedArchitecture {
-        /// As the file names it.
+        /// The value of `general.architecture`.
         arch: String,
-        /// What would have worked.
+        /// The implemented architectures.
         supported: Vec<&'static str>,
     },
     /// A metadata key that the architecture needs is not in the file.
@@ -60,7 +60,7 @@ pub enum ModelError {
         /// The architecture that needs it.
         arch: String,
     },
-    /// A metadata value that makes no sense.
+    /// An invalid metadata value.
     #[error("metadata key '{key}': {message}")]
     BadValue {
         /// The key.
@@ -76,17 +76,17 @@ pub enum ModelError {
         /// The architecture that needs it.
         arch: String,
     },
-    /// A tensor has another shape than the metadata say.
+    /// A tensor whose shape differs from what the metadata imply.
     #[error("tensor '{tensor}' has shape {got:?}, expected {expected:?} (innermost dimension first)")]
     TensorShape {
         /// The tensor.
         tensor: String,
         /// Its dimensions, innermost first.
         got: Vec<usize>,
-        /// What the metadata ask for.
+        /// Dimensions that the metadata imply.
         expected: Vec<usize>,
     },
-    /// A tensor that no rule of the architecture explains; ignoring it would give wrong answers.
+    /// A tensor that the architecture does not use; ignoring it would give wrong answers.
     #[error("tensor '{tensor}' is not part of a '{arch}' model as this build knows it")]
     UnknownTensor {
         /// The tensor.
@@ -94,17 +94,17 @@ pub enum ModelError {
         /// The architecture.
         arch: String,
     },
-    /// The weights cannot be brought into the kernels' layout.
+    /// The weights cannot be packed.
     #[error("tensor '{tensor}': {source}")]
     Pack {
         /// The tensor.
         tensor: String,
-        /// What the kernels say.
+        /// The kernels' error.
         source: foretoken_kernels::PackError,
     },
 }
 
-/// Largest plausible value of a count in the metadata; keeps products far from overflow.
+/// Largest accepted value of a count in the metadata; keeps products far from overflow.
 const COUNT_MAX: u32 = 1 << 20;
 
 impl ModelConfig {
@@ -179,7 +179,7 @@ fn rope(
     }
     let factor = match keys.optional_float("rope.scaling.factor")? {
         Some(factor) => Some(factor),
-        // Files older than the scaling keys.
+        // Files that predate the scaling keys.
         None => keys.optional_float("rope.scale_linear")?,
     };
     if let Some(factor) = factor.filter(|f| !(f.is_finite() && *f > 0.0)) {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use foretoken_kernels::kv::{AttnSeq, KvLayout};
 use foretoken_kernels::rope::RopeTable;
-use foretoken_kernels::{Acts, Compute, MatmulJob, PackedMatrix, matmul, ops, quant};
+use foretoken_kernels::{Activations, Compute, MatmulJob, PackedMatrix, matmul, ops, quant};
 
 use crate::config::{ModelConfig, ModelError};
 use crate::families::{Decoder, family};
@@ -18,15 +18,15 @@ use crate::weights::Loader;
 
 const EMBEDDING: &str = "token_embd.weight";
 
-/// Where the rows of the embedding table are read from.
+/// Source of the rows of the embedding table.
 enum Embedding {
-    /// The head's matrix is the table.
+    /// The matrix of the output head is the table.
     Tied,
-    /// The table in the mapped file; only the rows of tokens in use are ever touched.
+    /// The table stays in the mapped file; only rows of tokens in use are read.
     Mapped,
 }
 
-/// The weights of one model, ready to run.
+/// The packed weights of one model.
 pub struct Model {
     config: ModelConfig,
     compute: Arc<Compute>,
@@ -67,17 +67,17 @@ impl Model {
         &self.config
     }
 
-    /// The kernels this model runs on.
+    /// The execution context of the model's kernels.
     pub fn compute(&self) -> &Arc<Compute> {
         &self.compute
     }
 
-    /// The file the weights came from.
+    /// The file that the weights were loaded from.
     pub fn gguf(&self) -> &Arc<Gguf> {
         &self.gguf
     }
 
-    /// How the KV of one block is laid out.
+    /// Layout of the KV of a block.
     pub fn kv_layout(&self) -> KvLayout {
         self.decoder.kv_layout()
     }
@@ -87,19 +87,22 @@ impl Model {
         self.matrices().map(PackedMatrix::bytes).sum()
     }
 
-    /// Buffers for [`Model::forward`], one per thread that calls it.
+    /// Buffers for [`Model::forward`]; each calling thread needs its own.
     pub fn scratch(&self) -> Scratch {
         let rope = RopeTable::new(self.config.rope.clone(), self.rope_factors.as_deref());
-        let acts =
-            if self.matrices().any(PackedMatrix::is_float) { Acts::with_floats() } else { Acts::new() };
-        Scratch::new(rope, acts)
+        let activations = if self.matrices().any(PackedMatrix::is_float) {
+            Activations::with_floats()
+        } else {
+            Activations::new()
+        };
+        Scratch::new(rope, activations)
     }
 
-    /// Runs one step: writes the KV of every row and returns the logits of the rows that asked, in order.
+    /// Runs one step: writes the KV of every row and returns the logits of the requested rows, in order.
     ///
     /// # Panics
-    /// If a sequence has no tokens, a token id outside the vocabulary, or too little room in its KV: the
-    /// engine checks all three when it admits a request.
+    /// If a sequence has no tokens, a token id outside the vocabulary, or too few KV slots; the engine checks all
+    /// three at admission.
     pub fn forward<'s>(&self, scratch: &'s mut Scratch, seqs: &mut [SeqStep<'_, '_>]) -> &'s mut Logits {
         scratch.positions.clear();
         seqs.iter().for_each(|seq| seq.push_positions(&mut scratch.positions));
@@ -150,7 +153,7 @@ impl Model {
 
     fn head(&self, scratch: &mut Scratch, wanted: &[usize]) {
         let (width, vocab) = (self.config.width, self.config.vocab);
-        let Scratch { logits, residual, acts, .. } = scratch;
+        let Scratch { logits, residual, activations, .. } = scratch;
         logits.hidden.clear();
         wanted.iter().for_each(|&row| logits.hidden.extend(&residual[row * width..][..width]));
         if wanted.is_empty() {
@@ -158,9 +161,9 @@ impl Model {
             return;
         }
         let (eps, norm) = (self.config.norm_eps, &self.output_norm);
-        ops::rms_norm_acts(&self.compute, &logits.hidden, width, norm, eps, acts);
+        ops::rms_norm_activations(&self.compute, &logits.hidden, width, norm, eps, activations);
         let out = logits.reset(wanted.len(), vocab);
         let job = MatmulJob { weight: &self.head, bias: None, out, add: false };
-        matmul(&self.compute, acts, &mut [job]);
+        matmul(&self.compute, activations, &mut [job]);
     }
 }

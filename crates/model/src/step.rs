@@ -1,17 +1,17 @@
 //! One step of the model: any mixture of prefill chunks, single new tokens and draft trees.
 //!
 //! A step is a list of sequences, each with its new tokens and its KV. The rows of the step are the new
-//! tokens of all sequences, one after the other; the forward pass sees only rows and positions and never
-//! asks which kind of work a row belongs to. That is what keeps a token's logits the same in any company.
+//! tokens of all sequences, concatenated; the forward pass sees only rows and positions, not the kind of work that
+//! a row belongs to. This makes a token's logits independent of the other rows of the step.
 
-use foretoken_kernels::Acts;
+use foretoken_kernels::Activations;
 use foretoken_kernels::kv::KvView;
 use foretoken_kernels::rope::RopeTable;
 
 /// Which rows of a sequence need logits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WantLogits {
-    /// None: a prefill chunk that is not the prompt's end.
+    /// None: a prefill chunk before the end of the prompt.
     None,
     /// The last row only.
     Last,
@@ -21,11 +21,11 @@ pub enum WantLogits {
 
 /// The new tokens of one sequence.
 pub struct SeqStep<'s, 'k> {
-    /// Token ids, at least one. With `parents`, in an order in which parents come before children.
+    /// Token ids, at least one. With `parents`, parents precede their children.
     pub tokens: &'s [u32],
     /// `None`: a chain. Otherwise the index of each row's parent among `tokens`, -1 for the committed context.
     pub parents: Option<&'s [i32]>,
-    /// Tokens whose KV is in place; row `i` is written to slot `committed + i`.
+    /// Tokens whose KV is stored; row `i` is written to slot `committed + i`.
     pub committed: usize,
     /// The sequence's block table, with room for `committed + tokens.len()` tokens.
     pub kv: &'s mut KvView<'k>,
@@ -60,14 +60,14 @@ impl SeqStep<'_, '_> {
     }
 }
 
-/// Logits of the rows that asked for them, in step order.
+/// Logits of the rows that requested them, in step order.
 #[derive(Debug, Default)]
 pub struct Logits {
     vocab: usize,
     rows: usize,
-    /// The hidden rows that the logits came from, before the last norm.
+    /// The hidden rows of the logits, before the final norm.
     pub(crate) hidden: Vec<f32>,
-    /// At least the rows; as long as the most rows there ever were, since making room again takes time.
+    /// At least `rows * vocab` values; never shrinks, because growing a vector initialises it again.
     values: Vec<f32>,
 }
 
@@ -77,12 +77,12 @@ impl Logits {
         self.rows
     }
 
-    /// Whether no row asked for logits.
+    /// Whether no row requested logits.
     pub fn is_empty(&self) -> bool {
         self.rows == 0
     }
 
-    /// Makes room for `rows` rows, whose contents are unspecified.
+    /// Resizes to `rows` rows with unspecified contents.
     pub(crate) fn reset(&mut self, rows: usize, vocab: usize) -> &mut [f32] {
         (self.rows, self.vocab) = (rows, vocab);
         if self.values.len() < rows * vocab {
@@ -91,28 +91,28 @@ impl Logits {
         &mut self.values[..rows * vocab]
     }
 
-    /// The `index`-th row that asked, one value per vocabulary entry.
+    /// The `index`-th requested row, one value per vocabulary entry.
     pub fn row(&self, index: usize) -> &[f32] {
         &self.values[..self.rows * self.vocab][index * self.vocab..][..self.vocab]
     }
 
-    /// The hidden row, before the last norm, that [`Logits::row`] came from.
+    /// The hidden row of [`Logits::row`], before the final norm.
     pub fn hidden(&self, index: usize) -> &[f32] {
         let width = self.hidden.len().checked_div(self.rows).unwrap_or(0);
         &self.hidden[index * width..][..width]
     }
 
-    /// [`Logits::row`], to be changed in place by a sampler.
+    /// [`Logits::row`], for samplers that work in place.
     pub fn row_mut(&mut self, index: usize) -> &mut [f32] {
         &mut self.values[..self.rows * self.vocab][index * self.vocab..][..self.vocab]
     }
 }
 
-/// Buffers of the forward pass, kept from step to step and grown to the largest step seen.
+/// Buffers of the forward pass, reused across steps; they grow to the largest step.
 pub struct Scratch {
     pub(crate) rope: RopeTable,
     pub(crate) positions: Vec<u32>,
-    pub(crate) acts: Acts,
+    pub(crate) activations: Activations,
     /// The residual stream, `[rows][width]`.
     pub(crate) residual: Vec<f32>,
     pub(crate) q: Vec<f32>,
@@ -130,11 +130,11 @@ impl Scratch {
         &mut self.logits
     }
 
-    pub(crate) fn new(rope: RopeTable, acts: Acts) -> Scratch {
+    pub(crate) fn new(rope: RopeTable, activations: Activations) -> Scratch {
         Scratch {
             rope,
             positions: Vec::new(),
-            acts,
+            activations,
             residual: Vec::new(),
             q: Vec::new(),
             k: Vec::new(),

@@ -1,8 +1,8 @@
 //! From tensors in a GGUF file to packed matrices in memory.
 //!
-//! A [`Loader`] hands out each tensor once, checks its shape, packs it and gives the file's pages back to
-//! the system, so that loading never holds two copies of a large model. It remembers what was taken: a
-//! tensor that nobody asked for is an error, because ignoring it would give wrong answers quietly.
+//! A [`Loader`] checks a tensor's shape, packs it and releases the file's pages, so that loading never holds two copies
+//! of a large model. It records the names of loaded tensors: a tensor that the model did not load is an error, because
+//! ignoring it would give wrong answers silently.
 
 use std::cell::RefCell;
 use std::collections::HashSet;
@@ -12,17 +12,17 @@ use foretoken_kernels::{Compute, PackedMatrix, quant};
 use crate::config::ModelError;
 use crate::gguf::{Gguf, TensorInfo};
 
-/// Hands out the tensors of one file.
+/// Loads the tensors of one file.
 pub(crate) struct Loader<'a> {
     gguf: &'a Gguf,
     compute: &'a Compute,
     arch: &'a str,
-    taken: RefCell<HashSet<String>>,
+    loaded: RefCell<HashSet<String>>,
 }
 
 impl<'a> Loader<'a> {
     pub(crate) fn new(gguf: &'a Gguf, compute: &'a Compute, arch: &'a str) -> Loader<'a> {
-        Loader { gguf, compute, arch, taken: RefCell::new(HashSet::new()) }
+        Loader { gguf, compute, arch, loaded: RefCell::new(HashSet::new()) }
     }
 
     /// A matrix of `rows` outputs and `cols` inputs.
@@ -57,15 +57,15 @@ impl<'a> Loader<'a> {
         Ok(Some(out))
     }
 
-    /// Checks the shape of a tensor that stays in the file.
+    /// Checks the shape of a tensor that is read from the mapped file.
     pub(crate) fn check(&self, name: &str, dims: &[usize]) -> Result<(), ModelError> {
         self.take(name, dims)?.map(|_| ()).ok_or_else(|| self.missing(name))
     }
 
-    /// Fails if a tensor was never asked for.
+    /// Fails if the file has a tensor that was not loaded.
     pub(crate) fn finish(self) -> Result<(), ModelError> {
-        let taken = self.taken.into_inner();
-        match self.gguf.tensors().find(|info| !taken.contains(&info.name)) {
+        let loaded = self.loaded.into_inner();
+        match self.gguf.tensors().find(|info| !loaded.contains(&info.name)) {
             Some(info) => {
                 Err(ModelError::UnknownTensor { tensor: info.name.clone(), arch: self.arch.to_string() })
             }
@@ -75,7 +75,7 @@ impl<'a> Loader<'a> {
 
     fn take(&self, name: &str, expected: &[usize]) -> Result<Option<&'a TensorInfo>, ModelError> {
         let Some(info) = self.gguf.tensor(name) else { return Ok(None) };
-        // Trailing dimensions of 1 mean nothing in GGUF.
+        // GGUF allows trailing dimensions of 1.
         let used = info.dims().iter().rposition(|&d| d != 1).map_or(1, |last| last + 1);
         if info.dims().get(..used.max(expected.len())).unwrap_or(info.dims()) != expected {
             return Err(ModelError::TensorShape {
@@ -84,7 +84,7 @@ impl<'a> Loader<'a> {
                 expected: expected.to_vec(),
             });
         }
-        self.taken.borrow_mut().insert(name.to_string());
+        self.loaded.borrow_mut().insert(name.to_string());
         Ok(Some(info))
     }
 

@@ -1,10 +1,10 @@
 //! Attention over paged keys and values, for any mixture of prefill chunks, single tokens and draft trees.
 //!
-//! A row's result depends on its query and on the keys and values it sees, at their positions, and on nothing
-//! else: not on the rows beside it, nor on how the work is cut. Scores are fma chains over rising `d`; a block
-//! of 64 positions is one step of the online softmax; spans of 512 positions are merged in order. A row of a
-//! draft tree takes its ancestors' scores and values from their slots and puts them where one-by-one decoding
-//! would have had them. Slots that the row does not see have weight zero and their values are never used.
+//! A row's result depends only on its query and on the keys and values visible to it, at their positions: not on the
+//! other rows of the step, nor on how the work is partitioned. Scores are fma chains over rising `d`; a block
+//! of 64 positions is one step of the online softmax; spans of 512 positions are merged in order. For a row of a draft
+//! tree the scores and values of its ancestors are read from their slots and reduced in the order of their positions,
+//! as in decoding without drafts. Slots that are not visible to a row have weight zero and their values are never read.
 
 mod plan;
 mod tile;
@@ -23,19 +23,19 @@ use tile::{RowsMut, RowsPtr, Softmax, Values};
 
 /// Positions whose softmax is one running sum; spans are merged in order.
 const SPAN: usize = 512;
-/// Multiplications per thread from which on a fork gains more than it costs.
+/// Multiplications per thread above which running on the pool is faster than on the caller alone.
 const FORK_WORK: usize = 1 << 14;
 
 /// Scores of a tile over one block.
 type Scores = [[f32; BLOCK_TOKENS]; MAX_TILE_ROWS];
 
-/// `out[row][head] = softmax(scale * q[row][head] · K) V`, for every row of every sequence; the keys and values
-/// of these rows are stored already. `q` is `[rows][q_heads][head_dim_k]` over all rows of the step, `out`
+/// `out[row][head] = softmax(scale * q[row][head] · K) V`, for every row of every sequence. The keys and values
+/// of these rows must have been stored. `q` is `[rows][q_heads][head_dim_k]` over all rows of the step, `out`
 /// `[rows][q_heads][head_dim_v]`. Query heads `h * g .. (h + 1) * g` share KV head `h`, where
 /// `g = q_heads / kv_heads`.
 ///
 /// # Panics
-/// If the shapes don't fit, a sequence has fewer slots than rows, or a tree's row comes before its parent.
+/// If shapes don't match, a sequence has fewer slots than rows, or a row of a draft tree precedes its parent.
 #[allow(clippy::too_many_arguments, reason = "an operation with as many operands")]
 pub fn attention(
     c: &Compute,
@@ -55,9 +55,9 @@ pub fn attention(
     assert!(layer < layout.all_layers(), "layer {layer} of {}", layout.all_layers());
     let rows = seqs.iter().map(|seq| seq.rows.end).max().unwrap_or(0);
     assert!(q.len() >= rows * q_heads * layout.head_dim_k, "fewer queries than rows");
-    assert!(out.len() >= rows * q_heads * layout.head_dim_v, "less room than rows");
+    assert!(out.len() >= rows * q_heads * layout.head_dim_v, "fewer outputs than rows");
     for seq in seqs {
-        assert_eq!(seq.kv.layout(), layout, "a sequence's blocks have another layout");
+        assert_eq!(seq.kv.layout(), layout, "the sequence's KV layout differs from the model's");
     }
     let seqs: Vec<SeqPlan<'_>> = seqs.iter().map(SeqPlan::new).collect();
     assert!(disjoint(&seqs), "two sequences share a row");
@@ -107,12 +107,12 @@ fn disjoint(seqs: &[SeqPlan<'_>]) -> bool {
     ranges.windows(2).all(|pair| pair[0].end <= pair[1].start)
 }
 
-/// Buffers of a worker, kept from call to call.
+/// Buffers of a worker, reused across calls.
 #[derive(Default)]
 struct Scratch {
     /// The item's queries, `[row][query head of the group][head_dim_k]`.
     q: Vec<f32>,
-    /// The running state of a span, and of the spans before it.
+    /// State of the current span, and of all spans before it.
     span: Vec<f32>,
     total: Vec<f32>,
     /// Scores by slot, for rows of draft trees.
@@ -186,7 +186,7 @@ impl Kernel for RunItem<'_> {
         gather_queries(call, item, &mut scratch.q);
         if let Some(group) = item.group {
             let group = &call.plan.groups[group];
-            // SAFETY: of the parts that this gives, each span of each group has its own.
+            // SAFETY: the parts of different spans and groups don't overlap, and each has one user at a time.
             let partial = |span| unsafe {
                 let floats = call.partials.part(group.partials + span * group.partial_len, group.partial_len);
                 State::new(floats, rows)
@@ -194,7 +194,7 @@ impl Kernel for RunItem<'_> {
             let state = partial(item.spans.start);
             run_span(s, call, item, item.spans.start, &scratch.q, state, &mut scratch.by_slot);
             if group.pending.fetch_sub(1, Ordering::AcqRel) == 1 {
-                // All items of the group have finished, and this is the last of them: their parts are free.
+                // This is the last item of the group to finish: no other item uses the parts any more.
                 let mut total = partial(0);
                 for span in 1..group.spans {
                     merge(s, &mut total, &partial(span));
@@ -217,7 +217,7 @@ impl Kernel for RunItem<'_> {
     }
 }
 
-/// Copies the queries of an item's rows, so that consecutive rows are one stride apart.
+/// Gathers the queries of an item's rows at a constant stride.
 fn gather_queries(call: &Call<'_>, item: &Item, q: &mut Vec<f32>) {
     let dim = call.layout.head_dim_k;
     let heads = call.group_heads * dim;
@@ -229,7 +229,7 @@ fn gather_queries(call: &Call<'_>, item: &Item, q: &mut Vec<f32>) {
     }
 }
 
-/// Runs all rows of an item over one span, from a cleared state.
+/// Computes all rows of an item over one span, from a cleared state.
 #[inline(always)]
 fn run_span<S: Simd16>(
     s: S,
@@ -262,16 +262,16 @@ struct Tile<'a> {
     seq: &'a SeqPlan<'a>,
     item: &'a Item,
     block: usize,
-    /// The block whose keys are likely to be read next.
+    /// The block to prefetch keys of.
     next: usize,
-    /// Of the item's rows, counted with their query heads.
+    /// Range of the item's (row, query head) pairs.
     rows: Range<usize>,
 }
 
 impl Tile<'_> {
     #[inline(always)]
     fn run<S: Simd16>(&self, s: S, q: &[f32], state: &mut State<'_>, by_slot: &mut Vec<Scores>) {
-        if self.seq.all_see(self.block) {
+        if self.seq.fully_visible(self.block) {
             return self.run_whole(s, q, state);
         }
         let count = self.rows.len();
@@ -296,7 +296,7 @@ impl Tile<'_> {
         } else {
             self.score_tree(s, q, visible, by_slot, &mut scores);
         }
-        let rescale = self.weigh(s, &mut scores, state);
+        let rescale = self.softmax_weights(s, &mut scores, state);
         let together = in_place.iter().copied().min().unwrap_or(0);
         self.add_values(s, self.block * BLOCK_TOKENS, together, &scores, 0..count, &rescale, 0, state);
         for (r, &visible) in visible.iter().enumerate() {
@@ -304,21 +304,26 @@ impl Tile<'_> {
         }
     }
 
-    /// A block of which every row sees every position: the most of a long context.
+    /// A block that is visible to every row as a whole: most blocks of a long context.
     #[inline(always)]
     fn run_whole<S: Simd16>(&self, s: S, q: &[f32], state: &mut State<'_>) {
         let mut scores = [[0.0; BLOCK_TOKENS]; MAX_TILE_ROWS];
         self.score(s, q, self.block, BLOCK_TOKENS, &mut scores);
-        let rescale = self.weigh(s, &mut scores, state);
+        let rescale = self.softmax_weights(s, &mut scores, state);
         let (slot, rows) = (self.block * BLOCK_TOKENS, 0..self.rows.len());
         self.add_values(s, slot, BLOCK_TOKENS, &scores, rows, &rescale, 0, state);
     }
 
     #[inline(always)]
-    fn weigh<S: Simd16>(&self, s: S, scores: &mut Scores, state: &mut State<'_>) -> [f32; MAX_TILE_ROWS] {
+    fn softmax_weights<S: Simd16>(
+        &self,
+        s: S,
+        scores: &mut Scores,
+        state: &mut State<'_>,
+    ) -> [f32; MAX_TILE_ROWS] {
         let rows = self.rows.clone();
         let softmax = Softmax { max: &mut state.max[rows.clone()], sum: &mut state.sum[rows] };
-        tile::weigh(s, &mut scores[..self.rows.len()], softmax)
+        tile::softmax_weights(s, &mut scores[..self.rows.len()], softmax)
     }
 
     /// The row of the sequence that row `r` of the tile belongs to.
@@ -351,7 +356,7 @@ impl Tile<'_> {
         let dim = self.call.layout.head_dim_k;
         let keys = self.keys(block);
         let q = RowsPtr { start: q[self.rows.start * dim..self.rows.end * dim].as_ptr(), stride: dim };
-        let ahead = self.values(block);
+        let prefetch = self.values(block);
         // SAFETY: the key range is `[dim][64]` halves, and blocks and ranges are 2-aligned; `q` was cut to the
         // tile's rows; `out` has room for the largest tile; tiles have 1 to `TILE_ROWS` rows.
         unsafe {
@@ -363,14 +368,13 @@ impl Tile<'_> {
                 self.rows.len(),
                 lanes,
                 self.call.scale,
-                ahead.as_ptr(),
+                prefetch.as_ptr(),
                 out.as_mut_ptr(),
             );
         }
     }
 
-    /// Scores of this block's positions, for rows that see slots other than those of their positions. They can
-    /// only be slots further on.
+    /// Scores of this block's positions for rows of a draft tree, whose positions may lie in later slots.
     #[inline(always)]
     fn score_tree<S: Simd16>(
         &self,
@@ -401,8 +405,8 @@ impl Tile<'_> {
         }
     }
 
-    /// Adds the values of `count` slots from `slot`, all in one block, to some rows of the tile. Their weights
-    /// start at `lane`.
+    /// Accumulates the values of `count` slots from `slot`, all in one block, into some rows of the tile. Their
+    /// weights start at `lane`.
     #[allow(clippy::too_many_arguments, reason = "an operation with as many operands")]
     #[inline(always)]
     fn add_values<S: Simd16>(
@@ -429,12 +433,12 @@ impl Tile<'_> {
             let values = Values { start: values.as_ptr().cast::<u16>().add(first * dim), dim };
             let weights = weights[rows.start].as_ptr().add(lane);
             let acc = RowsMut { start: acc.as_mut_ptr(), stride };
-            let ahead = self.keys(self.next).as_ptr();
-            tile::accumulate(s, values, count, weights, rows.len(), rescale, ahead, acc);
+            let prefetch = self.keys(self.next).as_ptr();
+            tile::accumulate(s, values, count, weights, rows.len(), rescale, prefetch, acc);
         }
     }
 
-    /// Adds the values of the remaining positions of one row, run of slots by run.
+    /// Accumulates the values of one row's remaining positions, one call per run of consecutive slots.
     #[inline(always)]
     fn add_remaining_values<S: Simd16>(
         &self,
@@ -457,7 +461,7 @@ impl Tile<'_> {
     }
 }
 
-/// Adds a later span's sums to those of the spans before it.
+/// Merges a span's state into that of the spans before it.
 #[inline(always)]
 fn merge<S: Simd16>(s: S, total: &mut State<'_>, next: &State<'_>) {
     let rows = total.max.len();
@@ -483,7 +487,7 @@ fn merge<S: Simd16>(s: S, total: &mut State<'_>, next: &State<'_>) {
     }
 }
 
-/// Divides by the sums of weights and writes the rows of an item.
+/// Divides by the softmax sums and writes the rows of an item.
 #[inline(always)]
 fn write_out<S: Simd16>(s: S, call: &Call<'_>, item: &Item, state: &State<'_>) {
     let dim = call.layout.head_dim_v;

@@ -1,7 +1,7 @@
-//! Who sees what, and how the work of a step is cut into items.
+//! Visibility of positions, and the partition of a step's work into items.
 //!
-//! Visibility is a property of a row alone. The cut (by sequence, KV head, run of tokens, and span of
-//! positions) decides only which thread does what: every item computes whole spans, and spans are merged in order.
+//! Visibility is a property of a row alone. The partition (by sequence, KV head, run of rows, and span
+//! of positions) decides only which thread computes what: items are whole spans, and spans are merged in order.
 
 use std::ops::Range;
 use std::sync::atomic::AtomicUsize;
@@ -11,12 +11,12 @@ use crate::kv::{AttnSeq, BLOCK_TOKENS, KvView};
 
 /// Query rows of an item: enough to share each block's keys and values, few enough to stay in cache.
 const ITEM_ROWS: usize = 96;
-/// Query rows that an item keeps when it is cut because threads would have unequal shares.
+/// Minimum query rows of an item that is split to balance the threads.
 const ITEM_ROWS_MIN: usize = 12;
-/// An item is cut by span if it is more than this part of a thread's share.
+/// An item is split by span if its cost exceeds a thread's share divided by this.
 const SHARE_PARTS: usize = 4;
 
-/// One sequence's rows and what each sees.
+/// One sequence's rows and the positions visible to each.
 pub(super) struct SeqPlan<'p> {
     pub(super) kv: &'p KvView<'p>,
     pub(super) rows: Range<usize>,
@@ -24,11 +24,11 @@ pub(super) struct SeqPlan<'p> {
     tree: Option<Tree>,
 }
 
-/// The paths of a draft tree's rows, back to back.
+/// The paths of a draft tree's rows, concatenated.
 struct Tree {
-    /// Row at each depth on the path to a row, itself last.
+    /// For each row, the rows on the path from the root to it, itself last.
     paths: Vec<u32>,
-    /// Where each row's path lies in `paths`, and how many of its leading rows are at their own depth.
+    /// Each row's range in `paths`, and the length of the path's prefix whose rows equal their depth.
     of_row: Vec<(Range<usize>, usize)>,
 }
 
@@ -48,24 +48,24 @@ impl<'p> SeqPlan<'p> {
         self.committed + self.rows.len()
     }
 
-    /// Whether a block was filled before this step: then every row sees all of it, each position in its place.
-    pub(super) fn all_see(&self, block: usize) -> bool {
+    /// Whether every position of a block is visible to every row: the block was filled before this step.
+    pub(super) fn fully_visible(&self, block: usize) -> bool {
         (block + 1) * BLOCK_TOKENS <= self.committed
     }
 
-    /// How many positions a row sees, itself included.
+    /// Number of positions visible to a row, including its own.
     pub(super) fn visible(&self, row: usize) -> usize {
         let own = self.tree.as_ref().map_or(row + 1, |tree| tree.of_row[row].0.len());
         self.committed + own
     }
 
-    /// How many of them, from the first, are in the slot of their own number.
+    /// Length of the prefix of positions that equal their slots.
     pub(super) fn in_place(&self, row: usize) -> usize {
         let own = self.tree.as_ref().map_or(row + 1, |tree| tree.of_row[row].1);
         self.committed + own
     }
 
-    /// The slot of a position that a row sees.
+    /// The slot of a position that is visible to a row.
     pub(super) fn slot(&self, row: usize, position: usize) -> usize {
         match (&self.tree, position.checked_sub(self.committed)) {
             (Some(tree), Some(depth)) => {
@@ -76,7 +76,7 @@ impl<'p> SeqPlan<'p> {
         }
     }
 
-    /// The most positions that any of some rows sees.
+    /// Maximum of [`SeqPlan::visible`] over some rows.
     fn visible_max(&self, rows: Range<usize>) -> usize {
         rows.map(|row| self.visible(row)).max().unwrap_or(0)
     }
@@ -88,7 +88,7 @@ impl Tree {
         for (row, &parent) in parents.iter().enumerate() {
             let start = tree.paths.len();
             if let Ok(parent) = usize::try_from(parent) {
-                assert!(parent < row, "row {row} of a draft tree comes before its parent {parent}");
+                assert!(parent < row, "row {row} of a draft tree precedes its parent {parent}");
                 tree.paths.extend_from_within(tree.of_row[parent].0.clone());
             }
             tree.paths.push(row as u32);
@@ -106,21 +106,21 @@ pub(super) struct Item {
     pub(super) head: usize,
     pub(super) rows: Range<usize>,
     pub(super) spans: Range<usize>,
-    /// If the item is one span of several: its siblings.
+    /// The group of an item that is one of several spans.
     pub(super) group: Option<usize>,
 }
 
-/// Items that are the spans of the same rows. Whoever finishes last merges them.
+/// Items that are spans of the same rows. The last to finish merges them.
 pub(super) struct Group {
     pub(super) pending: AtomicUsize,
     pub(super) spans: usize,
-    /// Where the partial sums of its first span start, and how long those of each are.
+    /// Offset of the first span's partial state, and length of each span's, in floats.
     pub(super) partials: usize,
     pub(super) partial_len: usize,
 }
 
-/// Rows of an item: cut in two and two again while items are few and don't divide evenly among the threads.
-fn run_of(seqs: &[SeqPlan<'_>], kv_heads: usize, group_heads: usize, threads: usize) -> usize {
+/// Rows of an item: halved while there are few items and their number is not a multiple of the threads.
+fn rows_per_item(seqs: &[SeqPlan<'_>], kv_heads: usize, group_heads: usize, threads: usize) -> usize {
     let longest = seqs.iter().map(|seq| seq.rows.len()).max().unwrap_or(0).max(1);
     let mut parts = longest.div_ceil((ITEM_ROWS / group_heads).max(1));
     let items = |run| kv_heads * seqs.iter().map(|seq| seq.rows.len().div_ceil(run)).sum::<usize>();
@@ -138,14 +138,14 @@ fn run_of(seqs: &[SeqPlan<'_>], kv_heads: usize, group_heads: usize, threads: us
 pub(super) struct Plan {
     pub(super) items: Vec<Item>,
     pub(super) groups: Vec<Group>,
-    /// Floats that the partial sums of all groups take.
+    /// Floats that the partial states of all groups take.
     pub(super) partials_len: usize,
-    /// Positions attended to, summed over query heads and rows.
+    /// Visible positions, summed over query heads and rows.
     pub(super) positions: usize,
 }
 
 impl Plan {
-    /// `partial_len` is the number of floats of a partial sum of so many rows (counted with their query heads).
+    /// `partial_len` maps a number of (row, query head) pairs to the floats of their partial state.
     pub(super) fn new(
         seqs: &[SeqPlan<'_>],
         kv_heads: usize,
@@ -153,8 +153,8 @@ impl Plan {
         threads: usize,
         partial_len: impl Fn(usize) -> usize,
     ) -> Self {
-        let run = run_of(seqs, kv_heads, group_heads, threads);
-        // The last rows see the most: they go first, so that no thread is left with a large item at the end.
+        let run = rows_per_item(seqs, kv_heads, group_heads, threads);
+        // Largest items first: the last rows have the most visible positions.
         let runs = || {
             seqs.iter().enumerate().flat_map(move |(index, seq)| {
                 let count = seq.rows.len().div_ceil(run);
@@ -170,9 +170,10 @@ impl Plan {
         let mut plan = Self { items: Vec::new(), groups: Vec::new(), partials_len: 0, positions };
         for (seq, rows, visible) in runs() {
             let spans = visible.div_ceil(SPAN);
-            let cut = spans > 1 && threads > 1 && cost_of(&rows, visible) * threads * SHARE_PARTS > positions;
+            let split =
+                spans > 1 && threads > 1 && cost_of(&rows, visible) * threads * SHARE_PARTS > positions;
             for head in 0..kv_heads {
-                if cut {
+                if split {
                     plan.push_group(seq, head, rows.clone(), spans, partial_len(rows.len() * group_heads));
                 } else {
                     plan.items.push(Item { seq, head, rows: rows.clone(), spans: 0..spans, group: None });
@@ -208,18 +209,18 @@ mod tests {
         };
         let kv = KvView::new(&layout, Vec::new(), Vec::new());
         let seq = |&count: &usize| SeqPlan { kv: &kv, rows: 0..count, committed: 100, tree: None };
-        run_of(&rows.iter().map(seq).collect::<Vec<_>>(), kv_heads, group_heads, threads)
+        rows_per_item(&rows.iter().map(seq).collect::<Vec<_>>(), kv_heads, group_heads, threads)
     }
 
     #[test]
-    fn few_items_are_cut_until_threads_have_equal_shares() {
+    fn few_items_are_split_until_threads_have_equal_shares() {
         assert_eq!(run(&[16], 3, 3, 2), 8, "three heads of all rows would keep one of two threads waiting");
         assert_eq!(run(&[16], 4, 3, 2), 16, "four heads are two for each");
-        assert_eq!(run(&[16], 1, 9, 4), 4, "one head is cut twice");
-        assert_eq!(run(&[1], 3, 3, 2), 1, "a single row cannot be cut");
-        assert_eq!(run(&[7], 3, 3, 2), 4, "rounded up, so that there are two parts");
+        assert_eq!(run(&[16], 1, 9, 4), 4, "one head is split twice");
+        assert_eq!(run(&[1], 3, 3, 2), 1, "a single row cannot be split");
+        assert_eq!(run(&[7], 3, 3, 2), 4, "rounded up to two parts");
         assert_eq!(run(&[5], 3, 1, 2), 5, "parts keep enough query rows to share a block");
-        assert_eq!(run(&[1; 8], 3, 3, 2), 1, "many sequences are items enough");
-        assert_eq!(run(&[512], 3, 3, 2), 32, "and so is a long prompt");
+        assert_eq!(run(&[1; 8], 3, 3, 2), 1, "many sequences make enough items");
+        assert_eq!(run(&[512], 3, 3, 2), 32, "and so does a long prompt");
     }
 }

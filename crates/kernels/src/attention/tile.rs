@@ -1,10 +1,10 @@
 //! The inner loops of attention: scores, softmax and weighted values of a few rows over one KV block.
 //!
-//! A tile is up to [`MAX_TILE_ROWS`] query rows that share every load of K and V. How many rows share a tile
-//! never shows in a result: each row's chains run over rising `d`, then over rising positions.
+//! A tile is up to [`MAX_TILE_ROWS`] query rows that share every load of K and V. The number of rows does not affect a
+//! result: each row's fma chains run over rising `d`, then over rising positions.
 //!
-//! While it computes, a tile asks for what comes next: scores for the values of their block, values for the keys
-//! of the next one. Each is as long as what is being read, so the requests keep step.
+//! A tile prefetches the data of the next phase: the scores prefetch the values of their block, the values the keys
+//! of the next block. Both are as long as the data being read, one line prefetched per line read.
 
 use crate::kv::BLOCK_TOKENS;
 use crate::math::exp16;
@@ -13,14 +13,14 @@ use crate::simd::{LANES, MAX_TILE_ROWS, Simd16};
 /// Vectors of positions in a block.
 const VECTORS: usize = BLOCK_TOKENS / LANES;
 
-/// Where a tile's rows lie: row `r` at `start + r * stride`.
+/// The rows of a tile: row `r` at `start + r * stride`.
 #[derive(Clone, Copy)]
 pub(super) struct RowsPtr {
     pub(super) start: *const f32,
     pub(super) stride: usize,
 }
 
-/// As [`RowsPtr`], to be written.
+/// As [`RowsPtr`], mutable.
 #[derive(Clone, Copy)]
 pub(super) struct RowsMut {
     pub(super) start: *mut f32,
@@ -42,7 +42,7 @@ macro_rules! with_rows {
     };
 }
 
-/// Cuts `$count` vectors into runs of at most `S::TILE_VECTORS`, and runs `$f` for each.
+/// Splits `$count` vectors into runs of at most `S::TILE_VECTORS` and calls `$f` for each.
 macro_rules! with_vectors {
     ($count:expr, $rows:expr, $f:ident, |$at:ident| ($($arg:expr),*)) => {
         let mut $at = 0;
@@ -78,7 +78,7 @@ pub(super) unsafe fn scores<S: Simd16>(
     rows: usize,
     visible: usize,
     scale: f32,
-    ahead: *const u8,
+    prefetch: *const u8,
     out: *mut [f32; BLOCK_TOKENS],
 ) {
     let vectors = visible.div_ceil(LANES);
@@ -90,7 +90,7 @@ pub(super) unsafe fn scores<S: Simd16>(
             dim,
             q,
             scale,
-            ahead,
+            prefetch,
             out.cast::<f32>().add(at * LANES)
         ));
     }
@@ -110,13 +110,13 @@ unsafe fn score_tile<S: Simd16, const R: usize, const G: usize>(
     dim: usize,
     q: RowsPtr,
     scale: f32,
-    ahead: *const u8,
+    prefetch: *const u8,
     out: *mut f32,
 ) {
     let mut sums = [[s.splat(0.0); G]; R];
     for d in 0..dim {
-        s.prefetch(ahead.wrapping_add(d * 2 * BLOCK_TOKENS));
-        s.prefetch(ahead.wrapping_add(d * 2 * BLOCK_TOKENS + 64));
+        s.prefetch(prefetch.wrapping_add(d * 2 * BLOCK_TOKENS));
+        s.prefetch(prefetch.wrapping_add(d * 2 * BLOCK_TOKENS + 64));
         // SAFETY: `d` is below `dim`, and the caller promises the memory.
         unsafe {
             let mut keys = [s.splat(0.0); G];
@@ -147,16 +147,16 @@ pub(super) struct Softmax<'a> {
     pub(super) sum: &'a mut [f32],
 }
 
-/// Turns scores into weights `e^(score - max)` in place, and returns what the rows' sums so far must be
-/// multiplied by. A row without any visible position is left as it is.
+/// Replaces scores by weights `e^(score - max)`, and returns the factors by which the rows' accumulators must be
+/// rescaled. A row without a visible position is left unchanged.
 #[inline(always)]
-pub(super) fn weigh<S: Simd16>(
+pub(super) fn softmax_weights<S: Simd16>(
     s: S,
     scores: &mut [[f32; BLOCK_TOKENS]],
     state: Softmax<'_>,
 ) -> [f32; MAX_TILE_ROWS] {
     let mut shift = [0.0; LANES];
-    let mut blind = [false; MAX_TILE_ROWS];
+    let mut masked = [false; MAX_TILE_ROWS];
     for (r, row) in scores.iter().enumerate() {
         let (vectors, _) = row.as_chunks::<LANES>();
         let mut max = s.load_array(&vectors[0]);
@@ -164,16 +164,16 @@ pub(super) fn weigh<S: Simd16>(
             max = s.max(s.load_array(vector), max);
         }
         let max = s.fold_max(max);
-        blind[r] = max == f32::NEG_INFINITY;
+        masked[r] = max == f32::NEG_INFINITY;
         let old = state.max[r];
         let new = if max > old { max } else { old };
-        shift[r] = if blind[r] { 0.0 } else { old - new };
+        shift[r] = if masked[r] { 0.0 } else { old - new };
         state.max[r] = new;
     }
     let mut scale = [0.0; LANES];
     s.store_array(&mut scale, exp16(s, s.load_array(&shift)));
     for (r, row) in scores.iter_mut().enumerate() {
-        if blind[r] {
+        if masked[r] {
             continue;
         }
         let max = s.splat(state.max[r]);
@@ -208,7 +208,7 @@ pub(super) unsafe fn accumulate<S: Simd16>(
     weights: *const f32,
     rows: usize,
     rescale: &[f32; MAX_TILE_ROWS],
-    ahead: *const u8,
+    prefetch: *const u8,
     acc: RowsMut,
 ) {
     let vectors = v.dim / LANES;
@@ -220,7 +220,7 @@ pub(super) unsafe fn accumulate<S: Simd16>(
             positions,
             weights,
             rescale,
-            ahead.wrapping_add(2 * at * LANES * BLOCK_TOKENS),
+            prefetch.wrapping_add(2 * at * LANES * BLOCK_TOKENS),
             RowsMut { start: acc.start.add(at * LANES), ..acc }
         ));
         for d in vectors * LANES..v.dim {
@@ -245,7 +245,7 @@ unsafe fn value_tile<S: Simd16, const R: usize, const G: usize>(
     positions: usize,
     weights: *const f32,
     rescale: &[f32; MAX_TILE_ROWS],
-    ahead: *const u8,
+    prefetch: *const u8,
     acc: RowsMut,
 ) {
     let mut sums = [[s.splat(0.0); G]; R];
@@ -257,7 +257,7 @@ unsafe fn value_tile<S: Simd16, const R: usize, const G: usize>(
     }
     for p in 0..positions {
         for line in 0..G.div_ceil(2) {
-            s.prefetch(ahead.wrapping_add(2 * p * G * LANES + 64 * line));
+            s.prefetch(prefetch.wrapping_add(2 * p * G * LANES + 64 * line));
         }
         // SAFETY: `p` is below `positions`, and the caller promises the memory.
         unsafe {

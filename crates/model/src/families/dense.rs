@@ -1,8 +1,8 @@
 //! The dense decoder that Llama, Qwen 2 and Qwen 3 share: grouped-query attention with rotary positions,
 //! then a gated feed-forward network, each behind an RMS norm and added to the residual stream.
 //!
-//! The families differ in what is optional (biases, norms on query and key heads), so the layer asks its own
-//! weights and not the architecture's name.
+//! The families differ in optional parts (biases, norms on query and key heads), so a layer's code depends on the
+//! weights present, not on the architecture's name.
 
 use foretoken_kernels::attention::attention;
 use foretoken_kernels::kv::{AttnSeq, KvLayout, store_kv};
@@ -38,7 +38,7 @@ struct Layer {
     q: Linear,
     k: Linear,
     v: Linear,
-    /// Norms over single query and key heads (Qwen 3).
+    /// RMS norms of each query and key head (Qwen 3).
     qk_norm: Option<(Vec<f32>, Vec<f32>)>,
     attn_out: Linear,
     ffn_norm: Vec<f32>,
@@ -124,17 +124,17 @@ impl Dense {
     fn attend(&self, compute: &Compute, index: usize, scratch: &mut Scratch, seqs: &mut [AttnSeq<'_, '_>]) {
         let (config, layer) = (&self.config, &self.layers[index]);
         let s = scratch;
-        ops::rms_norm_acts(
+        ops::rms_norm_activations(
             compute,
             &s.residual,
             config.width,
             &layer.attn_norm,
             config.norm_eps,
-            &mut s.acts,
+            &mut s.activations,
         );
         let mut jobs =
             [layer.q.job(&mut s.q, false), layer.k.job(&mut s.k, false), layer.v.job(&mut s.v, false)];
-        matmul(compute, &s.acts, &mut jobs);
+        matmul(compute, &s.activations, &mut jobs);
         let (heads, kv_heads, dim) = (config.heads, config.kv_heads, config.head_dim_k);
         if let Some((q_norm, k_norm)) = &layer.qk_norm {
             ops::rms_norm_heads(compute, &mut s.q, heads * dim, heads, dim, q_norm, config.norm_eps);
@@ -145,19 +145,26 @@ impl Dense {
         store_kv(compute, &self.layout, index, seqs, &s.k, &s.v);
         let scale = 1.0 / (dim as f32).sqrt();
         attention(compute, &self.layout, index, seqs, &s.q, heads, scale, &mut s.attention);
-        s.acts.reset(s.positions.len(), heads * config.head_dim_v);
-        s.acts.quantize(compute, &s.attention);
-        matmul(compute, &s.acts, &mut [layer.attn_out.job(&mut s.residual, true)]);
+        s.activations.reset(s.positions.len(), heads * config.head_dim_v);
+        s.activations.quantize(compute, &s.attention);
+        matmul(compute, &s.activations, &mut [layer.attn_out.job(&mut s.residual, true)]);
     }
 
     /// `residual += down(silu(gate(norm(residual))) * up(norm(residual)))`.
     fn feed_forward(&self, compute: &Compute, index: usize, s: &mut Scratch) {
         let (config, layer) = (&self.config, &self.layers[index]);
-        ops::rms_norm_acts(compute, &s.residual, config.width, &layer.ffn_norm, config.norm_eps, &mut s.acts);
+        ops::rms_norm_activations(
+            compute,
+            &s.residual,
+            config.width,
+            &layer.ffn_norm,
+            config.norm_eps,
+            &mut s.activations,
+        );
         let mut jobs = [layer.gate.job(&mut s.gate, false), layer.up.job(&mut s.up, false)];
-        matmul(compute, &s.acts, &mut jobs);
-        ops::silu_mul_acts(compute, &s.gate, &s.up, config.ffn_width, &mut s.acts);
-        matmul(compute, &s.acts, &mut [layer.down.job(&mut s.residual, true)]);
+        matmul(compute, &s.activations, &mut jobs);
+        ops::silu_mul_activations(compute, &s.gate, &s.up, config.ffn_width, &mut s.activations);
+        matmul(compute, &s.activations, &mut [layer.down.job(&mut s.residual, true)]);
     }
 }
 

@@ -1,8 +1,8 @@
-//! Model families behind one narrow interface.
+//! Model families behind one trait.
 //!
 //! A family knows its tensors' names and the order of operations in a layer; everything else (embedding,
-//! final norm, head, sampling, caches) is shared and does not ask which family it serves. Adding one means
-//! an entry in [`FAMILIES`] and, if its layers differ, an implementation of [`Decoder`].
+//! final norm, head, sampling, caches) is shared by all families. Adding a family means an entry in
+//! [`FAMILIES`] and, if its layers differ, an implementation of [`Decoder`].
 
 mod dense;
 
@@ -16,7 +16,7 @@ use crate::weights::Loader;
 
 /// The layers of a model.
 pub(crate) trait Decoder: Send + Sync {
-    /// What one token leaves behind in a block.
+    /// Layout of the KV of a block.
     fn kv_layout(&self) -> KvLayout;
 
     /// Runs all layers over `scratch.residual`, reading and writing the KV of `seqs`.
@@ -26,7 +26,7 @@ pub(crate) trait Decoder: Send + Sync {
     fn matrices(&self) -> Vec<&PackedMatrix>;
 }
 
-/// Takes the tensors of all layers.
+/// Loads the tensors of all layers.
 type Load = fn(&Loader<'_>, &ModelConfig) -> Result<Box<dyn Decoder>, ModelError>;
 
 /// One supported `general.architecture`.

@@ -1,7 +1,7 @@
-//! The activations of a step as the matmuls read them: rows quantised to 8 bits per 32 columns.
+//! The activations of a step in the layout of the matmuls: rows quantised to 8 bits per 32 columns.
 //!
 //! Rows are stored in tiles of up to 16, a 64-byte cell per (32-block, row), blocks outermost, so that a
-//! kernel walks one pointer whatever the number of rows. A row's cells depend on nothing but that row.
+//! kernel advances one pointer for any number of rows. A row's cells depend only on that row.
 
 use crate::arch::{Kernel, Simd};
 use crate::compute::Compute;
@@ -22,42 +22,43 @@ pub(crate) const MINUS_SUM: usize = 40;
 #[repr(C, align(64))]
 pub(crate) struct Cell([u8; CELL]);
 
-/// Rows of activations, reused from step to step.
-pub struct Acts {
+/// Rows of activations; the buffers are reused across steps.
+pub struct Activations {
     rows: usize,
     cols: usize,
     cells: Vec<Cell>,
     floats: Vec<f32>,
-    keep_floats: bool,
+    with_floats: bool,
 }
 
-impl Default for Acts {
+impl Default for Activations {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl Acts {
+impl Activations {
     /// Activations for quantised weights.
     #[must_use]
     pub fn new() -> Self {
-        Self { rows: 0, cols: 0, cells: Vec::new(), floats: Vec::new(), keep_floats: false }
+        Self { rows: 0, cols: 0, cells: Vec::new(), floats: Vec::new(), with_floats: false }
     }
 
-    /// Activations for quantised and float weights: rows are also kept as they were given.
+    /// Activations for quantised and float weights: the unquantised rows are stored too.
     #[must_use]
     pub fn with_floats() -> Self {
-        Self { keep_floats: true, ..Self::new() }
+        Self { with_floats: true, ..Self::new() }
     }
 
-    /// Makes room for `rows` rows of `cols`. Their contents are unspecified until a fill function ran.
+    /// Resizes to `rows` rows of `cols`. Their contents are unspecified until [`Activations::fill`] or
+    /// [`Activations::quantize`].
     pub fn reset(&mut self, rows: usize, cols: usize) {
         (self.rows, self.cols) = (rows, cols);
         let cells = rows * cols.div_ceil(32);
         if self.cells.len() < cells {
             self.cells.resize(cells, Cell([0; CELL]));
         }
-        if self.keep_floats && self.floats.len() < rows * cols {
+        if self.with_floats && self.floats.len() < rows * cols {
             self.floats.resize(rows * cols, 0.0);
         }
     }
@@ -74,25 +75,25 @@ impl Acts {
         self.cols
     }
 
-    /// Takes the rows from `x`, row-major.
+    /// Sets the rows from `x`, row-major.
     ///
-    /// A block of 32 with a value that isn't finite gets the scale NaN, so what is computed from it is NaN.
+    /// A block of 32 with a value that isn't finite gets the scale NaN, so its products are NaN.
     ///
     /// # Panics
     /// When `x` isn't `rows` × `cols` long.
     pub fn quantize(&mut self, c: &Compute, x: &[f32]) {
         assert_eq!(x.len(), self.rows * self.cols, "activations of {} x {}", self.rows, self.cols);
-        if self.keep_floats {
+        if self.with_floats {
             self.floats[..x.len()].copy_from_slice(x);
         }
         let cols = self.cols;
         self.fill_cells(c, |row, quantise| quantise(&x[row * cols..][..cols]));
     }
 
-    /// Takes each row from `produce(row, out)`, which must write all of `out`. Rows are produced in parallel.
+    /// Sets each row by `produce(row, out)`, which must write all of `out`. Rows are produced in parallel.
     pub fn fill(&mut self, c: &Compute, produce: &(dyn Fn(usize, &mut [f32]) + Sync)) {
         let cols = self.cols;
-        if self.keep_floats {
+        if self.with_floats {
             let mut floats = std::mem::take(&mut self.floats);
             let shared = Shared::new(&mut floats);
             self.fill_cells(c, |row, quantise| {
@@ -131,14 +132,14 @@ impl Acts {
         c.pool().split(rows, rows * self.cols, &rows_of);
     }
 
-    /// The first cell of a tile's rows; the cells of a block follow each other, row by row.
+    /// The first cell of a tile; the cells of a block are consecutive, row by row.
     pub(crate) fn tile(&self, tile: usize) -> *const u8 {
         self.cells[tile * TILE * self.cols.div_ceil(32)..].as_ptr().cast()
     }
 
-    /// The rows as floats; `None` when they aren't kept.
+    /// The unquantised rows; `None` without [`Activations::with_floats`].
     pub(crate) fn floats(&self) -> Option<&[f32]> {
-        self.keep_floats.then(|| &self.floats[..self.rows * self.cols])
+        self.with_floats.then(|| &self.floats[..self.rows * self.cols])
     }
 }
 
@@ -158,7 +159,7 @@ impl Kernel for QuantiseRow<'_> {
         let (whole, rest) = self.x.as_chunks::<32>();
         let mut at = self.first;
         for x in whole {
-            // SAFETY: every cell belongs to one row, and every row to one worker.
+            // SAFETY: a cell is part of one row, and a row is written by one worker.
             quantise_block(s, x, &mut unsafe { self.cells.part(at, 1) }[0]);
             at += self.step;
         }
