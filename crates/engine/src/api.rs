@@ -1,4 +1,4 @@
-//! What a caller of the engine sees: a request goes in, events come out.
+//! The public types of the engine: a request goes in, events come out.
 //!
 //! Plain data and one receiver; nothing here knows about HTTP, and nothing here touches a model.
 //! The invariant: an [`Answer`] yields any number of [`Event::Token`]s and then exactly one
@@ -33,24 +33,24 @@ pub struct Request {
     pub logprobs: Option<usize>,
     /// Render control tokens in the text instead of hiding them.
     pub show_control: bool,
-    /// Whose request it is: nothing in any cache is shared between two names.
+    /// The tenant. No cache entry is shared between two tenants.
     pub tenant: String,
     /// What the request may do with the caches.
     pub cache: CacheUse,
     /// What the caller expects the answer to be, as tokens: a draft, never an instruction. Empty is none.
     pub prediction: Vec<u32>,
-    /// How it wants to be speculated on, where not by default.
+    /// Overrides of the engine's speculation settings.
     pub speculation: SpeculationChoice,
-    /// The answer is thrown away: it is neither looked up among earlier answers nor kept to replay or draft from.
+    /// The answer is discarded: the response store is neither read nor written, and nothing is kept to draft from.
     pub forgettable: bool,
 }
 
-/// What a request may do with the caches. The default is everything.
+/// How a request uses the caches. By default it reads and writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CacheUse {
-    /// Start from what is cached.
+    /// Resume from cached blocks.
     pub read: bool,
-    /// Leave what was computed to later requests.
+    /// Keep computed blocks for later requests.
     pub write: bool,
 }
 
@@ -60,7 +60,7 @@ impl Default for CacheUse {
     }
 }
 
-/// How the next token is chosen. The default is OpenAI's: temperature 1, nothing cut off.
+/// How the next token is chosen. The default is OpenAI's: temperature 1, no truncation.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sampling {
     /// 0 picks the most likely token; otherwise logits are divided by it. `0..=2` in OpenAI's API,
@@ -104,13 +104,13 @@ impl Default for Sampling {
     }
 }
 
-/// A parameter that cannot be honoured: which one, and what would be accepted.
+/// An invalid parameter: its name and the accepted values.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{param}: {message}")]
 pub struct InvalidParam {
     /// The field's name as OpenAI's API spells it.
     pub param: &'static str,
-    /// What is wrong and what would be right.
+    /// What is wrong and what is accepted.
     pub message: String,
 }
 
@@ -154,16 +154,16 @@ impl Sampling {
     }
 }
 
-/// Why a request was not taken.
+/// Why a request was rejected.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SubmitError {
     /// Too many requests are waiting already.
     #[error("the queue is full; try again in {retry_after_s} s")]
     QueueFull {
-        /// An estimate of when a place is free, in seconds, at least 1.
+        /// Estimated time until there is room, in seconds, at least 1.
         retry_after_s: u64,
     },
-    /// The engine finishes what it has and takes nothing new.
+    /// The engine is draining: it finishes what it has and accepts no new requests.
     #[error("the server is shutting down; send the request to another one or try again later")]
     Draining,
     /// The prompt leaves no room for an answer.
@@ -177,7 +177,7 @@ pub enum SubmitError {
         /// Tokens the context holds.
         ctx: usize,
     },
-    /// A field that cannot be honoured.
+    /// An invalid field.
     #[error(transparent)]
     Invalid(#[from] InvalidParam),
 }
@@ -202,7 +202,7 @@ pub struct TokenEvent {
     pub text: String,
     /// Set when the request asked for it.
     pub logprob: Option<TokenLogprob>,
-    /// Who drafted it; `None` if nobody did.
+    /// The source that drafted it; `None` if it was not drafted.
     pub source: Option<Source>,
 }
 
@@ -235,7 +235,7 @@ pub enum FinishReason {
     Stop,
     /// `max_tokens` or the end of the context.
     Length,
-    /// The engine could not go on; the text says why.
+    /// The engine failed; the text says why.
     Error(String),
 }
 
@@ -248,13 +248,13 @@ pub struct Summary {
     pub text: String,
     /// Token counts.
     pub usage: Usage,
-    /// Where the time went.
+    /// Latency by phase.
     pub timings: Timings,
     /// Whether the answer came from the response store and no token of it was computed.
     pub replayed: bool,
     /// Milliseconds of prefill that cached prompt tokens saved, by this machine's measured speed.
     pub saved_ms: f64,
-    /// What speculation did.
+    /// Speculation counters.
     pub drafts: Box<DraftReport>,
 }
 
@@ -269,12 +269,12 @@ pub struct Usage {
     pub completion_tokens: usize,
 }
 
-/// Where a request's time went, in llama.cpp's terms.
+/// Latency of a request by phase, named as in llama.cpp.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Timings {
     /// Milliseconds from arrival to the first step that worked on it.
     pub queue_ms: f64,
-    /// Prompt tokens that a cache supplied.
+    /// Prompt tokens taken from a cache.
     pub cache_n: usize,
     /// Prompt tokens that were computed.
     pub prompt_n: usize,
@@ -286,7 +286,7 @@ pub struct Timings {
     pub predicted_ms: f64,
     /// Tokens that drafters proposed.
     pub draft_n: usize,
-    /// Of those, tokens that were kept.
+    /// Of those, accepted tokens.
     pub draft_n_accepted: usize,
 }
 
@@ -318,27 +318,27 @@ impl Answer {
 /// A snapshot of counters and gauges since the engine started.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct EngineStats {
-    /// Sequences that steps work on.
+    /// Running sequences.
     pub running: usize,
     /// Requests in the queue.
     pub waiting: usize,
     /// Share of KV blocks in use, `0..=1`.
     pub kv_usage: f64,
-    /// Prompt tokens taken in, cached ones included.
+    /// Prompt tokens of admitted requests, cached ones included.
     pub prompt_tokens_total: u64,
     /// Prompt tokens looked up in the prefix cache.
     pub prefix_queries_total: u64,
-    /// Prompt tokens that the prefix cache supplied.
+    /// Prompt tokens taken from the prefix cache.
     pub prefix_hits_total: u64,
     /// Tokens generated.
     pub generation_tokens_total: u64,
-    /// Times a sequence gave up its KV to others and was recomputed.
+    /// Preemptions: a sequence released its blocks and was resumed later.
     pub preemptions_total: u64,
     /// Requests answered from the response store.
     pub replayed_total: u64,
-    /// What speculation did for finished answers.
+    /// Speculation counters of finished answers.
     pub drafts: DraftTotals,
-    /// Steps done.
+    /// Steps executed.
     pub steps_total: u64,
     /// Requests that ended with [`FinishReason::Stop`].
     pub finished_stop_total: u64,
@@ -346,6 +346,6 @@ pub struct EngineStats {
     pub finished_length_total: u64,
     /// Requests that ended with [`FinishReason::Error`].
     pub finished_error_total: u64,
-    /// Requests whose caller went away.
+    /// Requests whose client disconnected.
     pub finished_abort_total: u64,
 }

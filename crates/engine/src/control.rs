@@ -1,6 +1,6 @@
-//! The life of an entry, by order: what is cached, pinning it, forgetting it.
+//! Cache administration: statistics, pinning, clearing.
 //!
-//! Nothing here waits for the engine's thread or disturbs it; forgetting waits for the disk and the database. The
+//! Nothing here blocks the engine's thread; clearing waits for the disk and the database. The
 //! invariant: one whole context always fits in memory beside what is pinned.
 
 use std::time::Duration;
@@ -8,10 +8,10 @@ use std::time::Duration;
 use foretoken_cache::{BLOCK_TOKENS, CacheStats, CachedPrefix, DiskEntry, PinLimit, ScopeId, VerifyReport};
 
 use crate::api::{CacheUse, Request, SpeculationChoice};
+use crate::block_table::blocks_for;
 use crate::engine::Engine;
-use crate::table::blocks_for;
 
-/// What is cached, in figures.
+/// Cache statistics.
 #[derive(Clone, Debug, Default)]
 pub struct CacheInfo {
     /// All tiers.
@@ -26,7 +26,7 @@ pub struct CacheInfo {
     pub prefix_tokens: (u64, u64),
 }
 
-/// How much was forgotten.
+/// What [`Engine::clear`] removed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Forgotten {
     /// Blocks in memory.
@@ -54,7 +54,7 @@ pub struct PinRefused {
 }
 
 impl Engine {
-    /// A request that reads a prompt into the cache and whose answer, one token, is to be thrown away: it is neither
+    /// Prefills the prompt. The single generated token is discarded: it is neither
     /// kept nor drafted from.
     pub fn prewarming(prompt: Vec<u32>, tenant: String) -> Request {
         Request {
@@ -68,17 +68,17 @@ impl Engine {
         }
     }
 
-    /// Whether a prompt could be pinned if all of it were in memory. To be asked before it is read.
+    /// Whether a prompt could be pinned if all of it were in memory. Call it before prefilling the prompt.
     ///
     /// # Errors
-    /// It could not, and why.
+    /// More would be pinned than leaves room for a context.
     pub fn can_pin(&self, tenant: &str, prompt: &[u32]) -> Result<(), PinRefused> {
         let scope = self.scope(tenant, prompt);
         self.cache().check_pin(&scope, prompt, self.pinned_max()).map_err(|limit| self.refused(limit))
     }
 
-    /// Keeps what memory has of a prompt for `ttl`, against eviction and, as far as half its budget goes, on disk. Says
-    /// how many tokens of it are kept. Pins end with the process.
+    /// Pins the cached prefix of a prompt for `ttl`: in memory, and on disk within half its budget. Returns
+    /// the number of pinned tokens. Pins end with the process.
     ///
     /// # Errors
     /// More would be pinned than leaves room for a context.
@@ -91,25 +91,25 @@ impl Engine {
             .map_err(|limit| self.refused(limit))
     }
 
-    /// Takes the pin of a prompt off. Says how many blocks it went over; 0 if none of it is in memory.
+    /// Unpins a prompt. Returns the number of its blocks in memory.
     pub fn unpin(&self, tenant: &str, prompt: &[u32]) -> usize {
         self.cache().unpin(&self.scope(tenant, prompt), prompt)
     }
 
-    /// Forgets what a tenant asked, or everyone: blocks in memory and on disk, answers, drafts. What the shared store
-    /// has is other machines' too and stays, under names that only this tenant can ask for; what runs goes on, and
-    /// leaves its blocks when it ends. Waits for the disk.
+    /// Clears a tenant's entries, or everyone's: blocks in memory and on disk, answers, drafts. Blocks in the shared
+    /// store belong to other machines too and stay, under keys that only this tenant can look up. Running sequences
+    /// continue and insert their blocks when they end. Waits for the disk.
     pub fn clear(&self, tenant: Option<&str>) -> Forgotten {
         let scope = tenant.map(|tenant| self.scope_id(tenant));
         self.forget(tenant);
         let (ram_blocks, disk_blocks) = self.cache().clear(scope);
-        if let Some(small) = self.small() {
-            small.clear(tenant);
+        if let Some(draft_model) = self.draft_model() {
+            draft_model.clear(tenant);
         }
         Forgotten { ram_blocks, disk_blocks }
     }
 
-    /// What is cached, in figures. Takes time linear in the blocks.
+    /// Cache statistics. Takes time linear in the blocks.
     pub fn cache_info(&self) -> CacheInfo {
         let stats = self.stats();
         CacheInfo {

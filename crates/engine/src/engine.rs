@@ -1,7 +1,7 @@
 //! The engine's handle and its thread.
 //!
-//! One thread owns every sequence and steps at its own pace; callers reach it through a bounded inbox and
-//! hear from it through their own channels. Nothing else is shared but a snapshot of counters.
+//! One thread owns every sequence and steps at its own pace; callers submit through a bounded inbox and
+//! receive events through channels of their own. Nothing else is shared but a snapshot of counters.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
@@ -22,24 +22,24 @@ use crate::api::{
     Answer, EngineStats, InvalidParam, MAX_DRAFT_LIMIT, Policy, Request, Speculation, SubmitError,
     TOP_LOGPROBS_MAX,
 };
+use crate::block_table::blocks_for;
 use crate::inbox::Inbox;
 use crate::replay::{self, Keep};
 use crate::scheduler::Limits;
 use crate::sequence::Job;
 use crate::speculate::drafts::DraftsConfig;
-use crate::speculate::{Mutex as Lock, SmallModel, Tenants, prepare_folder};
+use crate::speculate::{DraftModel, Mutex as Lock, Tenants, prepare_folder};
 use crate::step_loop::{CloseOnDrop, Parts, StepLoop};
-use crate::table::blocks_for;
 
-/// The part of the disk budget that a drafting model's blocks get on top.
+/// Divisor of the disk budget that gives the draft model's own disk budget.
 const DRAFT_DISK_SHARE: u64 = 8;
 
-/// Which requests may be answered with an earlier answer to the same request.
+/// Which requests may be answered from the response store.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Responses {
     /// None; nothing is stored.
     Off,
-    /// Those whose answer would be the same: temperature 0, or a seed.
+    /// Deterministic ones: temperature 0, or a seed.
     #[default]
     Deterministic,
     /// Sampled ones too.
@@ -55,31 +55,31 @@ pub struct EngineConfig {
     pub kv_bytes: usize,
     /// Tokens in one step, at most.
     pub step_tokens: usize,
-    /// Sequences that run at a time, at most.
+    /// Running sequences, at most.
     pub running_max: usize,
-    /// Requests that wait, at most.
+    /// Waiting requests, at most.
     pub queue: usize,
     /// Where and up to how many bytes blocks are kept on disk; `None` keeps them in memory only.
     pub disk: Option<(PathBuf, u64)>,
-    /// What `disk` lies on; tests pass one that fails.
+    /// The file system of `disk`; tests pass one that injects faults.
     pub file_system: Arc<dyn FileSystem>,
-    /// The store that machines share, if there is one.
+    /// The shared tier, if there is one.
     pub shared: Option<SharedConfig>,
-    /// Where finished answers are kept, to be replayed and to draft from; `None` keeps none.
+    /// The response store, to replay and draft from; `None` keeps no answers.
     pub store: Option<Arc<Store>>,
-    /// How requests are speculated on that do not say otherwise.
+    /// Default speculation settings of requests.
     pub speculation: Speculation,
     /// Tokens of past prompts and answers that are kept to draft from; 64 bytes each at most.
     pub draft_memory: usize,
-    /// A folder for what speculation learns; `None` keeps it in memory only.
+    /// The folder for drafter state; `None` keeps it in memory only.
     pub drafts: Option<PathBuf>,
-    /// Which requests may be answered from there.
+    /// Which requests may be answered from the response store.
     pub responses: Responses,
     /// A smaller model with the same vocabulary that drafts, and the bytes for its KV blocks.
     pub draft_model: Option<(Arc<Model>, usize)>,
-    /// Beginnings of prompts that all tenants share, as tokens; whole blocks of them count.
+    /// Prompt prefixes that all tenants share, as tokens; only their whole blocks are shared.
     pub shared_prompts: Vec<Vec<u32>>,
-    /// What all keys are derived from. Blocks on disk are found again only under the same one.
+    /// The secret that all block keys are derived from. Blocks on disk are found again only under the same secret.
     pub secret: [u8; 32],
 }
 
@@ -122,7 +122,7 @@ pub enum EngineError {
         /// Bytes allowed.
         budget: usize,
     },
-    /// A bound of zero, which would stop everything.
+    /// A bound of zero.
     #[error("{0} must be at least 1")]
     Zero(&'static str),
     /// The shared store's client could not be set up.
@@ -136,7 +136,7 @@ pub enum EngineError {
 /// What handles and the engine's thread share.
 pub(crate) struct Shared {
     pub(crate) inbox: Inbox<Job>,
-    /// Requests taken and not yet answered or abandoned.
+    /// Requests accepted and not yet answered or cancelled.
     pub(crate) in_flight: AtomicUsize,
     /// Requests answered from the store.
     replayed: AtomicU64,
@@ -148,7 +148,7 @@ struct Snapshot {
     stats: EngineStats,
     /// Moving average of how long a request takes once it runs, in seconds.
     request_s: f64,
-    /// What computing a token of a prompt costs.
+    /// Measured cost of computing a prompt token.
     cost: RecomputeCost,
 }
 
@@ -184,7 +184,7 @@ struct Handle {
     responses: Responses,
     speculation: Speculation,
     tenants: Arc<Lock<Tenants>>,
-    small: Option<Arc<SmallModel>>,
+    draft_model: Option<Arc<DraftModel>>,
 }
 
 /// A cache for a model's blocks.
@@ -209,15 +209,15 @@ fn open_cache(
     )?)
 }
 
-/// The drafting model that the configuration names, with caches of its own.
-fn small_model(config: &EngineConfig) -> Result<Option<Arc<SmallModel>>, EngineError> {
+/// Opens the configured draft model, with caches of its own.
+fn open_draft_model(config: &EngineConfig) -> Result<Option<Arc<DraftModel>>, EngineError> {
     let Some((model, kv_bytes)) = config.draft_model.clone() else { return Ok(None) };
     let ram_blocks = (kv_bytes / model.kv_layout().block_bytes()).max(blocks_for(config.ctx));
     let share = |(folder, bytes): &(PathBuf, u64)| (folder.with_extension("draft"), bytes / DRAFT_DISK_SHARE);
     let disk = config.disk.as_ref().map(share);
     let cache = open_cache(&model, ram_blocks, disk, Arc::clone(&config.file_system), None)?;
     let fingerprint = fingerprint(&model);
-    Ok(Some(Arc::new(SmallModel::new(model, cache, ServerSecret::new(config.secret), fingerprint))))
+    Ok(Some(Arc::new(DraftModel::new(model, cache, ServerSecret::new(config.secret), fingerprint))))
 }
 
 /// Blocks of a model that fit in memory.
@@ -240,7 +240,7 @@ fn capacity(model: &Model, config: &EngineConfig) -> Result<usize, EngineError> 
     Ok(capacity)
 }
 
-/// Everything about a model that decides the bytes of its blocks.
+/// Everything about a model that determines the bytes of its blocks.
 fn fingerprint(model: &Model) -> Fingerprint {
     let layout = format!("{:?} f16", model.kv_layout());
     Fingerprint::of(&[
@@ -260,14 +260,14 @@ impl Engine {
     /// Starts the engine's thread.
     ///
     /// # Errors
-    /// A configuration that cannot work, or no thread to be had.
+    /// An invalid configuration, or a thread that cannot be started.
     pub fn start(
         model: Arc<Model>,
         tokenizer: Arc<Tokenizer>,
         config: EngineConfig,
     ) -> Result<Engine, EngineError> {
         let blocks = capacity(&model, &config)?;
-        let small = small_model(&config)?;
+        let draft_model = open_draft_model(&config)?;
         let cache = open_cache(&model, blocks, config.disk, config.file_system, config.shared)?;
         let cache = Arc::new(cache);
         let shared = Arc::new(Shared {
@@ -297,14 +297,14 @@ impl Engine {
             responses: config.responses,
             speculation: config.speculation,
             tenants: Arc::clone(&tenants),
-            small: small.clone(),
+            draft_model: draft_model.clone(),
         };
         let drafts = DraftsConfig {
             default: config.speculation,
             step_tokens: config.step_tokens,
             folder,
             tenants,
-            small,
+            draft_model,
         };
         let parts = Parts {
             limits: Limits { step_tokens: config.step_tokens, running_max: config.running_max },
@@ -326,7 +326,7 @@ impl Engine {
     /// Queues a request.
     ///
     /// # Errors
-    /// No room, no room for the prompt, or a parameter that cannot be honoured.
+    /// A full queue, a prompt that is too long, or an invalid parameter.
     pub fn submit(&self, request: Request) -> Result<Answer, SubmitError> {
         let handle = &*self.handle;
         self.check(&request)?;
@@ -388,17 +388,17 @@ impl Engine {
         self.handle.cache.stats()
     }
 
-    /// Waits until what is cached and learnt now is on disk, or was dropped.
+    /// Waits until cached blocks and drafter state are written to disk or dropped.
     pub fn flush_cache(&self) {
         self.handle.cache.flush();
         self.handle.tenants.lock().save(true);
-        if let Some(small) = &self.handle.small {
-            small.flush();
+        if let Some(draft_model) = &self.handle.draft_model {
+            draft_model.flush();
         }
     }
 
-    /// Forgets a tenant's past prompts and answers, or everyone's: answers that could be replayed and all that was
-    /// drafted from. Running requests go on with what they have. Waits for the database.
+    /// Deletes a tenant's past prompts and answers, or everyone's: stored responses and all drafter
+    /// state. Running requests continue with what they hold. Waits for the database.
     pub fn forget(&self, tenant: Option<&str>) {
         let handle = &*self.handle;
         let scope = tenant.map(|tenant| handle.secret.scope(tenant, handle.fingerprint).id());
@@ -416,8 +416,8 @@ impl Engine {
         self.handle.store.as_deref()
     }
 
-    pub(crate) fn small(&self) -> Option<&SmallModel> {
-        self.handle.small.as_deref()
+    pub(crate) fn draft_model(&self) -> Option<&DraftModel> {
+        self.handle.draft_model.as_deref()
     }
 
     /// Refuses new requests from now on; those taken are finished.
@@ -435,7 +435,7 @@ impl Engine {
         self.handle.shared.in_flight.load(Relaxed) == 0
     }
 
-    /// Under which names the blocks of a request are kept.
+    /// The scope that a request's block keys are derived from.
     pub(crate) fn scope(&self, tenant: &str, prompt: &[u32]) -> Scope {
         let own = self.handle.secret.scope(tenant, self.handle.fingerprint);
         let mut prefixes = self.handle.shared_prefixes.iter();
@@ -474,7 +474,7 @@ impl Engine {
         Ok(())
     }
 
-    /// When a place in a full queue may be free, in seconds.
+    /// Estimated time until a full queue has room, in seconds.
     fn retry_after_s(&self) -> u64 {
         let request_s = self.handle.shared.snapshot().request_s;
         ((request_s / self.handle.running_max as f64).ceil() as u64).clamp(1, 60)

@@ -1,7 +1,7 @@
 //! Why a request hits as far as it does: the engine's half of the answer, in tokens.
 //!
 //! Which tenant's blocks and which shared prefix a request may see is decided here exactly as when it runs. Text,
-//! messages and advice are the server's affair. The invariant: nothing changes, not even recency.
+//! messages and advice are the server's. The invariant: nothing changes, not even recency.
 
 use foretoken_cache::Explained;
 
@@ -10,7 +10,7 @@ use crate::api::Request;
 
 impl Engine {
     /// Compares a request's prompt with what is cached for its tenant. Nothing hits if the request does not let
-    /// the cache be read, but the closest prefix is told all the same. May wait for the disk.
+    /// the cache be read, but the closest prefix is reported all the same. May wait for the disk.
     pub fn explain(&self, request: &Request) -> Explained {
         let scope = self.scope(&request.tenant, &request.prompt);
         let explained = self.cache().explain(&scope, &request.prompt);

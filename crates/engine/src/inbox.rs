@@ -1,6 +1,6 @@
 //! The bounded queue between the servers' threads and the engine's one thread.
 //!
-//! Requests stay here until the engine has room, so the bound is the bound on waiting requests. Closing is
+//! Requests stay here until the engine has room, so its capacity bounds the waiting requests. Closing is
 //! one-way: a closed inbox refuses what is new and still hands out what it holds.
 
 use std::collections::VecDeque;
@@ -27,7 +27,7 @@ impl<T> Inbox<T> {
         Inbox { state: Mutex::new(state), arrived: Condvar::new(), capacity }
     }
 
-    /// Adds `item` at the end. `retry_after_s` is what a caller is told when there is no room.
+    /// Adds `item` at the end. A full inbox returns `retry_after_s` in the error.
     pub(crate) fn push(&self, item: T, retry_after_s: u64) -> Result<(), SubmitError> {
         let mut state = self.lock();
         if state.closed {
@@ -47,7 +47,7 @@ impl<T> Inbox<T> {
         if state.queue.front().is_some_and(fits) { state.queue.pop_front() } else { None }
     }
 
-    /// Removes what `gone` says and returns how many.
+    /// Removes the items for which `gone` is true and returns how many.
     pub(crate) fn remove_if(&self, gone: impl Fn(&T) -> bool) -> usize {
         let mut state = self.lock();
         let before = state.queue.len();
@@ -55,7 +55,7 @@ impl<T> Inbox<T> {
         before - state.queue.len()
     }
 
-    /// Whether nothing came for `quiet`, which it waits for.
+    /// Waits up to `quiet`; true if nothing arrived meanwhile.
     pub(crate) fn is_quiet_for(&self, quiet: Duration) -> bool {
         let state = self.lock();
         let idle = |state: &mut State<T>| state.queue.is_empty() && !state.closed;
@@ -85,7 +85,7 @@ impl<T> Inbox<T> {
         self.lock().closed
     }
 
-    /// Drops everything that waits; for an engine that cannot go on.
+    /// Drops everything that waits; for an engine that failed.
     pub(crate) fn clear(&self) {
         self.lock().queue.clear();
     }
@@ -101,14 +101,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_full_inbox_says_when_to_come_back() {
+    fn a_full_inbox_says_when_to_retry() {
         let inbox = Inbox::new(1);
         inbox.push(1, 5).unwrap();
         assert_eq!(inbox.push(2, 5), Err(SubmitError::QueueFull { retry_after_s: 5 }));
     }
 
     #[test]
-    fn a_closed_inbox_refuses_the_new_and_hands_out_the_old() {
+    fn a_closed_inbox_rejects_new_items_and_hands_out_old_ones() {
         let inbox = Inbox::new(4);
         inbox.push(1, 1).unwrap();
         inbox.close();

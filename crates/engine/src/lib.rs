@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod api;
+mod block_table;
 mod control;
 mod engine;
 mod explain;
@@ -20,7 +21,6 @@ mod sequence;
 mod speculate;
 mod step_loop;
 mod stop;
-mod table;
 
 pub use api::*;
 pub use control::{CacheInfo, Forgotten, PinRefused};

@@ -1,7 +1,7 @@
-//! Finished answers: what decides one, how it is kept, and how it is given again without the model.
+//! Finished answers: their key, how they are stored, and how they are replayed without the model.
 //!
-//! The invariant: two requests have the same key only if the same tokens answer both. A request whose answer is a
-//! matter of chance gets a key that nobody asks for; its answer is kept to draft from.
+//! The invariant: two requests have the same key only if the same tokens answer both. A request whose answer is
+//! not deterministic gets a unique key; its answer is kept only to draft from.
 
 use std::sync::Arc;
 
@@ -13,15 +13,15 @@ use crate::api::{Answer, DraftReport, FinishReason, Policy, Request, Sampling, S
 use crate::engine::Responses;
 use crate::output::{Output, Scores};
 use crate::random::fresh_seed;
-use crate::speculate::Follower;
+use crate::speculate::TextFollower;
 
-/// Tokens of a replayed answer that the caller hears of at once.
+/// Tokens per event of a replayed answer.
 const TOKENS_PER_EVENT: usize = 32;
 
 const STOP: u8 = 0;
 const LENGTH: u8 = 1;
 
-/// How an answer is to be kept, and what of it is known so far.
+/// Where an answer will be stored, and its log-probabilities so far.
 #[derive(Default)]
 pub(crate) struct Keep {
     to: Option<(Arc<Store>, ResponseKey)>,
@@ -34,11 +34,11 @@ impl Keep {
         Keep { to: Some((store, key)), scores: request.logprobs.map(|_| Vec::new()) }
     }
 
-    /// Takes what was reported of a token.
+    /// Records the log-probabilities of a token.
     pub(crate) fn token(&mut self, scores: Option<Scores>) {
         if let (Some(kept), Some((logprob, top)), true) = (&mut self.scores, scores, self.to.is_some()) {
             let score = |(id, logprob)| StoredScore { id, logprob };
-            // The token's own id stands in the answer.
+            // The chosen token's id is filled in from the answer.
             kept.push(Alternatives {
                 chosen: score((0, logprob)),
                 top: top.into_iter().map(score).collect(),
@@ -46,7 +46,7 @@ impl Keep {
         }
     }
 
-    /// Keeps the finished answer. One that an error ended is not kept.
+    /// Stores the finished answer, unless it ended with an error.
     pub(crate) fn answer(&mut self, scope: ScopeId, prompt: &[u32], answer: &[u32], reason: &FinishReason) {
         let reason = match reason {
             FinishReason::Stop => STOP,
@@ -63,7 +63,7 @@ impl Keep {
     }
 }
 
-/// The name of a request: everything that decides its answer. `None` if it is not to be kept.
+/// The key of a request, from everything that determines its answer. `None` if it is not to be stored.
 pub(crate) fn key(
     scope: &Scope,
     request: &Request,
@@ -81,7 +81,7 @@ pub(crate) fn key(
     Some(ResponseKey::of(scope, &request.prompt, &parameters(request, policy, len_max, unique)))
 }
 
-/// Whether the same request has the same answer. Which guesses a policy other than `exact` sees is a matter of chance.
+/// Whether the same request has the same answer. Under policies other than `exact` it depends on the draft tokens.
 fn is_deterministic(sampling: &Sampling, policy: Policy) -> bool {
     match policy {
         Policy::Exact => sampling.is_deterministic(),
@@ -100,7 +100,7 @@ fn parameters(request: &Request, policy: Policy, len_max: usize, unique: u64) ->
     number((len_max - request.prompt.len()) as u64);
     for x in [
         sampling.temperature,
-        // What only cuts off unlikely tokens means nothing where the likeliest is taken.
+        // Truncation has no effect on greedy decoding.
         if greedy { 1.0 } else { sampling.top_p },
         if greedy { 0.0 } else { sampling.min_p },
         sampling.presence_penalty,
@@ -140,7 +140,7 @@ fn parameters(request: &Request, policy: Policy, len_max: usize, unique: u64) ->
     out
 }
 
-/// Answers `request` with an earlier answer to it.
+/// Replays a stored response to `request`.
 pub(crate) fn replay(
     tokenizer: &Tokenizer,
     mut request: Request,
@@ -149,7 +149,7 @@ pub(crate) fn replay(
 ) -> Answer {
     let prompt = request.prompt.len();
     let (events, answer) = Answer::channel(response.tokens.len() + 1);
-    let mut expected = Follower::of_prediction(&mut request);
+    let mut expected = TextFollower::of_prediction(&mut request);
     let mut output = Output::new(&mut request, events);
     for (at, &token) in response.tokens.iter().enumerate() {
         let stored = response.logprobs.as_ref().and_then(|all| all.get(at));
@@ -170,7 +170,7 @@ pub(crate) fn replay(
         replayed: true,
         saved_ms: cost.seconds(0, prompt) * 1e3,
         drafts: Box::new(DraftReport {
-            prediction: expected.as_ref().map(Follower::counts),
+            prediction: expected.as_ref().map(TextFollower::counts),
             ..DraftReport::default()
         }),
         ..Summary::default()
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_may_change_an_answer_changes_the_name() {
+    fn whatever_may_change_an_answer_changes_the_key() {
         let changes: [fn(&mut Request); 13] = [
             |r| r.prompt.push(3),
             |r| r.sampling.temperature = 0.5,
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_change_a_greedy_answer_does_not() {
+    fn what_cannot_change_a_greedy_answer_keeps_the_key() {
         let changes: [fn(&mut Request); 6] = [
             |r| r.sampling.seed = Some(5),
             |r| r.sampling.top_k = 5,
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn chance_has_a_name_of_its_own() {
+    fn nondeterministic_requests_have_unique_keys() {
         let scope = ServerSecret::new([1; 32]).scope("a", Fingerprint::of(&[]));
         let sampled = Request { prompt: vec![1], ..Request::default() };
         let key = |request: &Request, policy, responses| key(&scope, request, policy, 9, responses);
@@ -246,6 +246,6 @@ mod tests {
         let mut greedy = sampled.clone();
         greedy.sampling.temperature = 0.0;
         let agreed = || key(&greedy, Policy::Agreement(Thresholds::default()), Responses::Deterministic);
-        assert_ne!(agreed(), agreed(), "what guesses there are is chance");
+        assert_ne!(agreed(), agreed(), "under agreement the answer depends on the draft tokens");
     }
 }

@@ -11,7 +11,7 @@ use foretoken_kernels::{Compute, math};
 use crate::api::{Sampling, TOP_LOGPROBS_MAX};
 use crate::random::{fresh_seed, uniform};
 
-/// Candidates that a `top_p` cut first looks at; enough for all but very flat distributions.
+/// Candidates that `top_p` sorts first; enough for all but very flat distributions.
 const HEAD_CANDIDATES: usize = 256;
 
 /// Sampling state of one sequence.
@@ -21,7 +21,7 @@ pub(crate) struct Sampler {
     seed: u64,
     /// Occurrences in the answer, for presence and frequency penalties.
     counts: HashMap<u32, u32>,
-    /// Probabilities of the row at hand.
+    /// Probabilities of the current row.
     probs: Vec<f32>,
     /// `(probability, id)` of the tokens that a cut-off kept, most likely first.
     kept: Vec<(f32, u32)>,
@@ -69,7 +69,7 @@ impl Sampler {
         self.params.temperature == 0.0
     }
 
-    /// What the uniform numbers are a function of, beside the position.
+    /// The seed of the uniform numbers.
     pub(crate) fn seed(&self) -> u64 {
         self.seed
     }
@@ -295,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn min_p_drops_what_is_unlikely_beside_the_best() {
+    fn min_p_drops_tokens_far_below_the_most_probable() {
         let logits = [0.5f32.ln(), 0.3f32.ln(), 0.04f32.ln()];
         let counts = histogram(Sampling { min_p: 0.1, ..Sampling::default() }, &logits, 2_000);
         assert!(counts[0] > 0 && counts[1] > 0 && counts[2] == 0, "{counts:?}");

@@ -1,18 +1,18 @@
 //! Which sequences the next step works on, and on how many tokens of each.
 //!
-//! First come, first served. Every running answer gets its next token in every step; what the step's budget
-//! leaves goes to unread prompts in order of arrival. When blocks run out, the sequence that was admitted
-//! last gives up its own and is read again later, so the first one always goes on and nothing starves.
+//! First come, first served. Every running answer gets its next token in every step; the rest of the step's
+//! token budget goes to prefills in order of arrival. When blocks run out, the sequence that was admitted
+//! last is preempted and resumed later, so the first one always continues and nothing starves.
 //! The scheduler never runs the model and never talks to a caller.
 
 use std::collections::VecDeque;
 
 use foretoken_cache::{ContextCache, RecomputeCost};
 
+use crate::block_table::blocks_for;
 use crate::sequence::Sequence;
-use crate::table::blocks_for;
 
-/// Share of the step's budget that prompts may use while answers are being written: it bounds the pause
+/// Divisor of the step's token budget that prefills may use while sequences decode: it bounds the latency
 /// between two tokens of a running answer.
 const PREFILL_SHARE_WHILE_DECODING: usize = 4;
 
@@ -21,7 +21,7 @@ const PREFILL_SHARE_WHILE_DECODING: usize = 4;
 pub(crate) struct Limits {
     /// Tokens in one step.
     pub(crate) step_tokens: usize,
-    /// Sequences that may run at a time.
+    /// Running sequences, at most.
     pub(crate) running_max: usize,
 }
 
@@ -34,13 +34,13 @@ pub(crate) struct Work {
     pub(crate) rows: usize,
 }
 
-/// The running sequences, in order of admission, and those that had to step back.
+/// The running sequences, in order of admission, and the preempted ones.
 pub(crate) struct Scheduler {
     pub(crate) running: Vec<Sequence>,
     /// Preempted, the earliest admitted first; they go before anything in the queue.
     pub(crate) preempted: VecDeque<Sequence>,
     pub(crate) preemptions: u64,
-    /// What computing a token costs, as measured.
+    /// Measured cost of computing a prompt token.
     pub(crate) cost: RecomputeCost,
     limits: Limits,
 }
@@ -56,14 +56,14 @@ impl Scheduler {
         }
     }
 
-    /// Starts a sequence: from the cache, or behind one that is computing the same beginning.
+    /// Starts a sequence: from the cache, or waiting for one that is computing the same prefix.
     pub(crate) fn start(&mut self, cache: &ContextCache, mut seq: Sequence) {
         seq.attach(cache, self.cost, true);
         follow(&mut seq, &self.running);
         self.running.push(seq);
     }
 
-    /// Lets sequences that waited for blocks go on, from a slower tier or from another sequence.
+    /// Resumes sequences whose awaited blocks have arrived, from a slower tier or from another sequence.
     pub(crate) fn wake(&mut self, cache: &ContextCache) {
         for index in 0..self.running.len() {
             let (earlier, rest) = self.running.split_at_mut(index);
@@ -72,7 +72,7 @@ impl Scheduler {
                 if !cache.poll_restore(restore).done {
                     continue;
                 }
-                // What came is in memory now; what did not come is to be computed.
+                // Restored blocks are in memory now; the rest is computed.
                 seq.attach(cache, self.cost, false);
                 follow(seq, earlier);
             } else if let Some((leader, end)) = seq.follows {
@@ -91,15 +91,15 @@ impl Scheduler {
         let held: usize = self.running.iter().map(|seq| seq.table.sealed()).sum();
         // A held block may be a pinned one.
         let available = cache.available_max().saturating_sub(held.max(cache.pinned()));
-        let promised: usize = self
+        let reserved: usize = self
             .running
             .iter()
             .map(|seq| blocks_for(seq.tokens.len()).saturating_sub(seq.table.blocks()))
             .sum();
-        self.running.len() < self.limits.running_max && available >= promised + blocks_for(tokens + 1)
+        self.running.len() < self.limits.running_max && available >= reserved + blocks_for(tokens + 1)
     }
 
-    /// Brings preempted sequences back while there is room. True if none is left waiting.
+    /// Resumes preempted sequences while there is room. True if none is left.
     pub(crate) fn readmit(&mut self, cache: &ContextCache) -> bool {
         while let Some(seq) = self.preempted.front() {
             if !self.has_room(cache, seq.tokens.len()) {
@@ -142,8 +142,8 @@ impl Scheduler {
         work
     }
 
-    /// Makes room for `rows` more tokens of a running sequence, preempting later ones if need be. False if
-    /// the sequence itself had to step back.
+    /// Allocates blocks for `rows` more tokens of a running sequence, preempting later ones if needed. False if
+    /// the sequence itself was preempted.
     fn reserve(&mut self, cache: &ContextCache, index: usize, rows: usize) -> bool {
         loop {
             let seq = &mut self.running[index];
@@ -162,7 +162,7 @@ impl Scheduler {
     }
 }
 
-/// Lets `seq` wait for the earlier sequence that computes the most of what it needs, if any does.
+/// Lets `seq` wait for the earlier sequence that computes the longest prefix of it, if any does.
 fn follow(seq: &mut Sequence, earlier: &[Sequence]) {
     let best = earlier.iter().map(|other| (seq.shared_with(other), other)).max_by_key(|(shared, _)| *shared);
     seq.follows = best

@@ -1,7 +1,7 @@
-//! One request on its way through the engine: its tokens, its KV, its sampler and its caller.
+//! One request on its way through the engine: its tokens, KV, sampler and output.
 //!
 //! What is left to compute is never stored but derived: the tokens beyond `committed`. One such token means
-//! decoding, more mean that a prompt (or a preempted sequence) is being read.
+//! decoding, more mean prefill of a prompt or of a resumed sequence.
 
 use std::time::Instant;
 
@@ -13,32 +13,32 @@ use foretoken_model::tokenizer::Tokenizer;
 use tokio::sync::mpsc;
 
 use crate::api::{CacheUse, DraftReport, Event, FinishReason, Request, Source, Summary, Timings, Usage};
+use crate::block_table::BlockTable;
 use crate::output::{Output, Scores};
 use crate::replay::Keep;
 use crate::sampler::{Sampler, logprobs};
-use crate::speculate::Follower;
-use crate::speculate::accept::decide;
+use crate::speculate::TextFollower;
+use crate::speculate::acceptance::decide;
 use crate::speculate::drafts::Drafts;
 use crate::speculate::planner::Candidate;
 use crate::speculate::speculator::Speculator;
-use crate::table::BlockTable;
 
-/// A request that waits for a place.
+/// A queued request.
 pub(crate) struct Job {
     pub(crate) request: Request,
     /// Tokens of prompt and answer together, at most.
     pub(crate) len_max: usize,
     pub(crate) events: mpsc::Sender<Event>,
     pub(crate) arrived: Instant,
-    /// Under which names its blocks are kept.
+    /// The scope that its block keys are derived from.
     pub(crate) scope: Scope,
-    /// Whose it is: under which name its answer is kept and drafted from.
+    /// Its tenant, whose answers it adds to and drafts from.
     pub(crate) tenant: ScopeId,
-    /// How the finished answer is kept.
+    /// Where the finished answer is stored.
     pub(crate) keep: Keep,
 }
 
-/// A request that steps work on.
+/// A running request.
 pub(crate) struct Sequence {
     /// Prompt and answer.
     pub(crate) tokens: Vec<u32>,
@@ -47,9 +47,9 @@ pub(crate) struct Sequence {
     pub(crate) table: BlockTable,
     /// Blocks on their way from a slower tier; the sequence waits for them.
     pub(crate) restore: Option<Restore>,
-    /// Another sequence that is computing tokens this one needs too, and up to where.
+    /// Another sequence that is computing a shared prefix, and the length of that prefix.
     pub(crate) follows: Option<(u64, usize)>,
-    /// A number that no other sequence of this engine has.
+    /// Unique within the engine.
     pub(crate) id: u64,
     scope: Scope,
     tenant: ScopeId,
@@ -66,16 +66,16 @@ pub(crate) struct Sequence {
     output: Output,
     keep: Keep,
     speculator: Option<Speculator>,
-    /// What the caller expected the answer to be, to count what of it came true.
-    expected: Option<Follower>,
+    /// The caller's prediction, to count its accepted tokens.
+    expected: Option<TextFollower>,
     arrived: Instant,
     started: Instant,
     first_token: Option<Instant>,
-    /// Milliseconds of computing that cached tokens saved.
+    /// Milliseconds of prefill saved by cached tokens.
     saved_ms: f64,
 }
 
-/// What a step computed, and what is needed to make tokens of it.
+/// The output of a step, and what is needed to turn it into tokens.
 pub(crate) struct Computed<'a> {
     pub(crate) model: &'a Model,
     pub(crate) tokenizer: &'a Tokenizer,
@@ -83,7 +83,7 @@ pub(crate) struct Computed<'a> {
     pub(crate) layout: &'a KvLayout,
     pub(crate) drafts: &'a mut Drafts,
     pub(crate) logits: &'a mut Logits,
-    /// What computing a token of a prompt costs.
+    /// Measured cost of computing a prompt token.
     pub(crate) cost: RecomputeCost,
 }
 
@@ -95,7 +95,7 @@ impl Sequence {
         Sequence {
             speculator: drafts.speculator(tenant, &request, (sampler.seed(), temperature)),
             sampler,
-            expected: Follower::of_prediction(&mut request),
+            expected: TextFollower::of_prediction(&mut request),
             output: Output::new(&mut request, events),
             prompt_len: request.prompt.len(),
             tokens: request.prompt,
@@ -124,17 +124,17 @@ impl Sequence {
         self.tokens.len() - self.committed
     }
 
-    /// When a step first could work on it.
+    /// When it was admitted.
     pub(crate) fn started(&self) -> Instant {
         self.started
     }
 
-    /// Whether the caller went away.
+    /// Whether the client disconnected.
     pub(crate) fn is_abandoned(&self) -> bool {
         self.output.is_abandoned()
     }
 
-    /// Gives up all KV; the next steps compute again what the cache does not keep.
+    /// Releases all blocks; after resuming, what is not cached is computed again.
     pub(crate) fn preempt(&mut self) {
         self.table = BlockTable::default();
         self.committed = 0;
@@ -145,8 +145,8 @@ impl Sequence {
         }
     }
 
-    /// Begins from what the cache knows of the tokens, the last one excepted: its logits are needed. Starts to
-    /// bring in what slower tiers have, where that is quicker than computing it.
+    /// Starts from the cached prefix of the tokens, the last one excepted: its logits are needed. Begins to
+    /// restore blocks from slower tiers where that is faster than computing them.
     pub(crate) fn attach(&mut self, cache: &ContextCache, cost: RecomputeCost, restore: bool) {
         self.follows = None;
         if !self.cache_use.read {
@@ -155,7 +155,7 @@ impl Sequence {
         let known = &self.tokens[..self.tokens.len() - 1];
         let found = match (restore, self.restore.take()) {
             (true, _) => cache.lookup(&self.scope, known),
-            // What was restored counts as that.
+            // Restored blocks are counted as restored.
             (false, Some(_)) => cache.lookup_again(&self.scope, known, usize::MAX),
             (false, None) => cache.lookup_again(&self.scope, known, self.committed),
         };
@@ -168,13 +168,13 @@ impl Sequence {
                 self.cache_hit = self.committed;
             }
         } else {
-            // Held so that they are still there when the rest has come.
+            // Held so that they are not evicted before the rest is restored.
             let full = foretoken_cache::Match { branch: None, ..found.ram };
             (self.table, self.committed) = BlockTable::from_match(cache, full);
         }
     }
 
-    /// Whether it has more than one token to read and waits for nobody.
+    /// Whether it can prefill now: more than one token is pending and no awaited block is missing.
     pub(crate) fn is_reading(&self) -> bool {
         self.pending() > 1 && self.restore.is_none() && self.follows.is_none()
     }
@@ -189,22 +189,22 @@ impl Sequence {
         (common / BLOCK_TOKENS).min(self.scope.blocks_in_common(&other.scope)) * BLOCK_TOKENS
     }
 
-    /// Asks the drafters what may come next; `crowd` sequences share the step.
-    pub(crate) fn propose(&mut self, step_ms: f64, crowd: usize) {
+    /// Asks the drafters for draft tokens; `batch` sequences share the step.
+    pub(crate) fn propose(&mut self, step_ms: f64, batch: usize) {
         if let Some(speculator) = &mut self.speculator {
-            speculator.propose((step_ms, crowd), &self.tokens, self.prompt_len);
+            speculator.propose((step_ms, batch), &self.tokens, self.prompt_len);
         }
     }
 
-    /// The guesses as the planner weighs them, if there are any.
-    pub(crate) fn candidate(&self, crowd: usize) -> Option<Candidate<'_>> {
-        // The step gives one token whatever is guessed.
+    /// The draft tokens for the planner, if there are any.
+    pub(crate) fn candidate(&self, batch: usize) -> Option<Candidate<'_>> {
+        // The step yields one token without any draft.
         let depth = (self.len_max - self.tokens.len()).saturating_sub(1);
-        let speculator = self.speculator.as_ref().filter(|speculator| speculator.has_guesses())?;
-        Some(speculator.candidate(self.committed, depth, crowd))
+        let speculator = self.speculator.as_ref().filter(|speculator| speculator.has_drafts())?;
+        Some(speculator.candidate(self.committed, depth, batch))
     }
 
-    /// Settles which guesses the step verifies, as many as blocks can be had for; says how many.
+    /// Sets the draft tokens that the step verifies, as many as there are blocks for; returns how many.
     pub(crate) fn take(&mut self, cache: &ContextCache, taken: &[u32], spent_ms: f64) -> usize {
         let Some(speculator) = &mut self.speculator else { return 0 };
         speculator.take(taken, spent_ms);
@@ -226,8 +226,8 @@ impl Sequence {
         }
     }
 
-    /// Takes what a step computed of its `rows`: the KV of tokens, and if they were the last, the next tokens from the
-    /// logits, of which the sequence's begin at `first_row`. Says whether and why the answer ends.
+    /// Applies a step's output for `rows` rows: the KV of tokens, and if none is pending, the next tokens from the
+    /// logits, of which the sequence's start at `first_row`. Returns the finish reason if the answer ends.
     pub(crate) fn advance(
         &mut self,
         step: &mut Computed<'_>,
@@ -269,8 +269,8 @@ impl Sequence {
         ends
     }
 
-    /// Appends the token after a row of the tree, whose logits are those of `logits_row`; says which row guessed it, and
-    /// whether the answer ends with it.
+    /// Appends the token after a row of the tree, whose logits are those of `logits_row`; returns the row that drafted
+    /// it, and the finish reason if the answer ends with it.
     fn next_token(
         &mut self,
         step: &mut Computed<'_>,
@@ -305,7 +305,7 @@ impl Sequence {
         table.seal_full(cache, scope, tokens, *committed, cache_use.write);
     }
 
-    /// Appends a token, for the caller too, and says whether and why the answer ends with it.
+    /// Appends and emits a token; returns the finish reason if the answer ends with it.
     fn push(
         &mut self,
         tokenizer: &Tokenizer,
@@ -325,7 +325,7 @@ impl Sequence {
         (self.tokens.len() >= self.len_max).then_some(FinishReason::Length)
     }
 
-    /// Leaves what was computed to later requests and sends the summary. Nothing may be sent after it.
+    /// Inserts what was computed into the caches and sends the summary. Nothing may be sent after it.
     pub(crate) fn finish(mut self, cache: &ContextCache, drafts: &mut Drafts, reason: FinishReason) {
         let (prompt, answer) = self.tokens.split_at(self.prompt_len);
         if self.cache_use.write {
@@ -357,10 +357,10 @@ impl Sequence {
         self.cache_hit
     }
 
-    /// What speculation did so far, and the milliseconds that cached tokens saved.
+    /// Speculation counters so far, and the milliseconds saved by cached tokens.
     pub(crate) fn drafted(&self) -> (DraftReport, f64) {
         let report = self.speculator.as_ref().map_or_else(DraftReport::default, Speculator::report);
-        let prediction = self.expected.as_ref().map(Follower::counts);
+        let prediction = self.expected.as_ref().map(TextFollower::counts);
         (DraftReport { prediction, ..report }, self.saved_ms)
     }
 

@@ -28,11 +28,11 @@ const REQUEST_TIME_WEIGHT: f64 = 0.1;
 const PREFILL_ROWS_MIN: usize = 64;
 /// Weight of the newest step in the measured cost of a token.
 const COST_WEIGHT: f64 = 0.2;
-/// With nothing to do for so long, the engine measures what it does not know yet.
+/// Idle time after which the engine measures the cost curve.
 const PAUSE: Duration = Duration::from_millis(50);
-/// With nothing to do for so long, the engine checks itself.
+/// Idle time after which the engine checks the prefix tree.
 const IDLE: Duration = Duration::from_secs(1);
-/// How long to wait for a restore before looking after callers again.
+/// How long to wait for a restore before handling other events.
 const RESTORE_WAIT: Duration = Duration::from_millis(2);
 
 /// The engine's thread.
@@ -54,13 +54,13 @@ pub(crate) struct StepLoop {
     checked_at: u64,
 }
 
-/// A sequence that a step brought to its end.
+/// A sequence that finished in a step.
 struct Ended {
     index: usize,
     reason: FinishReason,
 }
 
-/// What a step loop works with.
+/// Parts of a step loop.
 pub(crate) struct Parts {
     pub(crate) model: Arc<Model>,
     pub(crate) tokenizer: Arc<Tokenizer>,
@@ -74,7 +74,7 @@ pub(crate) struct Parts {
 }
 
 impl StepLoop {
-    /// Prepares on the engine's own thread what takes a while.
+    /// Called on the engine's own thread, because it takes a while.
     pub(crate) fn new(parts: Parts) -> StepLoop {
         let Parts { model, tokenizer, cache, store, shared, limits, drafts, blocks } = parts;
         StepLoop {
@@ -102,7 +102,7 @@ impl StepLoop {
             if self.scheduler.running.is_empty() {
                 self.publish();
                 if !self.scheduler.preempted.is_empty() {
-                    // Blocks that an abandoned restore or a writer still holds come back by themselves.
+                    // Blocks held by a cancelled restore or a writer are released without further action.
                     std::thread::sleep(RESTORE_WAIT);
                     continue;
                 }
@@ -124,16 +124,16 @@ impl StepLoop {
                 continue;
             }
             let start = Instant::now();
-            let foreseen = self.drafts.plan(&self.cache, &mut self.scheduler.running, &mut work);
+            let expected = self.drafts.plan(&self.cache, &mut self.scheduler.running, &mut work);
             let ended = self.step(&work);
-            self.drafts.observe_step(foreseen, start.elapsed().as_secs_f64() * 1e3);
+            self.drafts.observe_step(expected, start.elapsed().as_secs_f64() * 1e3);
             self.retire(ended);
             self.publish();
         }
         self.drafts.save(true);
     }
 
-    /// After steps that may have changed it, looks once whether the prefix tree is whole.
+    /// Checks the integrity of the prefix tree once after steps that may have changed it.
     fn check_when_idle(&mut self) {
         if self.checked_at == self.stats.steps_total || !self.shared.inbox.is_quiet_for(IDLE) {
             return;
@@ -145,7 +145,7 @@ impl StepLoop {
         }
     }
 
-    /// Frees what belongs to callers that went away.
+    /// Frees sequences whose client disconnected.
     fn drop_abandoned(&mut self) {
         let Scheduler { running, preempted, .. } = &mut self.scheduler;
         let before = running.len() + preempted.len();
@@ -157,7 +157,7 @@ impl StepLoop {
         self.shared.in_flight.fetch_sub(gone, Relaxed);
     }
 
-    /// Starts what there is room for, the preempted first, then the queue in order.
+    /// Starts sequences while there is room, the preempted first, then the queue in order.
     fn admit(&mut self) {
         if !self.scheduler.readmit(&self.cache) {
             return;
@@ -173,7 +173,7 @@ impl StepLoop {
         }
     }
 
-    /// Computes the planned rows and gives each sequence that reached its end the next tokens.
+    /// Computes the planned rows and gives each sequence without pending tokens its next tokens.
     fn step(&mut self, work: &[Work]) -> Vec<Ended> {
         let mut seqs: Vec<(usize, usize, &mut Sequence)> = Vec::with_capacity(work.len());
         let mut planned = work.iter().peekable();
@@ -218,7 +218,7 @@ impl StepLoop {
         ended
     }
 
-    /// Nothing can be computed until blocks arrive from a slower tier.
+    /// Waits until blocks arrive from a slower tier.
     fn wait_for_blocks(&mut self) {
         let waiting = self.scheduler.running.iter_mut().find_map(|seq| seq.restore.as_mut());
         match waiting {
@@ -227,7 +227,7 @@ impl StepLoop {
         }
     }
 
-    /// Tells the callers of ended sequences and gives their blocks back.
+    /// Sends the summaries of finished sequences and releases their blocks.
     fn retire(&mut self, ended: Vec<Ended>) {
         self.shared.in_flight.fetch_sub(ended.len(), Relaxed);
         for Ended { index, reason } in ended.into_iter().rev() {
@@ -258,12 +258,12 @@ impl StepLoop {
     }
 }
 
-/// Which rows of a sequence's work lead to tokens.
+/// The rows of a sequence's work that need logits.
 fn logits_of(seq: &Sequence, rows: usize) -> WantLogits {
     match rows.cmp(&seq.pending()) {
         Ordering::Less => WantLogits::None,
         Ordering::Equal => WantLogits::Last,
-        // The last token and guesses of what follows.
+        // The last token and draft tokens.
         Ordering::Greater => WantLogits::All,
     }
 }
@@ -296,7 +296,7 @@ fn forward<'s>(
     model.forward(scratch, &mut steps)
 }
 
-/// However the loop ends, nobody waits for an answer that cannot come.
+/// However the loop ends, no client waits for an answer that cannot come.
 pub(crate) struct CloseOnDrop(pub(crate) Arc<Shared>);
 
 impl Drop for CloseOnDrop {

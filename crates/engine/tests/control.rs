@@ -1,4 +1,4 @@
-//! Orders about what is cached: pins leave room for a context, prewarming leaves no answer, forgetting forgets.
+//! Cache administration: pins leave room for a context, prewarming stores no answer, clearing deletes everything.
 #![allow(clippy::unwrap_used, reason = "in a test an unwrap is an assertion")]
 
 mod common;
@@ -56,7 +56,7 @@ fn a_whole_context_always_runs_beside_what_is_pinned() {
 }
 
 #[test]
-fn prewarming_leaves_blocks_and_no_answer_and_forgetting_takes_one_tenants() {
+fn prewarming_stores_blocks_and_no_answer_and_clearing_deletes_one_tenants() {
     let fixture = Fixture::load();
     let folder = tempfile::tempdir().unwrap();
     let store = Arc::new(Store::in_memory(StoreConfig::default(), Arc::new(SystemClock::new())));

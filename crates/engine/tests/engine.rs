@@ -21,13 +21,13 @@ fn engine(change: impl FnOnce(&mut EngineConfig)) -> Result<Engine, EngineError>
 fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let start = Instant::now();
     while !holds() {
-        assert!(start.elapsed() < Duration::from_secs(20), "waited in vain until {what}");
+        assert!(start.elapsed() < Duration::from_secs(20), "timed out waiting until {what}");
         std::thread::sleep(Duration::from_millis(2));
     }
 }
 
 #[test]
-fn a_seed_gives_the_same_tokens_alone_and_in_a_crowd() {
+fn a_seed_gives_the_same_tokens_alone_and_in_a_batch() {
     let engine = engine(|_| {}).unwrap();
     let ask = |i: u32| request((0..20 + 13 * i).map(|t| (t * 7 + i) % 250), 40, u64::from(i));
     let alone: Vec<_> = (0..8).map(|i| collect(engine.submit(ask(i)).unwrap()).0).collect();
@@ -38,7 +38,7 @@ fn a_seed_gives_the_same_tokens_alone_and_in_a_crowd() {
 }
 
 #[test]
-fn a_sequence_that_had_to_step_back_answers_as_if_it_had_not() {
+fn a_preempted_sequence_answers_as_if_it_had_not_been() {
     // Room for one whole context and little more, so that several answers cannot grow at a time.
     let blocks = CTX.div_ceil(64) + 1;
     let small = engine(|config| config.kv_bytes = blocks * Fixture::load().block_bytes()).unwrap();
@@ -52,12 +52,12 @@ fn a_sequence_that_had_to_step_back_answers_as_if_it_had_not() {
 }
 
 #[test]
-fn a_caller_that_goes_away_frees_its_sequence() {
+fn a_client_that_disconnects_frees_its_sequence() {
     let engine = engine(|config| config.ctx = LONG_CTX).unwrap();
     let mut answer = engine.submit(request([1, 2, 3], LONG, 1)).unwrap();
     answer.recv_blocking().expect("it runs");
     drop(answer);
-    until("it is gone", || engine.stats().finished_abort_total == 1);
+    until("it is freed", || engine.stats().finished_abort_total == 1);
     assert!(engine.is_idle());
     let stats = engine.stats();
     assert_eq!((stats.finished_abort_total, stats.finished_length_total), (1, 0));
@@ -86,7 +86,7 @@ fn draining_finishes_what_runs_and_takes_nothing_new() {
 }
 
 #[test]
-fn what_cannot_be_honoured_is_refused_by_name() {
+fn invalid_parameters_are_rejected_by_name() {
     let engine = engine(|_| {}).unwrap();
     let refused = |request| engine.submit(request).unwrap_err();
     let param = |request| match refused(request) {
@@ -146,10 +146,10 @@ fn log_probabilities_come_with_each_token() {
 }
 
 #[test]
-fn running_answers_go_on_while_a_long_prompt_is_read() {
+fn running_answers_continue_during_a_long_prefill() {
     let engine = engine(|config| config.step_tokens = 16).unwrap();
-    let unguessed = SpeculationChoice { enabled: Some(false), ..SpeculationChoice::default() };
-    let mut running = engine.submit(Request { speculation: unguessed, ..request([1], 300, 1) }).unwrap();
+    let undrafted = SpeculationChoice { enabled: Some(false), ..SpeculationChoice::default() };
+    let mut running = engine.submit(Request { speculation: undrafted, ..request([1], 300, 1) }).unwrap();
     running.recv_blocking();
     let long = engine.submit(request((0..400).map(|t| t % 250), 1, 2)).unwrap();
     let (_, _, summary) = collect(long);
@@ -160,7 +160,7 @@ fn running_answers_go_on_while_a_long_prompt_is_read() {
 }
 
 #[test]
-fn what_was_read_before_is_not_read_again() {
+fn a_cached_prefix_is_not_computed_again() {
     let engine = engine(|_| {}).unwrap();
     let prompt: Vec<u32> = (0..200).map(|t| (t * 7) % 250).collect();
     let ask = |prompt: &[u32]| collect(engine.submit(request(prompt.to_vec(), 30, 5)).unwrap());
@@ -193,7 +193,7 @@ fn a_hit_answers_as_recomputing_would() {
 }
 
 #[test]
-fn requests_that_arrive_together_compute_a_common_beginning_once() {
+fn requests_that_arrive_together_compute_a_common_prefix_once() {
     let engine = engine(|config| config.step_tokens = 64).unwrap();
     let ask = |i: u32| request((0..320).map(|t| t % 240).chain([240 + i]), 5, 1);
     let answers: Vec<_> = (0..6).map(|i| engine.submit(ask(i)).unwrap()).collect();
@@ -224,7 +224,7 @@ fn tenants_share_nothing() {
 }
 
 #[test]
-fn tenants_share_a_declared_beginning_and_nothing_after_it() {
+fn tenants_share_a_declared_prefix_and_nothing_after_it() {
     let prompt: Vec<u32> = (0..200).map(|t| (t * 3) % 250).collect();
     let engine = engine(|config| config.shared_prompts = vec![prompt[..150].to_vec()]).unwrap();
     let plain = self::engine(|_| {}).unwrap();

@@ -18,7 +18,7 @@ const RAM_BLOCKS: usize = 10;
 
 static FIXTURE: LazyLock<Fixture> = LazyLock::new(Fixture::load);
 
-/// An engine with little memory over a disk whose faults the test chooses.
+/// An engine with little memory over a disk with injected faults.
 fn engine(fs: &Arc<RamFileSystem>) -> Engine {
     FIXTURE.start(|config| {
         config.kv_bytes = RAM_BLOCKS * FIXTURE.block_bytes();
@@ -27,7 +27,7 @@ fn engine(fs: &Arc<RamFileSystem>) -> Engine {
     })
 }
 
-/// What a request is answered without any cache.
+/// The answer to a request without any cache.
 fn uncached(engine: &Engine, request: &Request) -> Vec<u32> {
     let cache = CacheUse { read: false, write: false };
     collect(engine.submit(Request { cache, ..request.clone() }).expect("there is room")).0
@@ -89,12 +89,12 @@ fn a_flipped_bit_changes_no_answer() {
 }
 
 #[test]
-fn a_foreign_file_under_our_name_changes_no_answer() {
+fn a_foreign_file_under_a_block_s_name_changes_no_answer() {
     survives(|fs| files(fs).iter().for_each(|path| fs.edit(path, |bytes| bytes.fill(b'x'))), Fault::Foreign);
 }
 
 #[test]
-fn a_block_under_another_ones_name_changes_no_answer() {
+fn a_block_under_another_key_changes_no_answer() {
     let swap = |fs: &RamFileSystem| {
         let paths = files(fs);
         let mut contents: Vec<Vec<u8>> = Vec::new();

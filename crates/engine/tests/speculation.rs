@@ -95,7 +95,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
     #[test]
-    fn exact_gives_the_bytes_of_no_speculation_alone_and_in_company_whatever_is_drafted(
+    fn exact_gives_the_bytes_of_no_speculation_alone_and_in_a_batch_whatever_is_drafted(
         requests in prop::collection::vec(any_request(), 1..5),
         garbage in prop::collection::vec(0u32..250, 0..80),
         edits in prop::collection::vec((0usize..60, 0u32..250), 0..6),
@@ -142,7 +142,7 @@ fn a_right_prediction_saves_steps_and_is_counted() {
     };
     let report = with(ids.clone());
     assert_eq!(report.prediction, Some((100, 0)));
-    // How many guesses a step verifies depends on how long steps take on a busy machine.
+    // How many draft tokens a step verifies depends on how long steps take on a busy machine.
     assert!(report.accepted > 10 && report.steps + report.accepted <= 100, "{report:?}");
     assert_eq!(report.sources[Source::Prediction as usize].accepted, report.accepted);
     let kept: usize = report.histogram.iter().enumerate().map(|(kept, steps)| kept * steps).sum();
@@ -166,7 +166,7 @@ fn a_right_prediction_saves_steps_and_is_counted() {
 }
 
 #[test]
-fn max_draft_and_sources_are_kept_to() {
+fn max_draft_and_sources_are_respected() {
     let engine = quiet(|_| {});
     let ask = || request((0..120).map(|i| i % 20), 80, 4);
     let greedy = |speculation| {
@@ -184,7 +184,7 @@ fn max_draft_and_sources_are_kept_to() {
 }
 
 #[test]
-fn who_may_leave_nothing_in_the_caches_teaches_nothing_either() {
+fn a_request_without_cache_write_updates_no_drafter_state() {
     let engine = quiet(|_| {});
     let ask = |write| {
         let mut ask = request((0..40).map(|i| i * 3 % 250), 60, 4);
@@ -203,7 +203,7 @@ fn who_may_leave_nothing_in_the_caches_teaches_nothing_either() {
 }
 
 #[test]
-fn lossless_leaves_the_distribution_as_it_is() {
+fn lossless_preserves_the_distribution() {
     let engine = quiet(|_| {});
     const DRAWS: usize = 6000;
     let mut counts = [const { Vec::new() }; 2];
@@ -220,7 +220,7 @@ fn lossless_leaves_the_distribution_as_it_is() {
             ask.sampling.top_k = 6;
             ask.sampling.temperature = 0.7;
             let (ids, _, _, report) = bits(&engine, ask);
-            // The last three tokens, folded: each depends on guesses before it.
+            // The last three tokens, folded: each depends on draft tokens before it.
             counts[ids[1..].iter().fold(0, |hash, id| (hash * 31 + *id as usize) % 97)] += 1;
             drafted += if speculation.policy.is_some() { report.drafted } else { 0 };
         }
@@ -240,7 +240,7 @@ fn lossless_leaves_the_distribution_as_it_is() {
 }
 
 #[test]
-fn agreement_keeps_what_is_plausible_and_says_so() {
+fn agreement_accepts_plausible_tokens_and_reports_them() {
     let engine = quiet(|_| {});
     let mut ask = request((0..60).map(|i| i * 3 % 250), 60, 4);
     ask.sampling.temperature = 0.0;
@@ -253,7 +253,7 @@ fn agreement_keeps_what_is_plausible_and_says_so() {
         bits(&engine, Request { prediction: prediction.clone(), speculation, ..ask.clone() })
     };
     let (strict, _, _, report) = with(Thresholds { epsilon: 1.0, delta: 1.0, tau: 1.0 });
-    assert_eq!((&strict, report.relaxed), (&exact, 0), "nothing but the likeliest token is that likely");
+    assert_eq!((&strict, report.relaxed), (&exact, 0), "only the most probable token passes");
     let (loose, _, _, report) = with(Thresholds { epsilon: 0.0, delta: 0.0, tau: 0.0 });
     assert!(report.relaxed > 0 && report.given_up > 0.0, "{report:?}");
     assert_ne!(loose, exact);
@@ -349,8 +349,8 @@ fn a_draft_model_like_the_target_drafts_what_the_target_says() {
             }
             // The drafter takes as long as the target, so it hardly ever pays; but its first choice is the target's.
             if temperature == 0.0 {
-                let in_vain = report.histogram.first().copied().unwrap_or(0);
-                assert_eq!(in_vain, 0, "{policy:?}: {report:?}");
+                let unproductive = report.histogram.first().copied().unwrap_or(0);
+                assert_eq!(unproductive, 0, "{policy:?}: {report:?}");
             }
         }
     }
@@ -360,7 +360,10 @@ fn a_draft_model_like_the_target_drafts_what_the_target_says() {
     };
     let start = std::time::Instant::now();
     while right() == 0 {
-        assert!(start.elapsed().as_secs() < 20, "no guess of the draft model came true, verified or not");
+        assert!(
+            start.elapsed().as_secs() < 20,
+            "no draft token of the draft model was correct, verified or not"
+        );
         std::thread::sleep(std::time::Duration::from_millis(2));
     }
 }

@@ -1,7 +1,7 @@
-//! Speculation over all sequences of an engine: who drafts for a request, what a step verifies, what is learnt.
+//! Speculation over all sequences of an engine: the drafters of a request, what a step verifies, what is learnt.
 //!
-//! Lives on the engine's thread. The invariant: whatever it chooses, a step without its guesses would have been the
-//! same but for them; it takes blocks only where nobody has to give any up.
+//! Lives on the engine's thread. The invariant: draft tokens never change what else a step computes;
+//! they take free blocks only and never preempt.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,28 +13,28 @@ use foretoken_kernels::{Compute, math};
 use foretoken_model::Model;
 use foretoken_model::step::Scratch;
 
-use super::calibrate::Record;
-use super::cost::CostCurve;
+use super::calibrator::Record;
+use super::cost_curve::CostCurve;
+use super::draft_model::{DraftModel, DraftModelDrafter};
 use super::drafter::Drafter;
-use super::parking::Mutex;
+use super::mutex::Mutex;
 use super::planner::{Base, choose};
 use super::settings::{RELIABILITY_CLASSES, Reliability, Source, Speculation};
-use super::small::{DraftModel, SmallModel};
 use super::speculator::Speculator;
 use super::successors::Successors;
 use super::tenants::Tenants;
-use super::texts::{Memory, OwnText, Prediction};
+use super::text_drafters::{Memory, OwnText, Prediction};
 use crate::api::Request;
 use crate::scheduler::Work;
 use crate::sequence::Sequence;
 
-/// Successors are learnt from tokens at most this many nats below the likeliest.
+/// Successors are learnt from tokens at most this many nats below the most probable.
 const LEARN_WITHIN: f32 = 2.5;
 
 /// A curve that does not fit is measured again this often at most.
 const MEASURE_EVERY: Duration = Duration::from_secs(600);
 
-/// What an engine needs to speculate.
+/// Configuration of [`Drafts`].
 pub(crate) struct DraftsConfig {
     pub(crate) default: Speculation,
     /// Rows that a step may have.
@@ -42,18 +42,18 @@ pub(crate) struct DraftsConfig {
     /// Where costs are kept.
     pub(crate) folder: Option<PathBuf>,
     pub(crate) tenants: Arc<Mutex<Tenants>>,
-    /// A second model that drafts.
-    pub(crate) small: Option<Arc<SmallModel>>,
+    /// The draft model.
+    pub(crate) draft_model: Option<Arc<DraftModel>>,
 }
 
-/// What a step is expected to be by the cost curve.
+/// Predicted cost of a step.
 #[derive(Clone, Copy)]
-pub(crate) struct Foreseen {
+pub(crate) struct ExpectedCost {
     rows: usize,
     tokens: usize,
     base_ms: f64,
-    /// For the guesses in it.
-    more_ms: f64,
+    /// For its draft rows.
+    draft_ms: f64,
 }
 
 /// See the [module](self).
@@ -68,19 +68,19 @@ pub(crate) struct Drafts {
     measured_at: Option<Instant>,
     folder: Option<PathBuf>,
     tenants: Arc<Mutex<Tenants>>,
-    small: Option<Arc<SmallModel>>,
-    /// Steps planned so far, and sequences that the last one gives tokens to.
+    draft_model: Option<Arc<DraftModel>>,
+    /// Steps planned so far, and sequences that decode in the last one.
     steps: u64,
-    crowd: usize,
-    /// Sequences that speculated so far.
+    batch: usize,
+    /// Speculating sequences so far.
     speculators: u64,
     near: Vec<(f32, u32)>,
 }
 
 impl Drafts {
-    /// Reads what was drafted from before, and what steps cost if that was measured.
+    /// Loads drafter state, and the cost curve if it was measured before.
     pub(crate) fn new(config: DraftsConfig, model: &Model, store: Option<&Store>) -> Drafts {
-        let DraftsConfig { default, step_tokens, folder, tenants, small } = config;
+        let DraftsConfig { default, step_tokens, folder, tenants, draft_model } = config;
         if let Some(store) = store {
             tenants.lock().load(store);
         }
@@ -94,15 +94,15 @@ impl Drafts {
             costs: known.unwrap_or_else(CostCurve::assumed),
             folder,
             tenants,
-            small,
+            draft_model,
             steps: 0,
-            crowd: 1,
+            batch: 1,
             speculators: 0,
             near: Vec::new(),
         }
     }
 
-    /// The drafters of a new sequence, if it wants any.
+    /// Speculation for a new sequence, if enabled.
     pub(crate) fn speculator(
         &mut self,
         scope: ScopeId,
@@ -122,27 +122,31 @@ impl Drafts {
         if wants(Source::OwnText) {
             drafters.push(Box::new(OwnText::new()));
         }
-        // Who may not read what is cached may not draft from it either.
+        // Without permission to read the caches nothing may be drafted from them either.
         if request.cache.read && wants(Source::Memory) {
             drafters.push(Box::new(Memory::new(Arc::clone(&tenant.memory))));
         }
         if request.cache.read && wants(Source::Successors) {
             drafters.push(Box::new(Successors::new(Arc::clone(&tenant.successors))));
         }
-        if let Some(small) = self.small.as_ref().filter(|_| wants(Source::DraftModel)) {
-            drafters.push(Box::new(DraftModel::new(Arc::clone(small), &request.tenant, request.cache)));
+        if let Some(draft_model) = self.draft_model.as_ref().filter(|_| wants(Source::DraftModel)) {
+            drafters.push(Box::new(DraftModelDrafter::new(
+                Arc::clone(draft_model),
+                &request.tenant,
+                request.cache,
+            )));
         }
         self.speculators += 1;
         Some(Speculator::new(settings, drafters, tenant, randomness, (self.speculators, request.cache.write)))
     }
 
-    /// Chooses what the planned step verifies on top, and makes room for it where there is some to be had.
+    /// Chooses the draft tokens that the planned step verifies, and allocates free blocks for them.
     pub(crate) fn plan(
         &mut self,
         cache: &ContextCache,
         running: &mut [Sequence],
         work: &mut [Work],
-    ) -> Foreseen {
+    ) -> ExpectedCost {
         let mut base = Base { rows: 0, rows_max: self.step_tokens, tokens: 0, context_ms: 0.0 };
         for Work { index, rows } in work.iter() {
             let seq = &mut running[*index];
@@ -151,7 +155,7 @@ impl Drafts {
             base.context_ms += self.costs.context_ms(seq.committed, *rows);
         }
         self.steps += 1;
-        self.crowd = base.tokens;
+        self.batch = base.tokens;
         for Work { index, .. } in work.iter() {
             let seq = &mut running[*index];
             if seq.pending() == 1 {
@@ -160,7 +164,7 @@ impl Drafts {
             }
         }
         let base_ms = self.costs.rows_ms(base.rows) + base.context_ms;
-        let mut foreseen = Foreseen { rows: base.rows, tokens: base.tokens, base_ms, more_ms: 0.0 };
+        let mut expected = ExpectedCost { rows: base.rows, tokens: base.tokens, base_ms, draft_ms: 0.0 };
         let mut indices = Vec::new();
         let mut candidates = Vec::new();
         for (at, Work { index, .. }) in work.iter().enumerate() {
@@ -170,17 +174,17 @@ impl Drafts {
             }
         }
         if candidates.is_empty() {
-            return foreseen;
+            return expected;
         }
-        foreseen.more_ms = choose(&self.costs, base, &mut candidates);
+        expected.draft_ms = choose(&self.costs, base, &mut candidates);
         let taken: Vec<_> = candidates.into_iter().map(|of| (of.taken, of.spent_ms)).collect();
         for (at, (taken, spent_ms)) in indices.into_iter().zip(taken) {
             work[at].rows += running[work[at].index].take(cache, &taken, spent_ms);
         }
-        foreseen
+        expected
     }
 
-    /// Measures what steps cost, unless that is known well or something more urgent comes in between.
+    /// Measures the cost curve, unless it fits or `interrupted` returns true.
     pub(crate) fn measure(&mut self, model: &Model, scratch: &mut Scratch, interrupted: impl Fn() -> bool) {
         let lately = self.measured_at.is_some_and(|at| at.elapsed() < MEASURE_EVERY);
         let fits = self.measured && (lately || !self.costs.is_off());
@@ -192,13 +196,13 @@ impl Drafts {
         }
     }
 
-    /// Takes in how long a step took, what was done with its logits included.
-    pub(crate) fn observe_step(&mut self, foreseen: Foreseen, ms: f64) {
-        let Foreseen { rows, tokens, base_ms, more_ms } = foreseen;
-        self.costs.observe((rows, tokens), (base_ms, more_ms), ms);
+    /// Updates the cost curve with the duration of a step, sampling included.
+    pub(crate) fn observe_step(&mut self, expected: ExpectedCost, ms: f64) {
+        let ExpectedCost { rows, tokens, base_ms, draft_ms } = expected;
+        self.costs.observe((rows, tokens), (base_ms, draft_ms), ms);
     }
 
-    /// How good the estimates were.
+    /// Reliability of the estimates.
     pub(crate) fn reliability(&self) -> [[Reliability; RELIABILITY_CLASSES]; Source::ALL.len()] {
         self.record.0
     }
@@ -207,7 +211,7 @@ impl Drafts {
         &mut self.record
     }
 
-    /// Learns what may follow the last of `tokens` from the logits there, which are as the model left them.
+    /// Learns successors of the last of `tokens` from its unmodified logits.
     pub(crate) fn learn(
         &mut self,
         compute: &Compute,
@@ -215,11 +219,11 @@ impl Drafts {
         tokens: &[u32],
         logits: &[f32],
     ) {
-        // In a crowd a token takes little time, and learning from each would take a part of it that shows. So half as
+        // In a large batch a token is cheap, and learning from each would be noticeable. So half as
         // many are learnt from as if one sequence ran alone.
-        let period = if self.crowd > 1 { 2 * self.crowd } else { 1 };
+        let period = if self.batch > 1 { 2 * self.batch } else { 1 };
         let turn = (self.steps + speculator.turn()).is_multiple_of(period as u64);
-        if !turn || !speculator.teaches || !speculator.settings.sources.contains(Source::Successors) {
+        if !turn || !speculator.learns || !speculator.settings.sources.contains(Source::Successors) {
             return;
         }
         let start = Instant::now();
@@ -244,12 +248,12 @@ impl Drafts {
         speculator.spent_on(Source::Successors, start.elapsed().as_secs_f64() * 1e3);
     }
 
-    /// Keeps a finished exchange to draft from.
+    /// Adds a finished prompt and answer to the draft memory.
     pub(crate) fn remember(&mut self, speculator: &Speculator, prompt: &[u32], answer: &[u32]) {
         self.tenants.lock().remember(&speculator.tenant, prompt, answer);
     }
 
-    /// Keeps what was learnt; with `all`, to the last bit.
+    /// Saves drafter state; with `all`, every change.
     pub(crate) fn save(&self, all: bool) {
         self.tenants.lock().save(all);
     }

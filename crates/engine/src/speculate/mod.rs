@@ -1,27 +1,27 @@
-//! Speculation: guess what comes next, verify the guesses in the same step, keep what the target agrees with.
+//! Speculation: draft tokens, verify them in the same step, accept those that the target agrees with.
 //!
-//! [`drafter`]s propose into one [`tree`] per sequence; the [`calibrate`]d probabilities and the measured [`cost`] of
-//! rows let the [`planner`] choose which guesses a step verifies; [`accept`] walks the tree along what the target
-//! says. What drafters of one tenant share is in [`tenants`]. Under the `exact` policy nothing here can change an
-//! answer: the target samples every token itself.
+//! [`drafter`]s propose into one [`draft_tree`] per sequence; the probabilities of the [`calibrator`] and the measured
+//! [`cost_curve`] of rows let the [`planner`] choose which draft tokens a step verifies; [`acceptance`] walks the tree
+//! along what the target says. What drafters of one tenant share is in [`tenants`]. Under the `exact` policy nothing
+//! here can change an answer: the target samples every token itself.
 
-pub(crate) mod accept;
-mod calibrate;
-mod cost;
+pub(crate) mod acceptance;
+mod calibrator;
+mod cost_curve;
+mod draft_model;
+mod draft_tree;
 mod drafter;
 pub(crate) mod drafts;
-mod follow;
-mod parking;
+mod mutex;
 pub(crate) mod planner;
 pub(crate) mod settings;
-mod small;
 pub(crate) mod speculator;
 mod successors;
 mod tenants;
-mod texts;
-mod tree;
+mod text_drafters;
+mod text_follower;
 
-pub(crate) use follow::Follower;
-pub(crate) use parking::Mutex;
-pub(crate) use small::SmallModel;
+pub(crate) use draft_model::DraftModel;
+pub(crate) use mutex::Mutex;
 pub(crate) use tenants::{Tenants, prepare_folder};
+pub(crate) use text_follower::TextFollower;

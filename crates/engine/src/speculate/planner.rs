@@ -1,24 +1,24 @@
-//! Which guesses a step verifies, over all sequences together.
+//! Which draft tokens a step verifies, over all sequences together.
 //!
-//! A step that computes one token for each of `n` sequences gives `n` tokens in some milliseconds. A guess that is
-//! kept with probability `p` gives `p` more and costs one more row. Guesses are taken, the likeliest first, while
-//! that raises tokens per millisecond. So a crowded step, whose rows are dear, takes fewer and a quiet one more, and
-//! where nothing pays nothing is taken.
+//! A step that computes one token for each of `n` sequences yields `n` tokens in some milliseconds. A draft token that
+//! is accepted with probability `p` yields `p` more and costs one more row. Draft tokens are chosen, the most probable
+//! first, while that raises tokens per millisecond. So a large batch, whose rows cost more, takes fewer and a small one
+//! more, and where no draft token pays none is taken.
 //!
 //! A sequence whose tenant has credit, milliseconds that cache hits saved, may go on while it raises its *own* tokens
-//! per millisecond; what others lose by that is charged. A step loses no more than [`LOSS_MAX`] of its time to all who
-//! have credit together: if everyone spent without bound, everyone would be slower.
+//! per millisecond; the cost to other sequences is charged to the credit. All tenants with credit together may cost a
+//! step no more than [`LOSS_MAX`] of its time: if everyone spent without bound, everyone would be slower.
 
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 
-use super::cost::CostCurve;
-use super::tree::{DraftTree, ROOT};
+use super::cost_curve::CostCurve;
+use super::draft_tree::{DraftTree, ROOT};
 
-/// A guess must promise this much more than it costs: drafting, sampling and bookkeeping are not in the curve.
+/// Required ratio of expected gain to cost: drafting, sampling and bookkeeping are not in the curve.
 const MARGIN: f64 = 1.1;
-/// And this much more again for each further sequence, up to [`MARGIN_MAX`]: in a crowd there is little to gain, and the
-/// likeliest guesses of many are those that were overrated.
+/// Added to it for each further sequence, up to [`MARGIN_MAX`]: in a large batch there is little to gain, and the
+/// most probable draft tokens of many are the overestimated ones.
 const MARGIN_PER_SEQUENCE: f64 = 0.06;
 const MARGIN_MAX: f64 = 1.5;
 
@@ -30,59 +30,59 @@ pub(crate) struct Candidate<'a> {
     pub(crate) tree: &'a DraftTree,
     /// Tokens of context.
     pub(crate) context: usize,
-    /// Guesses that may be taken, at most.
+    /// Draft tokens that may be taken, at most.
     pub(crate) room: usize,
-    /// Longest path that can be of use.
+    /// Longest useful path.
     pub(crate) depth: usize,
     /// Milliseconds that may be spent past break-even.
     pub(crate) credit_ms: f64,
-    /// What was taken, likeliest first, parents before children.
+    /// The chosen draft tokens, most probable first, parents before children.
     pub(crate) taken: Vec<u32>,
-    /// What was spent.
+    /// Credit spent, in milliseconds.
     pub(crate) spent_ms: f64,
 }
 
-/// What the step does anyway.
+/// The step without draft tokens.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Base {
     /// Rows of all sequences, prompts included.
     pub(crate) rows: usize,
     /// Rows that a step may have.
     pub(crate) rows_max: usize,
-    /// Tokens that come out of it for sure.
+    /// Tokens that it yields at least.
     pub(crate) tokens: usize,
     /// Milliseconds for context.
     pub(crate) context_ms: f64,
 }
 
-struct Guess {
+struct DraftToken {
     path: f32,
     candidate: usize,
     node: u32,
 }
 
-impl PartialEq for Guess {
-    fn eq(&self, other: &Guess) -> bool {
+impl PartialEq for DraftToken {
+    fn eq(&self, other: &DraftToken) -> bool {
         self.cmp(other) == Ordering::Equal
     }
 }
 
-impl Eq for Guess {}
+impl Eq for DraftToken {}
 
-impl PartialOrd for Guess {
-    fn partial_cmp(&self, other: &Guess) -> Option<Ordering> {
+impl PartialOrd for DraftToken {
+    fn partial_cmp(&self, other: &DraftToken) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl Ord for Guess {
-    fn cmp(&self, other: &Guess) -> Ordering {
+impl Ord for DraftToken {
+    fn cmp(&self, other: &DraftToken) -> Ordering {
         let by_age = (other.candidate, other.node).cmp(&(self.candidate, self.node));
         self.path.total_cmp(&other.path).then(by_age)
     }
 }
 
-/// Fills `taken` of each candidate. Returns the milliseconds that the curve says for the guesses taken.
+/// Fills `taken` of each candidate. Returns the predicted cost of the chosen draft tokens in milliseconds.
 pub(crate) fn choose(costs: &CostCurve, base: Base, candidates: &mut [Candidate<'_>]) -> f64 {
     let mut heap = BinaryHeap::new();
     for (candidate, of) in candidates.iter().enumerate() {
@@ -91,18 +91,18 @@ pub(crate) fn choose(costs: &CostCurve, base: Base, candidates: &mut [Candidate<
     let (mut rows, mut tokens) = (base.rows, base.tokens as f64);
     let mut ms = costs.rows_ms(rows) + base.context_ms;
     let base_ms = ms;
-    let dearer = costs.refined(base.rows, base.tokens).dearer();
+    let draft_cost_correction = costs.refined(base.rows, base.tokens).draft_cost_correction();
     let margin = (MARGIN + MARGIN_PER_SEQUENCE * base.tokens.saturating_sub(1) as f64).min(MARGIN_MAX);
     let mut own: Vec<f64> = vec![1.0; candidates.len()];
     let mut lost = 0.0;
     while rows < base.rows_max
-        && let Some(Guess { path, candidate, node }) = heap.pop()
+        && let Some(DraftToken { path, candidate, node }) = heap.pop()
     {
         let of = &mut candidates[candidate];
         let gain = f64::from(path);
-        let cost = costs.row_ms(rows, of.context) * dearer * margin;
+        let cost = costs.row_ms(rows, of.context) * draft_cost_correction * margin;
         if gain * ms < cost * tokens {
-            // What the others lose, in milliseconds of the step.
+            // The cost to other sequences, in milliseconds of the step.
             let loss = cost - gain * ms / tokens;
             let pays_alone = gain * ms >= cost * own[candidate];
             if !pays_alone || of.spent_ms + loss > of.credit_ms || lost + loss > LOSS_MAX * ms {
@@ -119,27 +119,27 @@ pub(crate) fn choose(costs: &CostCurve, base: Base, candidates: &mut [Candidate<
         if of.taken.len() < of.room {
             push_children(&mut heap, of, candidate, node);
         } else {
-            heap.retain(|guess| guess.candidate != candidate);
+            heap.retain(|draft| draft.candidate != candidate);
         }
     }
-    (ms - base_ms) / dearer
+    (ms - base_ms) / draft_cost_correction
 }
 
-fn push_children(heap: &mut BinaryHeap<Guess>, of: &Candidate<'_>, candidate: usize, parent: u32) {
+fn push_children(heap: &mut BinaryHeap<DraftToken>, of: &Candidate<'_>, candidate: usize, parent: u32) {
     if of.room == 0 || of.tree.depth(parent) >= of.depth {
         return;
     }
-    heap.extend(of.tree.children(parent).map(|node| Guess {
+    heap.extend(of.tree.children(parent).map(|node| DraftToken {
         path: of.tree.nodes()[node as usize].path,
         candidate,
         node,
     }));
 }
 
-/// The order in which taken guesses become rows: the likeliest child right after its parent, so that the likeliest
-/// path fills consecutive slots and need not be moved when it is kept.
+/// The row order of chosen draft tokens: the most probable child right after its parent, so that the most probable
+/// path fills consecutive slots and need not be moved when it is accepted.
 pub(crate) fn in_rows(tree: &DraftTree, taken: &[u32]) -> Vec<u32> {
-    // `taken` has the likeliest first, and a stack gives back what was put on last.
+    // `taken` has the most probable first, and a stack pops the last one first.
     let mut rows = Vec::with_capacity(taken.len());
     let after =
         |parent: u32| taken.iter().rev().copied().filter(move |&n| tree.nodes()[n as usize].parent == parent);
@@ -154,10 +154,10 @@ pub(crate) fn in_rows(tree: &DraftTree, taken: &[u32]) -> Vec<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::speculate::calibrate::Calibrator;
+    use crate::speculate::calibrator::Calibrator;
     use crate::speculate::settings::Source;
 
-    /// A chain whose guesses are right with probability `p` each.
+    /// A chain whose draft tokens are accepted with probability `p` each.
     fn chain(len: u32, p: f32) -> DraftTree {
         let (mut tree, calibrator) = (DraftTree::default(), Calibrator::default());
         (0..len).fold(ROOT, |parent, token| tree.add(&calibrator, parent, token, (Source::Memory, 0, p)));
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn sure_guesses_are_taken_and_hopeless_ones_are_not() {
+    fn probable_draft_tokens_are_chosen_and_improbable_ones_are_not() {
         let costs = CostCurve::linear(1.0, 0.1);
         assert_eq!(taken(&costs, &[chain(20, 1.0)], 0.0), [20]);
         assert_eq!(taken(&costs, &[chain(20, 0.05)], 0.0), [0]);
@@ -186,26 +186,26 @@ mod tests {
     }
 
     #[test]
-    fn no_guess_pays_where_a_row_costs_a_step() {
+    fn no_draft_token_pays_where_a_row_costs_a_step() {
         assert_eq!(taken(&CostCurve::linear(1.0, 1.0), &[chain(20, 0.95)], 0.0), [0]);
     }
 
     #[test]
-    fn a_crowd_speculates_less() {
+    fn a_large_batch_speculates_less() {
         // 8 sequences are on the steep part of the curve.
         let costs = CostCurve::new_for_test(&[(1, 1.0), (8, 1.5), (64, 20.0)]);
         let alone = taken(&costs, &[chain(20, 0.6)], 0.0)[0];
-        let crowd: Vec<DraftTree> = (0..8).map(|_| chain(20, 0.6)).collect();
+        let batch: Vec<DraftTree> = (0..8).map(|_| chain(20, 0.6)).collect();
         assert!(alone >= 3);
-        assert_eq!(taken(&costs, &crowd, 0.0), [0; 8]);
+        assert_eq!(taken(&costs, &batch, 0.0), [0; 8]);
     }
 
     #[test]
-    fn credit_buys_depth_in_a_crowd_until_it_is_spent_or_the_others_lose_too_much() {
+    fn credit_buys_depth_in_a_batch_until_it_is_spent_or_costs_the_others_too_much() {
         let costs = CostCurve::new_for_test(&[(1, 1.0), (8, 1.5), (64, 8.8)]);
-        let crowd: Vec<DraftTree> = (0..8).map(|_| chain(20, 0.99)).collect();
+        let batch: Vec<DraftTree> = (0..8).map(|_| chain(20, 0.99)).collect();
         let plan = |credit_ms: f64| {
-            let mut candidates: Vec<_> = crowd.iter().map(candidate).collect();
+            let mut candidates: Vec<_> = batch.iter().map(candidate).collect();
             candidates.iter_mut().for_each(|of| of.credit_ms = credit_ms);
             let base = Base { rows: 8, rows_max: 512, tokens: 8, context_ms: 0.0 };
             let ms = 1.5 + choose(&costs, base, &mut candidates);
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn the_likeliest_path_comes_first_in_rows() {
+    fn the_most_probable_path_comes_first_in_rows() {
         let (mut tree, calibrator) = (DraftTree::default(), Calibrator::default());
         let mut add = |parent, token, p| tree.add(&calibrator, parent, token, (Source::Memory, 0, p));
         let b = add(ROOT, 1, 0.3);

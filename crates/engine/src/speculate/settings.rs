@@ -1,8 +1,8 @@
-//! What a caller may ask of speculation, and what an answer tells about it. Plain data.
+//! Speculation settings and counters. Plain data.
 
 use crate::api::InvalidParam;
 
-/// Most draft tokens in one step of one sequence that may be asked for.
+/// Upper bound of `max_draft`: draft tokens in one step of one sequence.
 pub const MAX_DRAFT_LIMIT: usize = 64;
 
 /// Where a draft token came from.
@@ -73,7 +73,7 @@ impl FromIterator<Source> for Sources {
     }
 }
 
-/// Which draft tokens are kept.
+/// Which draft tokens are accepted.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum Policy {
     /// Those that the target samples itself: the same bytes as without speculation.
@@ -82,7 +82,7 @@ pub enum Policy {
     /// By rejection sampling (Leviathan et al., arXiv 2211.17192; for trees Miao et al., arXiv 2305.09781): the same
     /// distribution as without speculation, other bytes. At temperature 0 the same as [`Policy::Exact`].
     Lossless,
-    /// Those that the target finds plausible: other bytes and another distribution.
+    /// Those that are plausible under the target's distribution: other bytes and another distribution.
     Agreement(Thresholds),
 }
 
@@ -136,18 +136,18 @@ impl Thresholds {
     }
 }
 
-/// How a request is speculated on.
+/// Speculation settings.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Speculation {
-    /// Whether at all.
+    /// Whether to speculate.
     pub enabled: bool,
-    /// Which draft tokens are kept.
+    /// Which draft tokens are accepted.
     pub policy: Policy,
-    /// Who may propose.
+    /// The sources that may draft.
     pub sources: Sources,
     /// Draft tokens in one step, at most; up to [`MAX_DRAFT_LIMIT`].
     pub max_draft: usize,
-    /// Whether compute that cache hits saved may be spent on going past break-even.
+    /// Whether compute saved by cache hits may be spent on drafting past break-even.
     pub funded: bool,
 }
 
@@ -163,7 +163,7 @@ impl Default for Speculation {
     }
 }
 
-/// What a request wants otherwise than the engine's default.
+/// A request's overrides of the engine's default.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct SpeculationChoice {
     /// See [`Speculation::enabled`].
@@ -191,18 +191,18 @@ impl SpeculationChoice {
     }
 }
 
-/// What one source did for an answer.
+/// Counters of one source for one answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct SourceReport {
     /// Tokens verified.
     pub proposed: usize,
-    /// Of those, tokens kept.
+    /// Of those, accepted tokens.
     pub accepted: usize,
     /// Milliseconds spent on proposing.
     pub ms: f64,
 }
 
-/// What speculation did for an answer.
+/// Speculation counters of one answer.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct DraftReport {
     /// Steps that produced tokens.
@@ -211,13 +211,13 @@ pub struct DraftReport {
     pub drafts: usize,
     /// Draft tokens verified.
     pub drafted: usize,
-    /// Of those, tokens kept.
+    /// Of those, accepted tokens.
     pub accepted: usize,
-    /// `histogram[n]`: drafted steps that kept `n` tokens.
+    /// `histogram[n]`: drafted steps that accepted `n` tokens.
     pub histogram: Vec<usize>,
     /// By [`Source::ALL`].
     pub sources: [SourceReport; 5],
-    /// Tokens kept that [`Policy::Exact`] would have refused.
+    /// Accepted tokens that [`Policy::Exact`] would have rejected.
     pub relaxed: usize,
     /// Log-probability (nats) given up by those, summed.
     pub given_up: f64,
@@ -250,34 +250,34 @@ impl std::ops::AddAssign<&DraftReport> for DraftReport {
     }
 }
 
-/// Positions in a draft that are told apart in [`DraftTotals`]; later ones count as the last.
+/// Draft positions with a counter of their own in [`DraftTotals`]; later ones count as the last.
 pub const DRAFT_POSITIONS: usize = 16;
 
 /// Classes of estimated probability in [`DraftTotals::reliability`], each a tenth wide.
 pub const RELIABILITY_CLASSES: usize = 10;
 
-/// Guesses that were thought about equally likely.
+/// Draft tokens of about equal estimated probability.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Reliability {
-    /// Guesses whose truth became known.
+    /// Draft tokens whose outcome is known.
     pub seen: u64,
-    /// Of those, right ones.
+    /// Of those, correct ones.
     pub right: u64,
 }
 
-/// What speculation did for all finished answers.
+/// Speculation counters of all finished answers.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct DraftTotals {
-    /// By [`Source::ALL`] and by estimated probability, given that everything before the guess was right: how often
-    /// such guesses were right. All guesses count, verified or not, of running answers too.
+    /// By [`Source::ALL`] and by estimated probability, given that everything before the draft token was correct: how
+    /// often such draft tokens were correct. All draft tokens count, verified or not, of running answers too.
     pub reliability: [[Reliability; RELIABILITY_CLASSES]; 5],
     /// Steps in which something was drafted.
     pub drafts: u64,
     /// By [`Source::ALL`].
     pub sources: [SourceTotals; 5],
-    /// Drafted steps that kept the token at this position.
+    /// Drafted steps that accepted the token at this position.
     pub accepted_at: [u64; DRAFT_POSITIONS],
-    /// Tokens kept that [`Policy::Exact`] would have refused.
+    /// Accepted tokens that [`Policy::Exact`] would have rejected.
     pub relaxed: u64,
     /// Milliseconds of compute that hits saved, and those spent past break-even.
     pub credit_earned_ms: f64,
@@ -285,12 +285,12 @@ pub struct DraftTotals {
     pub credit_spent_ms: f64,
 }
 
-/// What one source did for all finished answers.
+/// Counters of one source over all finished answers.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct SourceTotals {
     /// Tokens verified.
     pub proposed: u64,
-    /// Of those, tokens kept.
+    /// Of those, accepted tokens.
     pub accepted: u64,
     /// Seconds spent on proposing.
     pub seconds: f64,

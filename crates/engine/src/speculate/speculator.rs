@@ -1,20 +1,20 @@
-//! Speculation on one sequence: its drafters, the tree of the step at hand, and the account of what came of it.
+//! Speculation on one sequence: its drafters, the tree of the current step, and counters.
 //!
-//! The invariant: between two steps the tree is empty or hangs on the sequence's last token.
+//! The invariant: between two steps the tree is empty or rooted at the sequence's last token.
 
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::calibrate::Record;
+use super::calibrator::Record;
+use super::draft_tree::{DraftTree, Node, ROOT};
 use super::drafter::{Context, Drafter, Draws, Proposals};
 use super::planner::{Candidate, in_rows};
 use super::settings::{DraftReport, Policy, Source, Speculation};
 use super::tenants::Tenant;
-use super::tree::{DraftTree, Node, ROOT};
 
-/// Guesses that one drafter may propose for a step.
+/// Draft tokens that one drafter may propose for a step.
 const PROPOSALS_MAX: usize = 40;
-/// Steps without a worthwhile guess after which a sequence in a crowd is asked less often.
+/// Steps without a chosen draft token after which a sequence in a batch drafts less often.
 const PATIENCE: usize = 4;
 
 /// See the [module](self).
@@ -24,16 +24,16 @@ pub(crate) struct Speculator {
     /// For drafters that read it: the target's last hidden row.
     hidden: Vec<f32>,
     pub(crate) tenant: Arc<Tenant>,
-    /// For draws, where the policy wants them.
+    /// Randomness of draws, where the policy needs them.
     draws: Option<Draws>,
     tree: DraftTree,
-    /// The guesses that the step verifies; guess `i` is row `i + 1`, after the root.
+    /// The draft tokens that the step verifies; draft token `i` is row `i + 1`, after the root.
     rows: Vec<u32>,
-    /// Steps in a row in which no guess was worth it.
-    in_vain: usize,
+    /// Consecutive steps in which no draft token was chosen.
+    unproductive: usize,
     turn: u64,
-    /// Whether the tenant may learn from the sequence.
-    pub(crate) teaches: bool,
+    /// Whether drafter state may be updated from the sequence.
+    pub(crate) learns: bool,
     report: DraftReport,
 }
 
@@ -43,7 +43,7 @@ impl Speculator {
         drafters: Vec<Box<dyn Drafter>>,
         tenant: Arc<Tenant>,
         (seed, temperature): (u64, f32),
-        (turn, teaches): (u64, bool),
+        (turn, learns): (u64, bool),
     ) -> Speculator {
         let draws = settings.policy == Policy::Lossless && temperature > 0.0;
         Speculator {
@@ -54,25 +54,25 @@ impl Speculator {
             tenant,
             tree: DraftTree::default(),
             rows: Vec::new(),
-            in_vain: 0,
+            unproductive: 0,
             turn,
-            teaches,
+            learns,
             report: DraftReport::default(),
         }
     }
 
-    /// A number that differs from sequence to sequence, by which they take turns.
+    /// Differs from sequence to sequence; decides whose turn it is to learn.
     pub(crate) fn turn(&self) -> u64 {
         self.turn
     }
 
-    /// Asks the drafters what may follow `tokens`, of which the first `prompt` are the prompt. In a crowd, where a token
-    /// takes little time, a sequence whose guesses were not worth it is asked less often.
-    pub(crate) fn propose(&mut self, (step_ms, crowd): (f64, usize), tokens: &[u32], prompt: usize) {
+    /// Asks the drafters for draft tokens after `tokens`, of which the first `prompt` are the prompt. In a batch, where
+    /// a token is cheap, a sequence whose draft tokens are not chosen drafts less often.
+    pub(crate) fn propose(&mut self, (step_ms, batch): (f64, usize), tokens: &[u32], prompt: usize) {
         self.clear();
-        self.in_vain += 1;
-        let period = (1 + self.in_vain / PATIENCE).min(crowd.max(1));
-        if !self.in_vain.is_multiple_of(period) {
+        self.unproductive += 1;
+        let period = (1 + self.unproductive / PATIENCE).min(batch.max(1));
+        if !self.unproductive.is_multiple_of(period) {
             return;
         }
         let hidden = (!self.hidden.is_empty()).then_some(&self.hidden[..]);
@@ -96,29 +96,29 @@ impl Speculator {
     }
 
     /// Whether anything was proposed.
-    pub(crate) fn has_guesses(&self) -> bool {
+    pub(crate) fn has_drafts(&self) -> bool {
         !self.tree.is_empty()
     }
 
-    /// The tree as the planner weighs it. `depth` is how long a path may be; `crowd` sequences, which may all be one
+    /// The tree for the planner. `depth` is the longest allowed path; `batch` sequences, which may all be one
     /// tenant's, share the step.
-    pub(crate) fn candidate(&self, context: usize, depth: usize, crowd: usize) -> Candidate<'_> {
+    pub(crate) fn candidate(&self, context: usize, depth: usize, batch: usize) -> Candidate<'_> {
         Candidate {
             tree: &self.tree,
             context,
             room: self.settings.max_draft,
             depth,
-            credit_ms: if self.settings.funded { self.tenant.credit_ms() / crowd.max(1) as f64 } else { 0.0 },
+            credit_ms: if self.settings.funded { self.tenant.credit_ms() / batch.max(1) as f64 } else { 0.0 },
             taken: Vec::new(),
             spent_ms: 0.0,
         }
     }
 
-    /// Settles what the step verifies.
+    /// Sets the draft tokens that the step verifies.
     pub(crate) fn take(&mut self, taken: &[u32], spent_ms: f64) {
         self.rows = in_rows(&self.tree, taken);
         if !taken.is_empty() {
-            self.in_vain = 0;
+            self.unproductive = 0;
         }
         if spent_ms > 0.0 {
             self.report.credit_spent_ms += spent_ms;
@@ -126,23 +126,23 @@ impl Speculator {
         }
     }
 
-    /// Keeps the first `rows` guesses only.
+    /// Keeps the first `rows` draft tokens only.
     pub(crate) fn truncate(&mut self, rows: usize) {
         self.rows.truncate(rows);
     }
 
-    /// Forgets the tree.
+    /// Clears the tree.
     pub(crate) fn clear(&mut self) {
         self.tree.clear();
         self.rows.clear();
     }
 
-    /// Guesses that the step verifies.
+    /// Draft tokens that the step verifies.
     pub(crate) fn rows(&self) -> usize {
         self.rows.len()
     }
 
-    /// Tokens of the guesses, and for the root and each of them the row of its parent.
+    /// Tokens of the draft tokens, and for the root and each of them the row of its parent.
     pub(crate) fn layout(&self, tokens: &mut Vec<u32>, parents: &mut Vec<i32>) {
         parents.push(-1);
         for &node in &self.rows {
@@ -154,10 +154,10 @@ impl Speculator {
         }
     }
 
-    /// The verified guesses after a row, those that were drawn last and in the order of their drawing.
+    /// The verified draft tokens after a row, those that were drawn last and in the order of their drawing.
     pub(crate) fn after(&self, row: usize) -> Vec<(usize, &Node)> {
-        let parent = row.checked_sub(1).map_or(ROOT, |guess| self.rows[guess]);
-        let rows = self.rows.iter().enumerate().map(|(guess, &node)| (guess + 1, node));
+        let parent = row.checked_sub(1).map_or(ROOT, |draft| self.rows[draft]);
+        let rows = self.rows.iter().enumerate().map(|(draft, &node)| (draft + 1, node));
         let mut children: Vec<_> = rows
             .map(|(row, node)| (row, node, &self.tree.nodes()[node as usize]))
             .filter(|(_, _, node)| node.parent == parent)
@@ -166,23 +166,24 @@ impl Speculator {
         children.into_iter().map(|(row, _, node)| (row, node)).collect()
     }
 
-    /// The distribution that a guess was drawn from.
+    /// The distribution that a draft token was drawn from.
     pub(crate) fn drawn_from(&self, node: &Node) -> Option<&[(u32, f32)]> {
         node.drawn.map(|index| self.tree.drawn_from(index))
     }
 
-    /// The source of the guess in a row.
+    /// The source of the draft token in a row.
     pub(crate) fn source(&self, row: usize) -> Source {
         self.tree.nodes()[self.rows[row - 1] as usize].source
     }
 
-    /// Records that a guess was kept which the target would not have sampled, and what that cost.
+    /// Records a draft token that was accepted although the target would not have sampled it, and the log-probability
+    /// lost.
     pub(crate) fn relaxed(&mut self, given_up: f64) {
         self.report.relaxed += 1;
         self.report.given_up += given_up;
     }
 
-    /// Hears what the step added to the answer, and the rows that were kept.
+    /// Observes the tokens that the step added to the answer, and the accepted rows.
     pub(crate) fn observe(&mut self, record: &mut Record, added: &[u32], kept: &[usize]) {
         self.tree.observe(&mut self.tenant.calibrator.lock(), record, added);
         let report = &mut self.report;
@@ -217,7 +218,7 @@ impl Speculator {
         self.report.sources[source.index()].ms += ms;
     }
 
-    /// The account so far.
+    /// Counters so far.
     pub(crate) fn report(&self) -> DraftReport {
         self.report.clone()
     }
@@ -232,7 +233,7 @@ mod tests {
     use super::super::tenants::Tenants;
     use super::*;
 
-    /// Writes down the hidden rows that it gets.
+    /// Records the hidden rows that it receives.
     struct Head(Arc<Mutex<Vec<Option<Vec<f32>>>>>, bool);
 
     impl Drafter for Head {

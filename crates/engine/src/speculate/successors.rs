@@ -1,17 +1,17 @@
-//! Shallow, bushy guesses where no longer text matches: which tokens mostly follow the last one or two.
+//! Shallow, bushy drafts where no text matches: the most frequent successors of the last one or two tokens.
 
 use std::collections::BinaryHeap;
 use std::sync::Arc;
 
 use foretoken_cache::{Guesses, SuccessorTable};
 
+use super::draft_tree::ROOT;
 use super::drafter::{Context, Drafter, Draws, Proposals};
-use super::parking::Mutex;
+use super::mutex::Mutex;
 use super::settings::Source;
-use super::tree::ROOT;
 use crate::random::uniform_of;
 
-/// Guesses per step, and how deep they go.
+/// Draft tokens per step, and their depth.
 const GUESSES_MAX: usize = 12;
 const DEPTH_MAX: usize = 4;
 /// Less likely successors are not proposed.
@@ -28,7 +28,7 @@ impl Successors {
     }
 }
 
-/// A place in the tree whose successors are to be looked up, the likeliest first.
+/// A place in the tree whose successors are to be looked up, the most probable first.
 #[derive(PartialEq)]
 struct Place {
     path: f32,
@@ -67,16 +67,16 @@ impl Drafter for Successors {
         }
         let mut places = BinaryHeap::from([Place { path: 1.0, node: ROOT, before, last }]);
         while let Some(Place { node, before, last, .. }) = places.pop() {
-            let guesses = table.guesses(before, last);
-            for (rank, guess) in guesses.next.iter().flatten().enumerate() {
-                if guess.probability < PROBABILITY_MIN {
+            let known = table.guesses(before, last);
+            for (rank, next) in known.next.iter().flatten().enumerate() {
+                if next.probability < PROBABILITY_MIN {
                     break;
                 }
-                let bucket = class(&guesses, guess.probability, rank);
-                let Some(child) = out.add(node, guess.token, bucket, guess.probability) else { return };
+                let bucket = class(&known, next.probability, rank);
+                let Some(child) = out.add(node, next.token, bucket, next.probability) else { return };
                 if out.tree.depth(child) < DEPTH_MAX {
                     let path = out.tree.path(child);
-                    places.push(Place { path, node: child, before: Some(last), last: guess.token });
+                    places.push(Place { path, node: child, before: Some(last), last: next.token });
                 }
             }
         }
@@ -85,7 +85,7 @@ impl Drafter for Successors {
     fn observe(&mut self, _: &[u32], _: usize) {}
 }
 
-/// One guess per depth, drawn from what is known of the successors.
+/// One draft token per depth, drawn from the known successors.
 fn draw_chain(
     table: &SuccessorTable,
     (mut before, mut last): (Option<u32>, u32),
@@ -95,10 +95,10 @@ fn draw_chain(
 ) {
     let mut node = ROOT;
     for depth in 0..DEPTH_MAX as u64 {
-        let guesses = table.guesses(before, last);
-        // What another drafter has chosen is not drawn again.
-        let free = guesses.next.iter().flatten().filter(|guess| out.tree.child(node, guess.token).is_none());
-        let mut distribution: Vec<(u32, f32)> = free.map(|guess| (guess.token, guess.probability)).collect();
+        let known = table.guesses(before, last);
+        // Tokens that another drafter has proposed are not drawn again.
+        let free = known.next.iter().flatten().filter(|next| out.tree.child(node, next.token).is_none());
+        let mut distribution: Vec<(u32, f32)> = free.map(|next| (next.token, next.probability)).collect();
         let total: f32 = distribution.iter().map(|(_, p)| p).sum();
         if total <= 0.0 {
             return;
@@ -107,7 +107,7 @@ fn draw_chain(
         let token = draw(&distribution, uniform_of(draws.seed, position + depth, DRAW));
         // The class must not tell which token was drawn, only what it was drawn from.
         let likely = distribution[0].1;
-        let class = (class(&guesses, likely, 0), total * likely);
+        let class = (class(&known, likely, 0), total * likely);
         let Some(child) = out.add_drawn(node, token, class, &distribution) else { return };
         (node, before, last) = (child, Some(last), token);
     }
@@ -122,8 +122,8 @@ fn draw(distribution: &[(u32, f32)], u: f64) -> u32 {
     passed.or(distribution.last()).map_or(0, |(token, _)| *token)
 }
 
-/// Buckets: how likely, whether two tokens of context are known, whether it is the first guess.
-fn class(guesses: &Guesses, probability: f32, rank: usize) -> u8 {
+/// Buckets: how likely, whether two tokens of context are known, whether it is the first draft token.
+fn class(known: &Guesses, probability: f32, rank: usize) -> u8 {
     let likely = (probability * 8.0).clamp(0.0, 7.0) as u8;
-    likely + if guesses.by_two { 0 } else { 8 } + if rank == 0 { 0 } else { 16 }
+    likely + if known.by_two { 0 } else { 8 } + if rank == 0 { 0 } else { 16 }
 }

@@ -8,10 +8,10 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use foretoken_cache::store::Store;
 use foretoken_cache::{DraftMemory, Fingerprint, ScopeId, SuccessorTable};
 
-use super::calibrate::Calibrator;
-use super::parking::Mutex;
+use super::calibrator::Calibrator;
+use super::mutex::Mutex;
 
-/// Tenants whose drafts are in memory; of more, those that asked longest ago are put away.
+/// Tenants whose drafter state is in memory; beyond it the least recently used is evicted.
 const TENANTS_MAX: usize = 64;
 /// Contexts in a tenant's successor table: 1.5 MiB.
 const CONTEXTS: usize = 1 << 16;
@@ -25,9 +25,10 @@ pub(crate) struct Tenant {
     scope: ScopeId,
     pub(crate) memory: Arc<Mutex<DraftMemory>>,
     pub(crate) successors: Arc<Mutex<SuccessorTable>>,
-    /// What its guesses are worth. Of no other tenant: how much is guessed would tell what others' texts are like.
+    /// Acceptance rates of this tenant only: shared ones would leak, through how much is drafted, what others' texts
+    /// are like.
     pub(crate) calibrator: Mutex<Calibrator>,
-    /// Whether a thread shortens the memory.
+    /// Whether a thread is rebuilding the memory.
     rebuilding: Arc<AtomicBool>,
     credit_ms: Mutex<f64>,
     saved_at: Mutex<u64>,
@@ -46,7 +47,7 @@ impl Tenant {
         }
     }
 
-    /// Milliseconds of compute that hits saved and nobody spent.
+    /// Milliseconds of compute that hits saved and that were not spent yet.
     pub(crate) fn credit_ms(&self) -> f64 {
         *self.credit_ms.lock()
     }
@@ -61,7 +62,7 @@ impl Tenant {
         *credit = (*credit - ms).max(0.0);
     }
 
-    /// Adds an exchange. A memory that is full is rebuilt from its most useful texts on a thread of its own.
+    /// Adds a prompt and its answer. A full memory is rebuilt from its most useful texts on a thread of its own.
     pub(crate) fn remember(&self, prompt: &[u32], answer: &[u32], tokens_max: usize) {
         let mut memory = self.memory.lock();
         memory.remember(prompt, answer);
@@ -77,7 +78,7 @@ impl Tenant {
             smaller.remember_from(&memory, known);
             let larger = std::mem::replace(&mut *memory, smaller);
             drop(memory);
-            // Giving so much memory back takes a while; nobody is to wait for it.
+            // Freeing so much memory takes a while; no lock may be held meanwhile.
             drop(larger);
             rebuilding.store(false, Relaxed);
         };
@@ -105,7 +106,7 @@ fn file(folder: &Path, scope: ScopeId) -> PathBuf {
     folder.join(format!("successors-{scope}"))
 }
 
-/// All tenants that were heard of lately.
+/// The recently used tenants.
 pub(crate) struct Tenants {
     by_scope: HashMap<ScopeId, (u64, Arc<Tenant>)>,
     uses: u64,
@@ -115,7 +116,7 @@ pub(crate) struct Tenants {
 }
 
 impl Tenants {
-    /// Nobody yet.
+    /// No tenant yet.
     pub(crate) fn new(folder: Option<PathBuf>, memory_tokens: usize) -> Tenants {
         Tenants { by_scope: HashMap::new(), uses: 0, memory_tokens, folder }
     }
@@ -154,8 +155,8 @@ impl Tenants {
         tenant
     }
 
-    /// Adds an exchange to a tenant's memory; if all memories together are too large, whoever asked longest ago loses
-    /// theirs.
+    /// Adds a prompt and its answer to a tenant's memory; if all memories together are too large, the least recently
+    /// used tenant is evicted.
     pub(crate) fn remember(&mut self, tenant: &Tenant, prompt: &[u32], answer: &[u32]) {
         if self.memory_tokens == 0 {
             return;
@@ -163,11 +164,11 @@ impl Tenants {
         tenant.remember(prompt, answer, self.memory_tokens);
         let held: usize = self.by_scope.values().map(|(_, tenant)| tenant.memory.lock().tokens()).sum();
         if held > self.memory_tokens + self.memory_tokens / 2 && self.by_scope.len() > 1 {
-            self.put_away_oldest();
+            self.evict_oldest();
         }
     }
 
-    /// Forgets what was drafted from for a scope, or for all, on disk too.
+    /// Deletes the drafter state of a scope, or of all, on disk too.
     pub(crate) fn forget(&mut self, scope: Option<ScopeId>) {
         self.by_scope.retain(|&id, _| scope.is_some_and(|scope| scope != id));
         let Some(folder) = &self.folder else { return };
@@ -192,11 +193,11 @@ impl Tenants {
 
     fn make_room(&mut self) {
         if self.by_scope.len() >= TENANTS_MAX {
-            self.put_away_oldest();
+            self.evict_oldest();
         }
     }
 
-    fn put_away_oldest(&mut self) {
+    fn evict_oldest(&mut self) {
         let oldest = self.by_scope.iter().min_by_key(|(_, (used, _))| *used).map(|(scope, _)| *scope);
         if let Some((_, tenant)) = oldest.and_then(|scope| self.by_scope.remove(&scope))
             && let Some(folder) = &self.folder
@@ -206,7 +207,7 @@ impl Tenants {
     }
 }
 
-/// The folder in `root` for models with this fingerprint, made if need be.
+/// The folder in `root` for models with this fingerprint, created if needed.
 pub(crate) fn prepare_folder(root: &Path, fingerprint: Fingerprint) -> Option<PathBuf> {
     let folder = root.join(&fingerprint.to_string()[..16]);
     match std::fs::create_dir_all(&folder) {

@@ -1,4 +1,4 @@
-//! The tiny fixture model, and what several test files ask of an engine.
+//! The tiny fixture model, and helpers shared by several test files.
 #![allow(dead_code, reason = "each test file uses its part")]
 
 use std::path::Path;

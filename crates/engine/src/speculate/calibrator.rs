@@ -1,23 +1,23 @@
-//! How often guesses come true: by source, by the source's own classes of guesses (length of a match, how clear the
-//! choice was), and by depth in the tree.
+//! Acceptance rates of draft tokens: by source, by the source's own classes of draft tokens (length of a match, how
+//! clear the choice was), and by depth in the tree.
 //!
-//! Counts with a memory: each class starts from the drafter's own estimate, each depth of it from what is known of
-//! the class at all depths, and both fade slowly, so that they follow what the text is like now. What is estimated is
-//! conditional: the guess is right, given that everything before it was.
+//! Decaying counts: each class starts from the drafter's own estimate, each depth of it from the estimate of
+//! the class at all depths, and old counts decay, so that estimates follow the current text. What is estimated is
+//! conditional: the draft token is accepted, given that everything before it was.
 
 use std::ops::Range;
 
 use super::settings::{RELIABILITY_CLASSES, Reliability, Source};
 
-/// Classes that a source may tell apart.
+/// Classes (buckets) per source.
 pub(crate) const BUCKETS: usize = 72;
-/// Depths that are told apart, and after them a place for all together.
+/// Depth classes, followed by one tally over all depths.
 const DEPTHS: usize = 6;
 const ANY_DEPTH: usize = DEPTHS;
 const PLACES: usize = DEPTHS + 1;
-/// Observations that the drafter's own estimate weighs as much as, and for one depth what is known of all.
+/// Weight of a prior, in observations: the drafter's estimate for a class, the class's estimate for a depth.
 const PRIOR_WEIGHT: f32 = 8.0;
-/// Observations after which old ones count half.
+/// Observations after which old ones are halved.
 const MEMORY: f32 = 400.0;
 
 #[derive(Clone, Copy, Default)]
@@ -27,7 +27,7 @@ struct Tally {
 }
 
 impl Tally {
-    /// The share that was right, beginning from `prior`.
+    /// The acceptance rate, starting from `prior`.
     fn estimate(self, prior: f32) -> f32 {
         (self.right + PRIOR_WEIGHT * prior) / (self.seen + PRIOR_WEIGHT)
     }
@@ -53,13 +53,13 @@ impl Default for Calibrator {
 }
 
 impl Calibrator {
-    /// The probability that such a guess is right; `prior` is what the drafter thinks.
+    /// The probability that such a draft token is accepted; `prior` is the drafter's own estimate.
     pub(crate) fn estimate(&self, source: Source, bucket: u8, depth: usize, prior: f32) -> f32 {
         let of = &self.tallies[places(source, bucket)];
         of[class(depth)].estimate(of[ANY_DEPTH].estimate(prior)).clamp(0.0, 1.0)
     }
 
-    /// Records whether such a guess was right.
+    /// Records whether such a draft token was correct.
     pub(crate) fn observe(&mut self, source: Source, bucket: u8, depth: usize, right: bool) {
         let of = &mut self.tallies[places(source, bucket)];
         of[class(depth)].observe(right);
@@ -67,12 +67,12 @@ impl Calibrator {
     }
 }
 
-/// How good estimates were, of all tenants together.
+/// Reliability of the estimates, over all tenants.
 #[derive(Default)]
 pub(crate) struct Record(pub(crate) [[Reliability; RELIABILITY_CLASSES]; Source::ALL.len()]);
 
 impl Record {
-    /// Records whether a guess that was estimated at `estimate` was right.
+    /// Records whether a draft token of estimated probability `estimate` was correct.
     pub(crate) fn judge(&mut self, source: Source, estimate: f32, right: bool) {
         let class = (estimate * RELIABILITY_CLASSES as f32) as usize;
         let of = &mut self.0[source.index()][class.min(RELIABILITY_CLASSES - 1)];

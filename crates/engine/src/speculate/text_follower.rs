@@ -1,30 +1,30 @@
 //! Follows a text that the answer may repeat with changes: a client's `prediction`, or the answer to a similar prompt.
 //!
-//! While the answer agrees with the text, what comes next is plain. Where it leaves, three things may have happened:
-//! tokens were replaced, put in, or left out. Until the answer is found in the text again, the follower proposes how
-//! it would go on in the first two cases, and it is found again where its last tokens occur, the nearer the better.
+//! While the answer agrees with the text, the next token is known. Where it diverges, there are three cases:
+//! tokens were replaced, inserted, or deleted. Until the answer is found in the text again, the follower proposes how
+//! it would continue in the first two cases, and it is found again where its last tokens occur, the nearer the better.
 
+use super::draft_tree::ROOT;
 use super::drafter::Proposals;
-use super::tree::ROOT;
 use crate::api::Request;
 
 /// Tokens of the answer that are looked for in the text, at most.
 const TAIL: usize = 8;
-/// How far from where it left a single token counts as found again.
+/// Distance from the divergence within which a single matching token is enough.
 const NEAR: usize = 24;
-/// Tokens that prove a place, as far away as it is looked for: the text may be as long as a request.
+/// Matching tokens needed farther away, and the search distance: the text may be as long as a request.
 const SURE: usize = 3;
 const FAR: usize = 4096;
-/// Buckets: followed tokens, then tokens since the answer left.
+/// Buckets: followed tokens, then tokens since the divergence.
 const LOST_BUCKETS: u8 = 8;
 const INSERTED: u8 = 12;
 
 /// See the [module](self).
-pub(crate) struct Follower {
+pub(crate) struct TextFollower {
     text: Vec<u32>,
-    /// The next expected token; while lost, where the answer left.
+    /// The next expected token; while lost, the place of the divergence.
     at: usize,
-    /// Tokens of the answer since it left; 0 while it follows.
+    /// Tokens of the answer since it diverged; 0 while it follows.
     lost: usize,
     /// Tokens in a row that agreed.
     agreed: usize,
@@ -33,15 +33,15 @@ pub(crate) struct Follower {
     repeated: usize,
 }
 
-impl Follower {
-    pub(crate) fn new(text: Vec<u32>) -> Follower {
-        Follower { text, at: 0, lost: 0, agreed: 0, tail: Vec::new(), repeated: 0 }
+impl TextFollower {
+    pub(crate) fn new(text: Vec<u32>) -> TextFollower {
+        TextFollower { text, at: 0, lost: 0, agreed: 0, tail: Vec::new(), repeated: 0 }
     }
 
     /// A follower of a request's prediction, if it has one.
-    pub(crate) fn of_prediction(request: &mut Request) -> Option<Follower> {
+    pub(crate) fn of_prediction(request: &mut Request) -> Option<TextFollower> {
         let text = std::mem::take(&mut request.prediction);
-        (!text.is_empty()).then(|| Follower::new(text))
+        (!text.is_empty()).then(|| TextFollower::new(text))
     }
 
     /// Tokens of the text that the answer had, and those that it did not have.
@@ -65,7 +65,7 @@ impl Follower {
         self.lost += 1;
         self.agreed = 0;
         if let Some((at, agreed)) = self.find() {
-            // Of what agrees, tokens before the answer left were counted then.
+            // Matching tokens before the divergence were counted then.
             self.repeated += agreed.min(self.lost);
             (self.at, self.agreed, self.lost) = (at, agreed, 0);
         }
@@ -85,7 +85,7 @@ impl Follower {
                 .zip(self.tail.iter().rev())
                 .take_while(|(a, b)| a == b)
                 .count();
-            // What agrees from before the answer left proves nothing about where it is now.
+            // Matches from before the divergence prove nothing about where it is now.
             let agreed = agreed.min(self.lost);
             let distance = |after: usize| after.abs_diff(expected).min(after.abs_diff(self.at));
             if agreed < SURE && distance(after) > NEAR {
@@ -101,7 +101,7 @@ impl Follower {
         best
     }
 
-    /// Proposes how the answer goes on.
+    /// Proposes continuations of the answer.
     pub(crate) fn propose(&self, out: &mut Proposals<'_>, base_bucket: u8) {
         if self.lost == 0 {
             let class = (usize::BITS - self.agreed.leading_zeros()).min(u32::from(LOST_BUCKETS) - 1) as u8;
@@ -118,7 +118,7 @@ impl Follower {
     fn chain(&self, out: &mut Proposals<'_>, from: usize, bucket: u8, prior: f32) {
         let mut parent = ROOT;
         for &token in self.text.get(from..).unwrap_or_default() {
-            // After the first guess the text is a better guide than where it might be.
+            // After a correct first draft token the place in the text is nearly certain.
             let prior = if parent == ROOT { prior } else { prior.max(0.8) };
             match out.add(parent, token, bucket, prior) {
                 Some(node) => parent = node,
@@ -133,8 +133,8 @@ mod tests {
     use super::*;
 
     /// Tokens of `answer` that the follower of `text` expected right before they came.
-    fn foreseen(text: &[u32], answer: &[u32]) -> usize {
-        let mut follower = Follower::new(text.to_vec());
+    fn predicted(text: &[u32], answer: &[u32]) -> usize {
+        let mut follower = TextFollower::new(text.to_vec());
         let mut right = 0;
         for &token in answer {
             right += usize::from(follower.lost == 0 && follower.text.get(follower.at) == Some(&token));
@@ -148,8 +148,8 @@ mod tests {
     }
 
     #[test]
-    fn a_repeated_text_is_foreseen_whole() {
-        assert_eq!(foreseen(&text(), &text()), 200);
+    fn a_repeated_text_is_predicted_whole() {
+        assert_eq!(predicted(&text(), &text()), 200);
     }
 
     #[test]
@@ -159,10 +159,10 @@ mod tests {
             for place in [150, 90, 40] {
                 answer.splice(place..place + cut, (0..put).map(|i| 5000 + i));
             }
-            let missed = answer.len() - foreseen(&text(), &answer);
+            let missed = answer.len() - predicted(&text(), &answer);
             assert!(
                 missed <= 3 * (put as usize + 2),
-                "{name}: {missed} of {} were not foreseen",
+                "{name}: {missed} of {} were not predicted",
                 answer.len()
             );
         }
@@ -170,7 +170,7 @@ mod tests {
 
     #[test]
     fn what_was_repeated_is_counted_and_the_rest_is_not() {
-        let mut follower = Follower::new(text());
+        let mut follower = TextFollower::new(text());
         text()[..50].iter().for_each(|&token| follower.observe(token));
         (0..10).for_each(|i| follower.observe(9000 + i));
         assert_eq!(follower.counts(), (50, 150));

@@ -1,4 +1,4 @@
-//! The block table of one sequence: sealed blocks that it may share, then open blocks of its own.
+//! The block table of one sequence: shared sealed blocks, then open blocks of its own.
 //!
 //! The invariant: slots below the committed length are written, sealed blocks are full, and every slot from
 //! the committed length on lies in an open block. Holding the table is what keeps its blocks in memory.
@@ -19,8 +19,8 @@ pub(crate) fn blocks_for(tokens: usize) -> usize {
 }
 
 impl BlockTable {
-    /// A table that begins with what the cache knows, and the tokens it thereby has. A block that agrees only at
-    /// first is copied, if there is room for the copy.
+    /// A table that starts with the cached prefix, and the number of tokens in it. A block that matches only
+    /// partially is copied, if there is room for the copy.
     pub(crate) fn from_match(cache: &ContextCache, found: Match) -> (BlockTable, usize) {
         let Match { blocks, branch } = found;
         let mut table = BlockTable { sealed: blocks, open: Vec::new() };
@@ -45,7 +45,7 @@ impl BlockTable {
         self.sealed.len()
     }
 
-    /// Makes room for `tokens` tokens in all. False if memory is full; what was got is kept.
+    /// Allocates blocks for `tokens` tokens in total. False if memory is full; blocks allocated so far are kept.
     pub(crate) fn reserve(&mut self, cache: &ContextCache, tokens: usize) -> bool {
         while self.blocks() < blocks_for(tokens) {
             match cache.open() {
@@ -57,7 +57,7 @@ impl BlockTable {
     }
 
     /// Seals the open blocks that are full once `committed` of `tokens` have their KV. With `share`, they become
-    /// part of the cache, and a block that it already has takes the place of ours.
+    /// part of the cache, and an equal block that is cached already replaces ours.
     pub(crate) fn seal_full(
         &mut self,
         cache: &ContextCache,
@@ -74,7 +74,7 @@ impl BlockTable {
         }
     }
 
-    /// Leaves the unfilled last block of a finished sequence to the cache.
+    /// Inserts the partial last block of a finished sequence into the cache.
     pub(crate) fn share_tail(
         &mut self,
         cache: &ContextCache,
@@ -89,7 +89,7 @@ impl BlockTable {
         }
     }
 
-    /// Moves the KV of drafted tokens that were kept to where they belong: row `kept[i]` of the guesses after `next`
+    /// Moves the KV of accepted draft tokens into place: row `kept[i]` of the draft tokens after `next`
     /// tokens becomes token `next + i`.
     pub(crate) fn move_slots(&mut self, layout: &KvLayout, next: usize, kept: &[usize]) {
         // Rows are numbered from the root, which is the token before.

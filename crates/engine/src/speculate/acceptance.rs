@@ -1,7 +1,7 @@
-//! What the target makes of a row of the draft tree: which token comes next, and whether that is one of the guesses.
+//! Acceptance: the next token after a row of the draft tree, and whether it is one of the draft tokens.
 //!
-//! Every policy begins with the target's own logits at the row. The invariant: under `exact` the token is what the
-//! sampler gives without any guesses, whatever they are.
+//! Every policy starts from the target's own logits at the row. The invariant: under `exact` the token is what the
+//! sampler gives without any draft tokens.
 
 use foretoken_kernels::Compute;
 
@@ -10,22 +10,23 @@ use super::speculator::Speculator;
 use crate::random::uniform_of;
 use crate::sampler::Sampler;
 
-/// The first of the independent uniform numbers of a position that decide about guesses; draws have one before.
+/// Index of the first uniform number of a position that accepts or rejects draft tokens; lower ones are for draws.
 const TRIALS: u64 = 16;
-/// The one for what is left when all guesses are refused.
+/// Index of the uniform number for the residual distribution, when all draft tokens are rejected.
 const RESIDUAL: u64 = 2;
 
 /// What comes next after a row.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Verdict {
     pub(crate) token: u32,
-    /// The row of the guess that it is, if it is one.
+    /// The row of the accepted draft token, if it is one.
     pub(crate) row: Option<usize>,
-    /// The target's own choice was another one, and this many nats likelier.
+    /// Log-probability (nats) by which the target's own choice was more probable, if another token was accepted.
     pub(crate) given_up: Option<f64>,
 }
 
-/// Decides about the guesses after `row`. `tokens` are prompt and answer so far; `logits` are changed in place.
+/// Accepts or rejects the draft tokens after `row`. `tokens` are prompt and answer so far; `logits` are changed in
+/// place.
 pub(crate) fn decide(
     compute: &Compute,
     sampler: &mut Sampler,
@@ -35,33 +36,37 @@ pub(crate) fn decide(
     logits: &mut [f32],
 ) -> Verdict {
     let policy = speculator.map_or(Policy::Exact, |speculator| speculator.settings.policy);
-    let guesses = speculator.map_or_else(Vec::new, |speculator| speculator.after(row));
+    let drafts = speculator.map_or_else(Vec::new, |speculator| speculator.after(row));
     if let (Policy::Lossless, Some(speculator)) = (policy, speculator)
-        && !guesses.is_empty()
+        && !drafts.is_empty()
         && !sampler.is_greedy()
     {
         let mut target = sampler.distribution(compute, logits, tokens);
-        let guesses: Vec<Guess<'_>> = guesses
+        let drafts: Vec<DraftToken<'_>> = drafts
             .iter()
-            .map(|(row, node)| Guess { row: *row, token: node.token, drawn: speculator.drawn_from(node) })
+            .map(|(row, node)| DraftToken {
+                row: *row,
+                token: node.token,
+                drawn: speculator.drawn_from(node),
+            })
             .collect();
         let position = tokens.len() as u64;
-        let (token, row) = reject(&mut target, &guesses, |which| uniform_of(sampler.seed(), position, which));
+        let (token, row) = reject(&mut target, &drafts, |which| uniform_of(sampler.seed(), position, which));
         return Verdict { token, row, given_up: None };
     }
     let token = sampler.sample(compute, logits, tokens);
-    let same = guesses.iter().find(|(_, node)| node.token == token).map(|(row, _)| *row);
-    if let (None, Policy::Agreement(thresholds), false) = (same, policy, guesses.is_empty()) {
+    let same = drafts.iter().find(|(_, node)| node.token == token).map(|(row, _)| *row);
+    if let (None, Policy::Agreement(thresholds), false) = (same, policy, drafts.is_empty()) {
         let plain = sampler.plain_distribution(compute, logits);
-        let best = guesses
+        let best = drafts
             .iter()
             .map(|(row, node)| (*row, node.token))
             .max_by(|a, b| plain.of(a.1).total_cmp(&plain.of(b.1)));
-        if let Some((row, guess)) = best
-            && is_plausible(&thresholds, plain.of(guess), plain.entropy, plain.top)
+        if let Some((row, draft)) = best
+            && is_plausible(&thresholds, plain.of(draft), plain.entropy, plain.top)
         {
-            let given_up = f64::from(plain.of(token)).ln() - f64::from(plain.of(guess)).ln();
-            return Verdict { token: guess, row: Some(row), given_up: Some(given_up) };
+            let given_up = f64::from(plain.of(token)).ln() - f64::from(plain.of(draft)).ln();
+            return Verdict { token: draft, row: Some(row), given_up: Some(given_up) };
         }
     }
     Verdict { token, row: same, given_up: None }
@@ -73,24 +78,28 @@ fn is_plausible(thresholds: &Thresholds, p: f32, entropy: f32, top: f32) -> bool
     p > 0.0 && (p >= epsilon.min(delta * (-entropy).exp()) || p >= tau * top)
 }
 
-struct Guess<'a> {
+struct DraftToken<'a> {
     row: usize,
     token: u32,
     /// The distribution it was drawn from; `None` if it was chosen, as if drawn from a distribution of one token.
     drawn: Option<&'a [(u32, f32)]>,
 }
 
-/// Rejection sampling over several guesses, one after the other: keep a guess `x` drawn from `q` with probability
-/// `min(1, p(x) / q(x))`, else go on with what is left of the target, `max(0, p - q)` made to add up to 1.
-fn reject(target: &mut [f32], guesses: &[Guess<'_>], uniform: impl Fn(u64) -> f64) -> (u32, Option<usize>) {
+/// Rejection sampling over several draft tokens in turn: accept a token `x` drawn from `q` with probability
+/// `min(1, p(x) / q(x))`, else continue with the residual of the target, `max(0, p - q)` normalised.
+fn reject(
+    target: &mut [f32],
+    drafts: &[DraftToken<'_>],
+    uniform: impl Fn(u64) -> f64,
+) -> (u32, Option<usize>) {
     let mut left = 1.0;
-    for (trial, guess) in guesses.iter().enumerate() {
-        let one = [(guess.token, 1.0)];
-        let q = guess.drawn.unwrap_or(&one);
-        let of_guess = q.iter().find(|(token, _)| *token == guess.token).map_or(1.0, |(_, q)| f64::from(*q));
-        let p = f64::from(target[guess.token as usize]) / left;
+    for (trial, draft) in drafts.iter().enumerate() {
+        let one = [(draft.token, 1.0)];
+        let q = draft.drawn.unwrap_or(&one);
+        let of_guess = q.iter().find(|(token, _)| *token == draft.token).map_or(1.0, |(_, q)| f64::from(*q));
+        let p = f64::from(target[draft.token as usize]) / left;
         if uniform(TRIALS + trial as u64) * of_guess < p {
-            return (guess.token, Some(guess.row));
+            return (draft.token, Some(draft.row));
         }
         let mut rest = 0.0;
         for &(token, q) in q {
@@ -101,8 +110,8 @@ fn reject(target: &mut [f32], guesses: &[Guess<'_>], uniform: impl Fn(u64) -> f6
         }
         let after = left - rest;
         if after <= 1e-6 {
-            // Rounding alone brings it here: the target is what was proposed, so the guess stands.
-            return (guess.token, Some(guess.row));
+            // Only rounding leads here: the target equals the proposal, so the draft token is accepted.
+            return (draft.token, Some(draft.row));
         }
         left = after;
     }
@@ -143,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn tokens_follow_the_target_whatever_they_are_drawn_from() {
+    fn accepted_tokens_follow_the_target_whatever_the_draft_distribution() {
         let proposals: [&[(u32, f32)]; 4] = [
             &[(0, 0.4), (1, 0.3), (2, 0.15), (3, 0.1), (4, 0.05)],
             &[(4, 0.7), (3, 0.2), (0, 0.1)],
@@ -154,8 +163,8 @@ mod tests {
             let (mut counts, mut kept) = ([0; 5], 0);
             for draws in 0..40_000 {
                 let token = draw(q, uniform_of(5, draws, 1));
-                let guess = Guess { row: 1, token, drawn: Some(q) };
-                let (token, row) = reject(&mut TARGET.clone(), &[guess], |which| uniform_of(9, draws, which));
+                let draft = DraftToken { row: 1, token, drawn: Some(q) };
+                let (token, row) = reject(&mut TARGET.clone(), &[draft], |which| uniform_of(9, draws, which));
                 counts[token as usize] += 1;
                 kept += usize::from(row.is_some());
             }
@@ -167,21 +176,21 @@ mod tests {
     }
 
     #[test]
-    fn several_guesses_chosen_and_drawn_leave_the_target_as_it_is() {
+    fn several_chosen_and_drawn_draft_tokens_preserve_the_target_distribution() {
         let q = [(1, 0.5), (3, 0.3), (4, 0.2)];
         let mut counts = [0; 5];
         for draws in 0..40_000 {
-            let chosen = |row, token| Guess { row, token, drawn: None };
-            let drawn = Guess { row: 3, token: draw(&q, uniform_of(5, draws, 1)), drawn: Some(&q) };
-            let guesses = [chosen(1, 2), chosen(2, 0), drawn];
-            let (token, _) = reject(&mut TARGET.clone(), &guesses, |which| uniform_of(9, draws, which));
+            let chosen = |row, token| DraftToken { row, token, drawn: None };
+            let drawn = DraftToken { row: 3, token: draw(&q, uniform_of(5, draws, 1)), drawn: Some(&q) };
+            let drafts = [chosen(1, 2), chosen(2, 0), drawn];
+            let (token, _) = reject(&mut TARGET.clone(), &drafts, |which| uniform_of(9, draws, which));
             counts[token as usize] += 1;
         }
         assert!(chi_square(&counts, 40_000) < 18.5, "{counts:?}");
     }
 
     #[test]
-    fn thresholds_mean_what_they_say() {
+    fn plausibility_follows_the_thresholds() {
         let by_tau = Thresholds { epsilon: 1.0, delta: 1.0, tau: 0.5 };
         // Low entropy: e^-H is near 1, so the first rule asks for nearly everything.
         assert!(is_plausible(&by_tau, 0.31, 0.01, 0.6));

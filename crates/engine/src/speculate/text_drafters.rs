@@ -5,15 +5,15 @@ use std::sync::Arc;
 
 use foretoken_cache::{Cursor, DraftMemory, SuffixAutomaton};
 
+use super::draft_tree::ROOT;
 use super::drafter::{Context, Drafter, Proposals};
-use super::follow::Follower;
-use super::parking::Mutex;
+use super::mutex::Mutex;
 use super::settings::Source;
-use super::tree::ROOT;
+use super::text_follower::TextFollower;
 
-/// Shorter matches say next to nothing.
+/// Shorter matches predict next to nothing.
 const MATCH_MIN: usize = 2;
-/// A second way to go on is proposed if it was taken at least this often.
+/// A second child is proposed if its share is at least this.
 const SECOND_SHARE: f32 = 0.15;
 /// Buckets of the memory's follower come after those of its automaton.
 const ALIKE_BUCKETS: u8 = 40;
@@ -21,11 +21,11 @@ const ALIKE_BUCKETS: u8 = 40;
 const ALIKE_SHARE: f32 = 0.1;
 
 /// OpenAI's `prediction`.
-pub(crate) struct Prediction(Follower);
+pub(crate) struct Prediction(TextFollower);
 
 impl Prediction {
     pub(crate) fn new(tokens: Vec<u32>) -> Prediction {
-        Prediction(Follower::new(tokens))
+        Prediction(TextFollower::new(tokens))
     }
 }
 
@@ -77,7 +77,7 @@ pub(crate) struct Memory {
     cursor: Cursor,
     read: usize,
     /// The answer to a similar prompt.
-    alike: Option<(Follower, u8)>,
+    alike: Option<(TextFollower, u8)>,
     asked: bool,
 }
 
@@ -101,7 +101,7 @@ impl Drafter for Memory {
         if !std::mem::replace(&mut self.asked, true) {
             let (prompt, answer) = tokens.split_at(context.prompt);
             self.alike = memory.alike(prompt).map(|alike| {
-                let mut follower = Follower::new(alike.answer);
+                let mut follower = TextFollower::new(alike.answer);
                 answer.iter().for_each(|&token| follower.observe(token));
                 (follower, if alike.share < ALIKE_SHARE { ALIKE_BUCKETS } else { ALIKE_BUCKETS + 16 })
             });
@@ -131,7 +131,7 @@ impl Drafter for Memory {
     }
 }
 
-/// The most frequent ways on from a match, and at each step the second one if it is not rare.
+/// The most frequent continuations of a match, and at each step the second one if it is not rare.
 fn propose_from(automaton: &SuffixAutomaton, cursor: Cursor, out: &mut Proposals<'_>) {
     let (mut cursor, mut parent) = (cursor, ROOT);
     while cursor.len() >= MATCH_MIN && out.room > 0 {

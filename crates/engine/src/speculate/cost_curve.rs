@@ -1,10 +1,10 @@
-//! What a step costs on this machine: milliseconds for so many rows after so much context.
+//! The cost of a step on this machine: milliseconds by rows and context length.
 //!
-//! Measured the first time that a model has nothing to do on a machine and kept in a file under a fingerprint of both.
-//! Between measured points the lower convex hull counts: a step that happens to be cheap for 8 rows makes 7 rows worth
+//! Measured the first time that a model is idle on a machine and kept in a file under a fingerprint of both.
+//! Between measured points the lower convex hull is used: a step that is cheap for 8 rows makes 7 rows worth
 //! the way to 8.
-//! Every step that is taken [refines](Refined) what the curve says, separately for steps of one sequence, of several
-//! and of prompts, since a measurement of one sequence cannot know what company costs.
+//! Every executed step updates a [correction](Refined), separately for steps of one sequence, of several
+//! and of prefills, since the curve is measured with one sequence only.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,29 +15,29 @@ use foretoken_kernels::kv::{BLOCK_TOKENS, KvView};
 use foretoken_model::Model;
 use foretoken_model::step::{Scratch, SeqStep, WantLogits};
 
-use crate::table::blocks_for;
+use crate::block_table::blocks_for;
 
-/// Rows at which steps are measured, in the order of what is most needed.
+/// Rows at which steps are measured, the most needed first.
 const GRID: [usize; 12] = [1, 2, 4, 8, 16, 32, 3, 6, 12, 24, 48, 64];
 const ROWS_MAX: usize = 64;
 /// Rows and context with which the cost of context is measured.
 const CONTEXT_ROWS: [usize; 3] = [1, 8, 24];
 const CONTEXT: usize = 2048;
-/// Bytes of keys and values that this takes at most; the context is shorter for models whose tokens take more.
+/// Most bytes of KV that the measurement uses; the context is shorter for models with larger KV.
 const CONTEXT_BYTES_MAX: usize = 256 << 20;
 const ROUNDS_MAX: usize = 8;
-/// How long to warm up, and when to measure no more; what is not measured then is drawn on from what is.
+/// Warm-up time, and the time limit of the measurement; points not measured by then are extrapolated.
 const WARM_UP: Duration = Duration::from_millis(60);
 const MEASURE_MAX: Duration = Duration::from_millis(600);
-/// Weight of a step in what is refined.
+/// Weight of the newest step in the correction.
 const WEIGHT: f64 = 0.05;
-/// Levels at which a curve still describes the machine.
+/// Levels at which a curve still fits the machine.
 const FITS: std::ops::Range<f64> = 0.6..1.7;
-/// How fast a slope that keeps guesses from being taken is forgotten: it is seen again only if some are.
+/// Decay of a slope that keeps draft tokens from being chosen: it is measured again only if some are.
 const FORGET: f64 = 0.005;
-/// Kinds of steps that are refined apart.
+/// Kinds of steps with separate corrections.
 const KINDS: usize = 5;
-/// Rows beyond one per sequence that make a step one that reads a prompt.
+/// Rows beyond one per sequence from which a step counts as a prefill.
 const PROMPT_ROWS: usize = 4;
 const HEADER: &str = "foretoken step costs v2";
 
@@ -54,39 +54,39 @@ pub(crate) struct CostCurve {
     refined: [Refined; KINDS],
 }
 
-/// How far the curve is off for one kind of steps.
+/// Correction to the curve for one kind of step.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Refined {
-    /// Real milliseconds of steps without guesses, for each that the curve says.
+    /// Measured over predicted cost of steps without draft tokens.
     level: f64,
-    /// The same for what guesses add.
+    /// Measured over predicted cost of draft rows.
     slope: f64,
 }
 
 impl Refined {
-    /// By how much guesses are dearer, beside the step they are in, than the curve says.
-    pub(crate) fn dearer(&self) -> f64 {
+    /// Correction to the cost curve for draft rows relative to the step they are in: measured cost over predicted cost.
+    pub(crate) fn draft_cost_correction(&self) -> f64 {
         (self.slope / self.level).clamp(0.5, 4.0)
     }
 
-    /// Takes in a step for which the curve says `base_ms`, and `more_ms` for its guesses, and which took `ms`.
-    fn observe(&mut self, base_ms: f64, more_ms: f64, ms: f64) {
-        if more_ms == 0.0 {
+    /// Updates the correction with a step predicted at `base_ms` plus `draft_ms` for draft rows, which took `ms`.
+    fn observe(&mut self, base_ms: f64, draft_ms: f64, ms: f64) {
+        if draft_ms == 0.0 {
             let ratio = (ms / base_ms).clamp(self.level / 2.0, self.level * 2.0);
             let before = self.level;
             self.level += WEIGHT * (ratio - self.level);
-            // A machine that is slower as a whole is slower for guesses too.
+            // A machine that is slower as a whole is slower for draft tokens too.
             self.slope *= self.level / before;
             self.slope += FORGET * (self.level - self.slope);
         } else {
-            let ratio = ((ms - self.level * base_ms) / more_ms).clamp(0.0, 4.0 * self.level);
-            // A step with few guesses says little about what they cost.
-            self.slope += WEIGHT * (4.0 * more_ms / base_ms).min(1.0) * (ratio - self.slope);
+            let ratio = ((ms - self.level * base_ms) / draft_ms).clamp(0.0, 4.0 * self.level);
+            // A step with few draft tokens says little about what they cost.
+            self.slope += WEIGHT * (4.0 * draft_ms / base_ms).min(1.0) * (ratio - self.slope);
         }
     }
 }
 
-/// What kind of step it is that computes `rows` rows for `tokens` sure tokens.
+/// The kind of a step that computes `rows` rows and yields at least `tokens` tokens.
 fn kind(rows: usize, tokens: usize) -> usize {
     match tokens {
         _ if rows > tokens + PROMPT_ROWS => 0,
@@ -105,7 +105,7 @@ impl CostCurve {
         CostCurve { points, context_ms, row_context_ms, hull, refined }
     }
 
-    /// A curve in which every further row costs `row` of what the first one does: for tests.
+    /// A curve in which each further row costs `row` times the first: for tests.
     #[cfg(test)]
     pub(crate) fn linear(first_ms: f64, row: f64) -> CostCurve {
         let at = |rows: usize| (rows, first_ms * (1.0 + row * (rows - 1) as f64));
@@ -139,31 +139,31 @@ impl CostCurve {
         self.rows_ms(rows + 1) - self.rows_ms(rows) + self.row_context_ms * context as f64
     }
 
-    /// How far the curve is off for steps of so many rows and sure tokens.
+    /// The correction for steps of `rows` rows that yield at least `tokens` tokens.
     pub(crate) fn refined(&self, rows: usize, tokens: usize) -> Refined {
         self.refined[kind(rows, tokens)]
     }
 
-    /// Whether steps of one sequence take so much more or less time than the curve says that it was measured in an odd
+    /// Whether the measured cost of single-sequence steps is so far from the curve that it was measured at a bad
     /// moment, or that the machine has changed.
     pub(crate) fn is_off(&self) -> bool {
         !FITS.contains(&self.refined(1, 1).level)
     }
 
-    /// Takes in how long a step took that was foreseen as `base_ms` for `rows` rows and `tokens` sure tokens, and
-    /// `more_ms` for guesses.
+    /// Updates the correction with a step of `ms`, predicted at `base_ms` for `rows` rows that yield `tokens` tokens,
+    /// and `draft_ms` for draft tokens.
     pub(crate) fn observe(
         &mut self,
         (rows, tokens): (usize, usize),
-        (base_ms, more_ms): (f64, f64),
+        (base_ms, draft_ms): (f64, f64),
         ms: f64,
     ) {
         if base_ms > 0.0 && ms.is_finite() {
-            self.refined[kind(rows, tokens)].observe(base_ms, more_ms, ms);
+            self.refined[kind(rows, tokens)].observe(base_ms, draft_ms, ms);
         }
     }
 
-    /// What to go by until there is a measurement: like that of a small model on a few cores.
+    /// Assumed until there is a measurement: typical of a small model on a few cores.
     pub(crate) fn assumed() -> CostCurve {
         CostCurve::new(vec![(1, 1.0), (4, 1.5), (8, 2.1), (16, 3.6), (ROWS_MAX, 14.0)], 1e-4, 1e-4)
     }
@@ -174,7 +174,7 @@ impl CostCurve {
         CostCurve::parse(&fs::read_to_string(file(folder, name)).ok()?, name)
     }
 
-    /// Measures, and keeps the curve in `folder`. `None` if `interrupted` said so in the meantime.
+    /// Measures, and keeps the curve in `folder`. `None` if `interrupted` returned true meanwhile.
     pub(crate) fn measure(
         model: &Model,
         scratch: &mut Scratch,
@@ -273,7 +273,7 @@ fn measure(model: &Model, scratch: &mut Scratch, interrupted: impl Fn() -> bool)
         if interrupted() {
             return None;
         }
-        // Pages that were never written all lie in the same place, and reading them takes no time. Sound halves.
+        // Untouched pages all map to the same zero page, and reading them is too fast. 0x3535 is a finite half.
         block.fill(0x35);
     }
     let start = Instant::now();
@@ -292,7 +292,7 @@ fn measure(model: &Model, scratch: &mut Scratch, interrupted: impl Fn() -> bool)
         let known = places.iter().zip(best).filter(|(_, best)| best.is_finite());
         known.map(|(&(rows, _), best)| (rows, best)).collect::<Vec<_>>()
     };
-    // The first steps are slow: memory is touched for the first time, the clock rises.
+    // The first steps are slow: page faults, and the clock frequency rises.
     best(&[(1, 0), (8, 0)], WARM_UP);
     let points = best(&GRID.map(|rows| (rows, 0)), MEASURE_MAX);
     let far = best(&CONTEXT_ROWS.map(|rows| (rows, context_max)), 2 * MEASURE_MAX);
@@ -347,40 +347,40 @@ mod tests {
         assert!(steps.is_sorted_by(|a, b| *a <= b + 1e-12), "marginal costs rise: {steps:?}");
     }
 
-    /// Steps of one sequence on a machine where guesses cost `factor` times what the curve says.
-    fn steps(curve: &mut CostCurve, count: usize, speed: f64, factor: f64, guesses: impl Fn(usize) -> bool) {
+    /// Steps of one sequence on a machine where draft tokens cost `factor` times what the curve says.
+    fn steps(curve: &mut CostCurve, count: usize, speed: f64, factor: f64, drafts: impl Fn(usize) -> bool) {
         for step in 0..count {
             let (base, more) =
-                (curve.rows_ms(1), if guesses(step) { curve.rows_ms(8) - curve.rows_ms(1) } else { 0.0 });
+                (curve.rows_ms(1), if drafts(step) { curve.rows_ms(8) - curve.rows_ms(1) } else { 0.0 });
             curve.observe((1, 1), (base, more), speed * (base + factor * more));
         }
     }
 
     #[test]
-    fn a_machine_that_slows_down_as_a_whole_makes_guesses_no_dearer() {
+    fn a_machine_that_slows_down_as_a_whole_leaves_the_draft_correction() {
         let mut curve = CostCurve::linear(1.0, 0.2);
         steps(&mut curve, 2000, 3.0, 1.0, |step| step % 3 == 0);
-        let dearer = curve.refined(1, 1).dearer();
-        assert!((dearer - 1.0).abs() < 0.1, "{dearer}");
+        let draft_cost_correction = curve.refined(1, 1).draft_cost_correction();
+        assert!((draft_cost_correction - 1.0).abs() < 0.1, "{draft_cost_correction}");
         assert!(curve.is_off(), "but it is worth another measurement");
     }
 
     #[test]
-    fn guesses_that_turn_out_dear_become_dear_there_and_not_elsewhere() {
+    fn costly_draft_rows_are_corrected_for_their_kind_of_step_only() {
         let mut curve = CostCurve::linear(1.0, 0.2);
         steps(&mut curve, 2000, 1.0, 2.0, |step| step % 2 == 0);
-        let dearer = curve.refined(1, 1).dearer();
-        assert!((dearer - 2.0).abs() < 0.3, "{dearer}");
-        assert_eq!(curve.refined(8, 8).dearer(), 1.0);
+        let draft_cost_correction = curve.refined(1, 1).draft_cost_correction();
+        assert!((draft_cost_correction - 2.0).abs() < 0.3, "{draft_cost_correction}");
+        assert_eq!(curve.refined(8, 8).draft_cost_correction(), 1.0);
     }
 
     #[test]
-    fn what_was_dear_once_is_tried_again() {
+    fn a_high_correction_decays_while_nothing_is_drafted() {
         let mut curve = CostCurve::linear(1.0, 0.2);
         steps(&mut curve, 500, 1.0, 4.0, |step| step % 2 == 0);
-        assert!(curve.refined(1, 1).dearer() > 2.0);
+        assert!(curve.refined(1, 1).draft_cost_correction() > 2.0);
         steps(&mut curve, 2000, 1.0, 4.0, |_| false);
-        assert!(curve.refined(1, 1).dearer() < 1.1);
+        assert!(curve.refined(1, 1).draft_cost_correction() < 1.1);
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! A lock that is never poisoned: what it guards is whole between any two calls, and drafts that a panic left odd are
-//! wrong guesses at worst.
+//! A mutex without poisoning: its data is consistent between any two calls, and drafts that a panic left inconsistent
+//! are rejected draft tokens at worst.
 
 use std::sync::{MutexGuard, PoisonError};
 

@@ -1,18 +1,18 @@
 //! The draft tree of one sequence: what all drafters proposed for the next step, merged.
 //!
-//! The root is the sequence's last token, which is computed anyway; nodes are guesses of what follows. A node knows
-//! who proposed it and how likely it is, given its parent and in all. The invariant: a node comes after its parent
-//! and is no likelier, and siblings have different tokens.
+//! The root is the sequence's last token, which is computed anyway; nodes are draft tokens. A node knows its sources
+//! and its probability, conditional on its parent and in total. The invariant: a node comes after its parent and is no
+//! more probable, and siblings have different tokens.
 
-use super::calibrate::{Calibrator, Record};
+use super::calibrator::{Calibrator, Record};
 use super::settings::Source;
 
 /// A node's parent if that is the root.
 pub(crate) const ROOT: u32 = u32::MAX;
-/// Below this probability a node is not worth the time to propose it.
+/// Nodes below this probability are not extended.
 pub(crate) const PATH_MIN: f32 = 0.01;
 
-/// A guess.
+/// A draft token.
 #[derive(Clone, Debug)]
 pub(crate) struct Node {
     pub(crate) token: u32,
@@ -22,11 +22,11 @@ pub(crate) struct Node {
     pub(crate) depth: usize,
     /// By source: 0, or its calibration bucket plus 1.
     votes: [u8; Source::ALL.len()],
-    /// Who is most confident.
+    /// The source with the highest estimate.
     pub(crate) source: Source,
-    /// How likely it is kept if its parent is.
+    /// Probability that it is accepted if its parent is.
     given: f32,
-    /// How likely it is kept.
+    /// Probability that it and all its ancestors are accepted.
     pub(crate) path: f32,
     /// The distribution it was drawn from, if it was drawn: an index into [`DraftTree::drawn_from`].
     pub(crate) drawn: Option<u32>,
@@ -57,7 +57,7 @@ impl DraftTree {
         self.nodes.is_empty()
     }
 
-    /// The probability that everything up to `parent` is kept.
+    /// The probability that everything up to `parent` is accepted.
     pub(crate) fn path(&self, parent: u32) -> f32 {
         self.nodes.get(parent as usize).map_or(1.0, |node| node.path)
     }
@@ -66,8 +66,8 @@ impl DraftTree {
         self.nodes.get(parent as usize).map_or(0, |node| node.depth)
     }
 
-    /// Adds a guess, or another source's voice to one that is there. `prior` is the source's own estimate. Returns the
-    /// node.
+    /// Adds a draft token, or another source's estimate to an existing one. `prior` is the source's own estimate.
+    /// Returns the node.
     pub(crate) fn add(
         &mut self,
         calibrator: &Calibrator,
@@ -134,9 +134,9 @@ impl DraftTree {
         self.children(parent).find(|&child| self.nodes[child as usize].token == token)
     }
 
-    /// Tells the calibrator which guesses came true, given what really followed the root. Guesses that were not
-    /// verified count as well: the truth is known all the same, and a drafter that does not pay now is seen to pay
-    /// later.
+    /// Reports to the calibrator which draft tokens were correct, given the tokens that followed the root. Draft tokens
+    /// that were not verified count as well: the outcome is known all the same, so that a drafter that does not pay now
+    /// can be seen to pay later.
     pub(crate) fn observe(&self, calibrator: &mut Calibrator, record: &mut Record, followed: &[u32]) {
         let mut parent = ROOT;
         for &token in followed {

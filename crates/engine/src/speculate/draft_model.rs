@@ -1,10 +1,10 @@
 //! A second, smaller model with the same vocabulary that drafts for the first.
 //!
-//! It reads what the target reads and writes ahead, one token at a time, while what it writes is likely enough to be
-//! worth its time. Its KV lives in blocks of its own, cached under the same secret, tenants and tokens as the
+//! It processes the same tokens as the target and drafts ahead, one token at a time, while the draft is probable enough
+//! to be worth its time. Its KV lives in blocks of its own, cached under the same secret, tenants and tokens as the
 //! target's, so that a prompt that hits there hits here too.
 //!
-//! The invariant: slots below `committed` hold the KV of the sequence's tokens, those after it of what was guessed.
+//! The invariant: slots below `committed` hold the KV of the sequence's tokens, later ones that of draft tokens.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,25 +14,25 @@ use foretoken_kernels::math;
 use foretoken_model::Model;
 use foretoken_model::step::{Scratch, SeqStep, WantLogits};
 
+use super::draft_tree::ROOT;
 use super::drafter::{Context, Drafter, Draws, Proposals};
-use super::parking::Mutex;
+use super::mutex::Mutex;
 use super::settings::Source;
-use super::tree::ROOT;
 use crate::api::CacheUse;
+use crate::block_table::BlockTable;
 use crate::random::uniform_of;
-use crate::table::BlockTable;
 
-/// Tokens that it reads at a time.
+/// Tokens per prefill step.
 const CHUNK: usize = 512;
-/// Guesses per step, at most.
+/// Draft tokens per step, at most.
 const AHEAD_MAX: usize = 16;
-/// Steps without a guess before it is tried again whether it pays.
+/// Steps without a draft before another attempt.
 const RETRY: u32 = 32;
-/// Weight of the newest step in its own cost, and of the newest first guess in its promise.
+/// Weight of the newest sample in the moving averages of step cost and of `first_token_p`.
 const WEIGHT: f64 = 0.1;
-/// A second way to go on is proposed from this probability on.
+/// A second child is proposed from this probability on.
 const SECOND_MIN: f32 = 0.15;
-/// How much of a distribution is drawn from: tokens at most so many nats below the likeliest.
+/// Draws are from tokens at most this many nats below the most probable.
 const DRAW_WITHIN: f32 = 6.0;
 /// Which of the independent uniform numbers of a position is the draw's; the successor table has another.
 const DRAW: u64 = 3;
@@ -40,7 +40,7 @@ const DRAW: u64 = 3;
 const RESTORE_MAX: Duration = Duration::from_millis(200);
 
 /// The model and what its sequences share.
-pub(crate) struct SmallModel {
+pub(crate) struct DraftModel {
     model: Arc<Model>,
     cache: ContextCache,
     secret: ServerSecret,
@@ -50,14 +50,14 @@ pub(crate) struct SmallModel {
     step_ms: Mutex<f64>,
 }
 
-impl SmallModel {
+impl DraftModel {
     pub(crate) fn new(
         model: Arc<Model>,
         cache: ContextCache,
         secret: ServerSecret,
         fingerprint: Fingerprint,
-    ) -> SmallModel {
-        SmallModel {
+    ) -> DraftModel {
+        DraftModel {
             scratch: Mutex::new(model.scratch()),
             model,
             cache,
@@ -79,31 +79,31 @@ impl SmallModel {
 }
 
 /// See the [module](self).
-pub(crate) struct DraftModel {
-    small: Arc<SmallModel>,
+pub(crate) struct DraftModelDrafter {
+    draft_model: Arc<DraftModel>,
     scope: Scope,
     cache_use: CacheUse,
     table: BlockTable,
     committed: usize,
     attached: bool,
-    /// Guesses whose KV follows the committed one.
+    /// Draft tokens whose KV follows the committed one.
     ahead: Vec<u32>,
-    /// How likely the first guess of a step mostly is.
-    promise: f64,
+    /// Moving average of the estimated probability of a step's first draft token.
+    first_token_p: f64,
     idle: u32,
 }
 
-impl DraftModel {
-    pub(crate) fn new(small: Arc<SmallModel>, tenant: &str, cache_use: CacheUse) -> DraftModel {
-        DraftModel {
-            scope: small.secret.scope(tenant, small.fingerprint),
-            small,
+impl DraftModelDrafter {
+    pub(crate) fn new(draft_model: Arc<DraftModel>, tenant: &str, cache_use: CacheUse) -> DraftModelDrafter {
+        DraftModelDrafter {
+            scope: draft_model.secret.scope(tenant, draft_model.fingerprint),
+            draft_model,
             cache_use,
             table: BlockTable::default(),
             committed: 0,
             attached: false,
             ahead: Vec::new(),
-            promise: 1.0,
+            first_token_p: 1.0,
             idle: 0,
         }
     }
@@ -113,7 +113,7 @@ impl DraftModel {
         if !self.cache_use.read {
             return;
         }
-        let cache = &self.small.cache;
+        let cache = &self.draft_model.cache;
         let known = &tokens[..tokens.len() - 1];
         let mut found = cache.lookup(&self.scope, known);
         if let Some(mut restore) = cache.begin_restore(found.below, &cache.rates(RecomputeCost::default())) {
@@ -127,16 +127,17 @@ impl DraftModel {
     /// Computes `tokens` after the committed ones and gives the last one's logits to `read`. `None` if there is no
     /// memory for them.
     fn feed<T>(&mut self, at: usize, tokens: &[u32], read: impl FnOnce(&[f32]) -> T) -> Option<T> {
-        if !self.table.reserve(&self.small.cache, at + tokens.len()) {
+        if !self.table.reserve(&self.draft_model.cache, at + tokens.len()) {
             return None;
         }
-        let mut scratch = self.small.scratch.lock();
-        let mut kv = self.table.view(&self.small.model.kv_layout());
+        let mut scratch = self.draft_model.scratch.lock();
+        let mut kv = self.table.view(&self.draft_model.model.kv_layout());
         let step = SeqStep { tokens, parents: None, committed: at, kv: &mut kv, logits: WantLogits::Last };
-        Some(read(self.small.model.forward(&mut scratch, &mut [step]).row(0)))
+        Some(read(self.draft_model.model.forward(&mut scratch, &mut [step]).row(0)))
     }
 
-    /// Takes over what of the guesses came true, and reads what is new up to the last token, whose logits it returns.
+    /// Keeps the KV of accepted draft tokens, prefills new tokens up to the last one, and returns the last one's
+    /// logits.
     fn catch_up(&mut self, tokens: &[u32]) -> Option<Vec<f32>> {
         if !std::mem::replace(&mut self.attached, true) {
             self.attach(tokens);
@@ -150,19 +151,19 @@ impl DraftModel {
             let chunk = &tokens[self.committed..self.committed + rows];
             logits = Some(self.feed(self.committed, chunk, <[f32]>::to_vec)?);
             self.committed += rows;
-            let (cache, share) = (&self.small.cache, self.cache_use.write);
+            let (cache, share) = (&self.draft_model.cache, self.cache_use.write);
             self.table.seal_full(cache, &self.scope, tokens, self.committed, share);
         }
         logits
     }
 
-    /// Whether another guess may pay that follows one which is kept with probability `path`.
+    /// Whether another draft token pays after one that is accepted with probability `path`.
     fn pays(&self, path: f64, step_ms: f64) -> bool {
-        path * step_ms > *self.small.step_ms.lock()
+        path * step_ms > *self.draft_model.step_ms.lock()
     }
 
     fn likely(&self, logits: &[f32], draws: Option<Draws>) -> Vec<(u32, f32)> {
-        let compute = self.small.model.compute();
+        let compute = self.draft_model.model.compute();
         let mut near = Vec::new();
         math::near_max(
             compute,
@@ -184,14 +185,14 @@ impl DraftModel {
     }
 }
 
-impl Drafter for DraftModel {
+impl Drafter for DraftModelDrafter {
     fn source(&self) -> Source {
         Source::DraftModel
     }
 
     fn propose(&mut self, context: Context<'_>, out: &mut Proposals<'_>) {
         let Context { tokens, drawn, step_ms, .. } = context;
-        if !self.pays(self.promise, step_ms) && self.idle < RETRY {
+        if !self.pays(self.first_token_p, step_ms) && self.idle < RETRY {
             self.idle += 1;
             return;
         }
@@ -201,14 +202,15 @@ impl Drafter for DraftModel {
         let mut ahead = Vec::new();
         loop {
             let likely = self.likely(&logits, drawn);
-            let Some(guess) = guess(&likely, parent, (tokens.len() + ahead.len()) as u64, drawn, out) else {
+            let Some(node) = propose_next(&likely, parent, (tokens.len() + ahead.len()) as u64, drawn, out)
+            else {
                 break;
             };
-            let path = f64::from(out.tree.path(guess));
+            let path = f64::from(out.tree.path(node));
             if parent == ROOT {
-                self.promise += WEIGHT * (path - self.promise);
+                self.first_token_p += WEIGHT * (path - self.first_token_p);
             }
-            let token = out.tree.nodes()[guess as usize].token;
+            let token = out.tree.nodes()[node as usize].token;
             if ahead.len() + 1 >= AHEAD_MAX || !self.pays(path, step_ms) {
                 break;
             }
@@ -216,10 +218,10 @@ impl Drafter for DraftModel {
             let at = self.committed + ahead.len();
             let Some(next) = self.feed(at, &[token], <[f32]>::to_vec) else { break };
             let ms = start.elapsed().as_secs_f64() * 1e3;
-            let mut mean = self.small.step_ms.lock();
+            let mut mean = self.draft_model.step_ms.lock();
             *mean += if *mean == 0.0 { ms } else { WEIGHT * (ms - *mean) };
             ahead.push(token);
-            (parent, logits) = (guess, next);
+            (parent, logits) = (node, next);
         }
         self.ahead = ahead;
     }
@@ -227,8 +229,8 @@ impl Drafter for DraftModel {
     fn observe(&mut self, _: &[u32], _: usize) {}
 }
 
-/// Adds what may follow `parent`; the node to go on from.
-fn guess(
+/// Adds draft tokens after `parent`; returns the node to continue from.
+fn propose_next(
     likely: &[(u32, f32)],
     parent: u32,
     position: u64,
@@ -243,7 +245,7 @@ fn guess(
         }
         return node;
     };
-    // What another drafter has chosen is not drawn again.
+    // Tokens that another drafter has proposed are not drawn again.
     let mut free: Vec<(u32, f32)> =
         likely.iter().copied().filter(|(token, _)| out.tree.child(parent, *token).is_none()).collect();
     let total: f32 = free.iter().map(|(_, p)| p).sum();
