@@ -4,15 +4,15 @@
 //! receive events through channels of their own. Nothing else is shared but a snapshot of counters.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
-use foretoken_cache::disk::fs::{FileSystem, RealFileSystem};
+use foretoken_cache::disk::fs::FileSystem;
 use foretoken_cache::store::Store;
 use foretoken_cache::{
     BlockLayout, CacheConfig, CacheStats, ContextCache, DiskConfig, DiskTier, Fingerprint, RecomputeCost,
-    Scope, ServerSecret, SharedConfig, SharedError, SharedPrefix, SharedTier, SystemClock,
+    Scope, ServerSecret, SharedConfig, SharedPrefix, SharedTier, SystemClock,
 };
 use foretoken_kernels::{NUMERICS_VERSION, advise_huge_pages};
 use foretoken_model::Model;
@@ -23,144 +23,18 @@ use crate::api::{
     TOP_LOGPROBS_MAX,
 };
 use crate::block_table::blocks_for;
+use crate::config::{EngineConfig, EngineError, Responses};
 use crate::inbox::Inbox;
+use crate::job::Job;
 use crate::replay::{self, Keep};
 use crate::scheduler::Limits;
-use crate::sequence::Job;
+use crate::shared::Shared;
 use crate::speculate::drafts::DraftsConfig;
 use crate::speculate::{DraftModel, Mutex as Lock, Tenants, prepare_folder};
 use crate::step_loop::{CloseOnDrop, Parts, StepLoop};
 
 /// Divisor of the disk budget that gives the draft model's own disk budget.
 const DRAFT_DISK_SHARE: u64 = 8;
-
-/// Which requests may be answered from the response store.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Responses {
-    /// None; nothing is stored.
-    Off,
-    /// Deterministic ones: temperature 0, or a seed.
-    #[default]
-    Deterministic,
-    /// Sampled ones too.
-    Always,
-}
-
-/// Sizes and bounds of an engine.
-#[derive(Clone)]
-pub struct EngineConfig {
-    /// Tokens of prompt and answer together, at most.
-    pub ctx: usize,
-    /// Bytes for KV blocks; must hold at least one whole context.
-    pub kv_bytes: usize,
-    /// Tokens in one step, at most.
-    pub step_tokens: usize,
-    /// Running sequences, at most.
-    pub running_max: usize,
-    /// Waiting requests, at most.
-    pub queue: usize,
-    /// Where and up to how many bytes blocks are kept on disk; `None` keeps them in memory only.
-    pub disk: Option<(PathBuf, u64)>,
-    /// The file system of `disk`; tests pass one that injects faults.
-    pub file_system: Arc<dyn FileSystem>,
-    /// The shared tier, if there is one.
-    pub shared: Option<SharedConfig>,
-    /// The response store, to replay and draft from; `None` keeps no answers.
-    pub store: Option<Arc<Store>>,
-    /// Default speculation settings of requests.
-    pub speculation: Speculation,
-    /// Tokens of past prompts and answers that are kept to draft from; 64 bytes each at most.
-    pub draft_memory: usize,
-    /// The folder for drafter state; `None` keeps it in memory only.
-    pub drafts: Option<PathBuf>,
-    /// Which requests may be answered from the response store.
-    pub responses: Responses,
-    /// A smaller model with the same vocabulary that drafts, and the bytes for its KV blocks.
-    pub draft_model: Option<(Arc<Model>, usize)>,
-    /// Prompt prefixes that all tenants share, as tokens; only their whole blocks are shared.
-    pub shared_prompts: Vec<Vec<u32>>,
-    /// The secret that all block keys are derived from. Blocks on disk are found again only under the same secret.
-    pub secret: [u8; 32],
-}
-
-impl Default for EngineConfig {
-    fn default() -> Self {
-        EngineConfig {
-            ctx: 8192,
-            kv_bytes: 1 << 30,
-            step_tokens: 512,
-            running_max: 32,
-            queue: 256,
-            disk: None,
-            file_system: Arc::new(RealFileSystem),
-            shared: None,
-            store: None,
-            speculation: Speculation::default(),
-            draft_memory: 1_000_000,
-            drafts: None,
-            draft_model: None,
-            responses: Responses::default(),
-            shared_prompts: Vec::new(),
-            secret: [0; 32],
-        }
-    }
-}
-
-/// Why an engine cannot start.
-#[derive(Debug, thiserror::Error)]
-pub enum EngineError {
-    /// The KV budget does not hold one context.
-    #[error(
-        "a context of {ctx} tokens needs {needed} bytes of KV and the budget is {budget} bytes; \
-         raise --cache-ram or lower --ctx"
-    )]
-    KvBudget {
-        /// Tokens of a context.
-        ctx: usize,
-        /// Bytes that one context needs.
-        needed: usize,
-        /// Bytes allowed.
-        budget: usize,
-    },
-    /// A bound of zero.
-    #[error("{0} must be at least 1")]
-    Zero(&'static str),
-    /// The shared store's client could not be set up.
-    #[error(transparent)]
-    Shared(#[from] SharedError),
-    /// The thread could not be started.
-    #[error("cannot start the engine's thread: {0}")]
-    Thread(#[from] std::io::Error),
-}
-
-/// What handles and the engine's thread share.
-pub(crate) struct Shared {
-    pub(crate) inbox: Inbox<Job>,
-    /// Requests accepted and not yet answered or cancelled.
-    pub(crate) in_flight: AtomicUsize,
-    /// Requests answered from the store.
-    replayed: AtomicU64,
-    stats: Mutex<Snapshot>,
-}
-
-#[derive(Clone, Copy, Default)]
-struct Snapshot {
-    stats: EngineStats,
-    /// Moving average of how long a request takes once it runs, in seconds.
-    request_s: f64,
-    /// Measured cost of computing a prompt token.
-    cost: RecomputeCost,
-}
-
-impl Shared {
-    pub(crate) fn publish(&self, stats: EngineStats, request_s: f64, cost: RecomputeCost) {
-        *self.stats.lock().unwrap_or_else(PoisonError::into_inner) = Snapshot { stats, request_s, cost };
-    }
-
-    fn snapshot(&self) -> Snapshot {
-        *self.stats.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
 
 /// A handle on a running engine; clones are handles on the same one. The engine stops when the last one is
 /// dropped.
@@ -270,12 +144,7 @@ impl Engine {
         let draft_model = open_draft_model(&config)?;
         let cache = open_cache(&model, blocks, config.disk, config.file_system, config.shared)?;
         let cache = Arc::new(cache);
-        let shared = Arc::new(Shared {
-            inbox: Inbox::new(config.queue),
-            in_flight: AtomicUsize::new(0),
-            replayed: AtomicU64::new(0),
-            stats: Mutex::new(Snapshot::default()),
-        });
+        let shared = Arc::new(Shared::new(Inbox::new(config.queue)));
         let (secret, fingerprint) = (ServerSecret::new(config.secret), fingerprint(&model));
         let folder = config.drafts.and_then(|root| prepare_folder(&root, fingerprint));
         let tenants = Arc::new(Lock::new(Tenants::new(folder.clone(), config.draft_memory)));

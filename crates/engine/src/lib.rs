@@ -8,21 +8,27 @@
 
 pub mod api;
 mod block_table;
+mod config;
 mod control;
+mod draft_planning;
 mod engine;
 mod explain;
 mod inbox;
+mod job;
 mod output;
 mod random;
 mod replay;
 mod sampler;
 mod scheduler;
 mod sequence;
+mod shared;
 mod speculate;
 mod step_loop;
 mod stop;
+mod work;
 
 pub use api::*;
+pub use config::{EngineConfig, EngineError, Responses};
 pub use control::{CacheInfo, Forgotten, PinRefused};
-pub use engine::{Engine, EngineConfig, EngineError, Responses};
+pub use engine::Engine;
 pub use foretoken_cache::Explained;

@@ -10,7 +10,7 @@ use foretoken_cache::{RecomputeCost, Scope, ScopeId};
 use foretoken_model::tokenizer::Tokenizer;
 
 use crate::api::{Answer, DraftReport, FinishReason, Policy, Request, Sampling, Summary, Timings, Usage};
-use crate::engine::Responses;
+use crate::config::Responses;
 use crate::output::{Output, Scores};
 use crate::random::fresh_seed;
 use crate::speculate::TextFollower;

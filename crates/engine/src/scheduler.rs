@@ -11,6 +11,7 @@ use foretoken_cache::{ContextCache, RecomputeCost};
 
 use crate::block_table::blocks_for;
 use crate::sequence::Sequence;
+use crate::work::Work;
 
 /// Divisor of the step's token budget that prefills may use while sequences decode: it bounds the latency
 /// between two tokens of a running answer.
@@ -23,15 +24,6 @@ pub(crate) struct Limits {
     pub(crate) step_tokens: usize,
     /// Running sequences, at most.
     pub(crate) running_max: usize,
-}
-
-/// Tokens to compute of one running sequence.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Work {
-    /// Index among the running sequences.
-    pub(crate) index: usize,
-    /// Tokens, at least one.
-    pub(crate) rows: usize,
 }
 
 /// The running sequences, in order of admission, and the preempted ones.

@@ -10,10 +10,10 @@ use foretoken_kernels::kv::KvLayout;
 use foretoken_model::Model;
 use foretoken_model::step::Logits;
 use foretoken_model::tokenizer::Tokenizer;
-use tokio::sync::mpsc;
 
-use crate::api::{CacheUse, DraftReport, Event, FinishReason, Request, Source, Summary, Timings, Usage};
+use crate::api::{CacheUse, DraftReport, FinishReason, Source, Summary, Timings, Usage};
 use crate::block_table::BlockTable;
+use crate::job::Job;
 use crate::output::{Output, Scores};
 use crate::replay::Keep;
 use crate::sampler::{Sampler, logprobs};
@@ -22,21 +22,6 @@ use crate::speculate::acceptance::decide;
 use crate::speculate::drafts::Drafts;
 use crate::speculate::planner::Candidate;
 use crate::speculate::speculator::Speculator;
-
-/// A queued request.
-pub(crate) struct Job {
-    pub(crate) request: Request,
-    /// Tokens of prompt and answer together, at most.
-    pub(crate) len_max: usize,
-    pub(crate) events: mpsc::Sender<Event>,
-    pub(crate) arrived: Instant,
-    /// The scope that its block keys are derived from.
-    pub(crate) scope: Scope,
-    /// Its tenant, whose answers it adds to and drafts from.
-    pub(crate) tenant: ScopeId,
-    /// Where the finished answer is stored.
-    pub(crate) keep: Keep,
-}
 
 /// A running request.
 pub(crate) struct Sequence {

@@ -17,10 +17,12 @@ use foretoken_model::step::{Logits, Scratch, SeqStep, WantLogits};
 use foretoken_model::tokenizer::Tokenizer;
 
 use crate::api::{EngineStats, FinishReason};
-use crate::engine::Shared;
-use crate::scheduler::{Limits, Scheduler, Work};
+use crate::draft_planning::plan_drafts;
+use crate::scheduler::{Limits, Scheduler};
 use crate::sequence::{Computed, Sequence};
+use crate::shared::Shared;
 use crate::speculate::drafts::{Drafts, DraftsConfig};
+use crate::work::Work;
 
 /// Weight of the newest request in the moving average of request times.
 const REQUEST_TIME_WEIGHT: f64 = 0.1;
@@ -124,7 +126,7 @@ impl StepLoop {
                 continue;
             }
             let start = Instant::now();
-            let expected = self.drafts.plan(&self.cache, &mut self.scheduler.running, &mut work);
+            let expected = plan_drafts(&mut self.drafts, &self.cache, &mut self.scheduler.running, &mut work);
             let ended = self.step(&work);
             self.drafts.observe_step(expected, start.elapsed().as_secs_f64() * 1e3);
             self.retire(ended);

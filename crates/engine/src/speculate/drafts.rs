@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use foretoken_cache::ScopeId;
 use foretoken_cache::store::Store;
-use foretoken_cache::{ContextCache, ScopeId};
 use foretoken_kernels::{Compute, math};
 use foretoken_model::Model;
 use foretoken_model::step::Scratch;
@@ -18,15 +18,12 @@ use super::cost_curve::CostCurve;
 use super::draft_model::{DraftModel, DraftModelDrafter};
 use super::drafter::Drafter;
 use super::mutex::Mutex;
-use super::planner::{Base, choose};
 use super::settings::{RELIABILITY_CLASSES, Reliability, Source, Speculation};
 use super::speculator::Speculator;
 use super::successors::Successors;
 use super::tenants::Tenants;
 use super::text_drafters::{Memory, OwnText, Prediction};
 use crate::api::Request;
-use crate::scheduler::Work;
-use crate::sequence::Sequence;
 
 /// Successors are learnt from tokens at most this many nats below the most probable.
 const LEARN_WITHIN: f32 = 2.5;
@@ -49,11 +46,11 @@ pub(crate) struct DraftsConfig {
 /// Predicted cost of a step.
 #[derive(Clone, Copy)]
 pub(crate) struct ExpectedCost {
-    rows: usize,
-    tokens: usize,
-    base_ms: f64,
+    pub(crate) rows: usize,
+    pub(crate) tokens: usize,
+    pub(crate) base_ms: f64,
     /// For its draft rows.
-    draft_ms: f64,
+    pub(crate) draft_ms: f64,
 }
 
 /// See the [module](self).
@@ -140,48 +137,20 @@ impl Drafts {
         Some(Speculator::new(settings, drafters, tenant, randomness, (self.speculators, request.cache.write)))
     }
 
-    /// Chooses the draft tokens that the planned step verifies, and allocates free blocks for them.
-    pub(crate) fn plan(
-        &mut self,
-        cache: &ContextCache,
-        running: &mut [Sequence],
-        work: &mut [Work],
-    ) -> ExpectedCost {
-        let mut base = Base { rows: 0, rows_max: self.step_tokens, tokens: 0, context_ms: 0.0 };
-        for Work { index, rows } in work.iter() {
-            let seq = &mut running[*index];
-            base.rows += rows;
-            base.tokens += usize::from(seq.pending() == *rows);
-            base.context_ms += self.costs.context_ms(seq.committed, *rows);
-        }
+    /// Begins a step of `batch` decoding sequences.
+    pub(crate) fn begin_step(&mut self, batch: usize) {
         self.steps += 1;
-        self.batch = base.tokens;
-        for Work { index, .. } in work.iter() {
-            let seq = &mut running[*index];
-            if seq.pending() == 1 {
-                let step_ms = self.costs.rows_ms(1) + self.costs.context_ms(seq.committed, 1);
-                seq.propose(step_ms, base.tokens);
-            }
-        }
-        let base_ms = self.costs.rows_ms(base.rows) + base.context_ms;
-        let mut expected = ExpectedCost { rows: base.rows, tokens: base.tokens, base_ms, draft_ms: 0.0 };
-        let mut indices = Vec::new();
-        let mut candidates = Vec::new();
-        for (at, Work { index, .. }) in work.iter().enumerate() {
-            if let Some(candidate) = running[*index].candidate(base.tokens) {
-                indices.push(at);
-                candidates.push(candidate);
-            }
-        }
-        if candidates.is_empty() {
-            return expected;
-        }
-        expected.draft_ms = choose(&self.costs, base, &mut candidates);
-        let taken: Vec<_> = candidates.into_iter().map(|of| (of.taken, of.spent_ms)).collect();
-        for (at, (taken, spent_ms)) in indices.into_iter().zip(taken) {
-            work[at].rows += running[work[at].index].take(cache, &taken, spent_ms);
-        }
-        expected
+        self.batch = batch;
+    }
+
+    /// The cost curve in use.
+    pub(crate) fn costs(&self) -> &CostCurve {
+        &self.costs
+    }
+
+    /// Rows that a step may have.
+    pub(crate) fn step_tokens(&self) -> usize {
+        self.step_tokens
     }
 
     /// Measures the cost curve, unless it fits or `interrupted` returns true.

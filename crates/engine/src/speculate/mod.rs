@@ -7,7 +7,7 @@
 
 pub(crate) mod acceptance;
 mod calibrator;
-mod cost_curve;
+pub(crate) mod cost_curve;
 mod draft_model;
 mod draft_tree;
 mod drafter;
