@@ -1,18 +1,24 @@
-//! Time, passed in: one reading that never goes back and one that people set.
+//! Time as a dependency: a monotonic reading and the wall clock.
 //!
 //! Everything that waits or expires uses [`Clock::elapsed`]. Only file times use [`Clock::wall`], and code
-//! that does must stay right when it jumps, in either direction.
+//! that does must stay correct when it jumps in either direction.
 
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// Where time comes from.
+/// A source of time.
 pub trait Clock: Send + Sync {
-    /// Time since some fixed start. Never goes back.
+    /// Time since a fixed start. Monotonic.
     fn elapsed(&self) -> Duration;
 
-    /// The time of day as the machine has it set. May jump either way.
+    /// Wall-clock time. May jump in either direction.
     fn wall(&self) -> SystemTime;
+}
+
+/// Milliseconds since 1970 on the wall clock; an earlier time reads as 0.
+pub(crate) fn wall_ms(clock: &dyn Clock) -> u64 {
+    let since = clock.wall().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// The machine's clock.
@@ -44,25 +50,25 @@ impl Clock for SystemClock {
     }
 }
 
-/// A clock that stands still until it is set, for tests.
+/// A clock that only moves when told to, for tests.
 #[derive(Debug)]
 pub struct ManualClock {
     now: Mutex<(Duration, SystemTime)>,
 }
 
 impl ManualClock {
-    /// Stands at zero, on the given time of day.
+    /// Starts at zero elapsed, at the given wall-clock time.
     pub fn new(wall: SystemTime) -> Self {
         Self { now: Mutex::new((Duration::ZERO, wall)) }
     }
 
-    /// Lets time pass on both readings.
+    /// Advances both readings.
     pub fn advance(&self, by: Duration) {
         let mut now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
         *now = (now.0 + by, now.1 + by);
     }
 
-    /// Sets the time of day, back too, while no time passes.
+    /// Sets the wall clock, possibly backwards, without advancing elapsed time.
     pub fn set_wall(&self, wall: SystemTime) {
         self.now.lock().unwrap_or_else(PoisonError::into_inner).1 = wall;
     }

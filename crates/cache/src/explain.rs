@@ -1,8 +1,8 @@
-//! Why a prompt hits as far as it does: the closest prefix that is cached, how that one goes on, and what each
-//! tier would give now.
+//! Explains how far a prompt hits: the closest cached prefix, the tokens that follow in it, and what each
+//! tier would contribute now.
 //!
-//! For a person who asks, not for the step loop: it may read headers from the disk. It changes neither recency
-//! nor any figure, and asks no network, so what the shared store has is not known here.
+//! For diagnosis, not for the step loop: it may read headers from the disk. It changes neither recency
+//! nor any counter, and does not query the shared store, so its content is unknown here.
 //!
 //! The invariant: only blocks under the scope asked about are ever compared.
 
@@ -15,19 +15,19 @@ use crate::tree::{Closest, common_prefix};
 /// What the cache knows about a prompt.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Explained {
-    /// The prefix, in memory or on disk, that agrees longest, and how it goes on: to the end of that block and
+    /// The prefix, in memory or on disk, that agrees longest, and the tokens after it: to the end of that block and
     /// through the next one.
     pub closest: Closest,
     /// Tokens that would come from memory.
     pub memory: usize,
     /// Tokens that the disk would add, in whole blocks.
     pub disk: usize,
-    /// Tokens that the shared store would add; `None` if there is one, since nobody asked it.
+    /// Tokens that the shared store would add; `None` if one is configured, since it is not queried.
     pub shared: Option<usize>,
 }
 
 impl ContextCache {
-    /// Compares a prompt with what is cached. May wait for the disk; changes nothing.
+    /// Compares a prompt with the cache. May block on the disk; changes nothing.
     pub fn explain(&self, scope: &Scope, tokens: &[u32]) -> Explained {
         // The last token of a prompt is always computed: its logits are what the answer begins with.
         let usable = tokens.len().saturating_sub(1);
@@ -61,7 +61,7 @@ impl ContextCache {
         Explained { closest, memory, disk: hit, shared }
     }
 
-    /// Adds the block after the one in which a cached prefix goes on, if there is one in memory.
+    /// Appends the next block of a cached prefix, if there is one in memory.
     fn with_next_block(&self, scope: &Scope, tokens: &[u32], mut closest: Closest) -> Closest {
         let path = [&tokens[..closest.agreed], &closest.cached].concat();
         if !closest.cached.is_empty() && path.len().is_multiple_of(BLOCK_TOKENS) {

@@ -1,7 +1,7 @@
-//! What can be wrong with a stored entry or its store, each under a name.
+//! The named faults of a stored entry or its store.
 //!
-//! A fault is counted every time and logged the first time. It never travels further: to whoever asked for the
-//! entry it is a miss.
+//! A fault is counted every time and logged the first time. It is not propagated: to the caller a faulty
+//! entry is a miss.
 
 use std::fmt;
 use std::io;
@@ -31,35 +31,35 @@ macro_rules! faults {
 }
 
 faults! {
-    /// Not an entry of ours at all.
+    /// Not an entry of this cache.
     Foreign = "foreign",
     /// Written by a version with another format.
     OtherVersion = "other_version",
-    /// Shorter or longer than its header says.
+    /// Its length differs from its header's.
     Torn = "torn",
-    /// A checksum does not fit.
+    /// A checksum does not match.
     Corrupt = "corrupt",
-    /// Made with another model, tokenizer, layout or numerics.
+    /// Computed with another model, tokenizer, layout or numerics.
     WrongFingerprint = "wrong_fingerprint",
-    /// Holds another prefix than its name says.
+    /// Its prefix differs from its key's.
     WrongTokens = "wrong_tokens",
-    /// Was there when last looked for and is gone.
+    /// Existed at the last query and does not any more.
     Vanished = "vanished",
     /// No space left, or over a quota.
     NoSpace = "no_space",
     /// The store cannot be written to.
     ReadOnly = "read_only",
-    /// The store may not be used by this process.
+    /// This process lacks permission for the store.
     Denied = "denied",
-    /// The cache folder itself is gone.
+    /// The cache folder itself was removed.
     FolderMissing = "folder_missing",
-    /// A time lies in the future: some clock went back.
+    /// A modification time is in the future: a clock was set back.
     ClockBack = "clock_back",
-    /// No answer in time.
+    /// The operation timed out.
     Timeout = "timeout",
     /// Larger than the limit for an entry.
     TooLarge = "too_large",
-    /// Any other failure to read or write.
+    /// Any other I/O error.
     Io = "io",
 }
 
@@ -83,7 +83,7 @@ impl fmt::Display for Fault {
     }
 }
 
-/// How often each fault happened to one store.
+/// Fault counts of one store.
 #[derive(Debug)]
 pub struct Faults {
     store: &'static str,
@@ -91,7 +91,7 @@ pub struct Faults {
 }
 
 impl Faults {
-    /// No faults yet of the store with this name.
+    /// Zero counts for the store with this name.
     pub fn new(store: &'static str) -> Self {
         Self { store, counts: Default::default() }
     }
@@ -100,7 +100,7 @@ impl Faults {
     pub fn record(&self, fault: Fault, entry: &Path, what: &dyn fmt::Display) {
         if self.counts[fault as usize].fetch_add(1, Ordering::Relaxed) == 0 {
             let (store, entry) = (self.store, entry.display());
-            tracing::warn!(store, %fault, %entry, "{what}; the cache goes on without it, further ones are only counted");
+            tracing::warn!(store, %fault, %entry, "{what}; treated as a miss, further faults of this kind are only counted");
         }
     }
 

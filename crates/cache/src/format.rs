@@ -1,8 +1,8 @@
-//! A block as bytes outside of memory: 512 bytes of header, then the payload. The same on disk and in a shared
+//! The serialised block: 512 bytes of header, then the payload. The same on disk and in a shared
 //! store.
 //!
-//! All integers are little-endian. The header says everything that decides the payload, so a reader believes
-//! nothing that it did not check: magic, version, checksum of the header, fingerprint, place, token ids, length
+//! All integers are little-endian. The header says everything that decides the payload, so a reader trusts
+//! nothing it has not checked: magic, version, checksum of the header, fingerprint, place, token ids, length
 //! and checksum of the payload, in that order.
 //!
 //! | offset | bytes | field |
@@ -34,16 +34,16 @@ const MAGIC: &[u8; 8] = b"FTKBLOCK";
 const VERSION: u32 = 1;
 const CHECKED_BYTES: usize = HEADER_BYTES - 8;
 
-/// What stands before a block's payload.
+/// The header before a block's payload.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Header {
     /// The model that made the payload.
     pub fingerprint: Fingerprint,
-    /// Whose it is.
+    /// The scope that owns it.
     pub scope: ScopeId,
-    /// Where it stands.
+    /// Its position in the prefix.
     pub place: Place,
-    /// Its name.
+    /// Its key.
     pub key: BlockKey,
     /// The tokens whose state it holds.
     pub tokens: [u32; BLOCK_TOKENS],
@@ -53,16 +53,16 @@ pub struct Header {
     pub payload_xxh3: u64,
 }
 
-/// The block that a reader wants: what a header must say to be believed.
+/// The block that a reader expects: the values a header must have.
 #[derive(Debug, Clone)]
 pub struct Wanted {
-    /// Whose block, of which model.
+    /// The block's scope and model.
     pub scope: Scope,
-    /// Where it stands.
+    /// Its position in the prefix.
     pub place: Place,
-    /// Its name.
+    /// Its key.
     pub key: BlockKey,
-    /// The tokens it must hold.
+    /// The token ids it must have.
     pub tokens: [u32; BLOCK_TOKENS],
 }
 
@@ -114,7 +114,7 @@ impl Header {
         bytes
     }
 
-    /// Reads a header that was written whole by this version.
+    /// Parses a header of this format version.
     ///
     /// # Errors
     /// [`Fault::Foreign`], [`Fault::OtherVersion`] or [`Fault::Corrupt`].
@@ -141,7 +141,7 @@ impl Header {
         })
     }
 
-    /// Checks that this is the header of the block that is wanted.
+    /// Checks that this is the header of the expected block.
     ///
     /// # Errors
     /// [`Fault::WrongFingerprint`] or [`Fault::WrongTokens`].
@@ -156,7 +156,7 @@ impl Header {
         if same { Ok(()) } else { Err(Fault::WrongTokens) }
     }
 
-    /// Checks that `payload` is whole and unchanged.
+    /// Checks the payload's length and checksum.
     ///
     /// # Errors
     /// [`Fault::Torn`] or [`Fault::Corrupt`].

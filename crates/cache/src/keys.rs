@@ -67,16 +67,16 @@ digest_type! {
 }
 
 digest_type! {
-    /// Everything about a model that decides a block's bytes: weights, tokenizer, KV type, layout, numerics.
+    /// A digest of everything about a model that determines a block's bytes: weights, tokenizer, KV type, layout, numerics.
     Fingerprint
 }
 
 digest_type! {
-    /// A public name for a [`Scope`], by which its entries can be listed or deleted. Reveals no secret.
+    /// The public id of a [`Scope`], by which its entries can be listed or deleted. Reveals no secret.
     ScopeId
 }
 
-/// A text that is no digest.
+/// A string that is not a digest.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("expected 64 lower-case hexadecimal digits, got {text:?}")]
 pub struct DigestError {
@@ -96,12 +96,12 @@ impl Fingerprint {
     }
 }
 
-/// The server's own secret, from which every tenant's is derived. Whoever holds it can name any block.
+/// The server's secret, from which every tenant's is derived. Its holder can derive any block's key.
 #[derive(Clone)]
 pub struct ServerSecret([u8; 32]);
 
 impl ServerSecret {
-    /// Takes the secret as it was generated or read from the server's key file.
+    /// Wraps the secret as it was generated or read from the server's key file.
     pub const fn new(bytes: [u8; 32]) -> Self {
         Self(bytes)
     }
@@ -111,8 +111,8 @@ impl ServerSecret {
         self.derived(CONTEXT_TENANT, tenant.as_bytes(), fingerprint)
     }
 
-    /// What all tenants share of prompts that begin with `tokens`: an operator declared them for everyone. Only
-    /// whole blocks count; `None` if there is none.
+    /// The prefix that an operator declared as shared by all tenants. Only
+    /// whole blocks of `tokens` count; `None` if there is none.
     pub fn shared_prefix(&self, tokens: &[u32], fingerprint: Fingerprint) -> Option<SharedPrefix> {
         let tokens = &tokens[..tokens.len() / BLOCK_TOKENS * BLOCK_TOKENS];
         let ids: Vec<u8> = tokens.iter().flat_map(|token| token.to_le_bytes()).collect();
@@ -146,7 +146,7 @@ impl ServerSecret {
     }
 }
 
-/// The beginning of prompts that all tenants share, in whole blocks, and the scope of those blocks.
+/// A prefix shared by all tenants, in whole blocks, and the scope of those blocks.
 #[derive(Clone)]
 pub struct SharedPrefix {
     inner: Arc<Prefix>,
@@ -181,14 +181,14 @@ impl fmt::Debug for ServerSecret {
 /// One tenant with one model: the boundary that no block crosses.
 ///
 /// A prompt may begin with a [`SharedPrefix`]; its blocks are then under that one's scope and the tenant's own
-/// begin after it, at a root that belongs to the tenant alone. So tenants meet in tokens that the operator
-/// declared, and in nothing that follows them.
+/// begin after it, at a root that belongs to the tenant alone. So tenants share only tokens that the operator
+/// declared, and nothing that follows them.
 #[derive(Clone)]
 pub struct Scope {
     secret: [u8; 32],
     fingerprint: Fingerprint,
     id: ScopeId,
-    /// Where the blocks under this very secret begin.
+    /// Where the blocks under this secret begin.
     root: Place,
     prefix: Option<SharedPrefix>,
 }
@@ -199,7 +199,7 @@ impl Scope {
         self.fingerprint
     }
 
-    /// The name by which the tenant's own entries can be listed or deleted.
+    /// The id by which the tenant's own entries can be listed or deleted.
     pub fn id(&self) -> ScopeId {
         self.id
     }
@@ -215,7 +215,7 @@ impl Scope {
         Scope { root, prefix: Some(prefix.clone()), ..self.clone() }
     }
 
-    /// Where a sequence's first block stands.
+    /// The place of a sequence's first block.
     pub fn root(&self) -> Place {
         self.prefix.as_ref().map_or(self.root, |prefix| prefix.inner.scope.root)
     }
@@ -225,7 +225,7 @@ impl Scope {
         self.root
     }
 
-    /// The one scope that a block `depth` blocks from the beginning is under.
+    /// The scope of the block at `depth`.
     pub fn at(&self, depth: u32) -> Scope {
         match &self.prefix {
             Some(prefix) if depth < self.root.depth => prefix.inner.scope.clone(),
@@ -238,7 +238,7 @@ impl Scope {
         if self.prefix.is_some() && place.depth + 1 == self.root.depth { self.root } else { place.child(key) }
     }
 
-    /// How many blocks of prompts in two scopes may be the same block: all for one tenant, those of a shared
+    /// How many leading blocks of prompts in two scopes may be identical: all for one tenant, those of a shared
     /// prefix for two.
     pub fn blocks_in_common(&self, other: &Scope) -> usize {
         if self.id == other.id && self.root == other.root {
@@ -268,7 +268,7 @@ impl Scope {
         BlockKey(hasher.finalize().into())
     }
 
-    /// The name of a request whose prompt and parameters were brought into a canonical form.
+    /// The key of a request from its prompt and parameters in canonical form.
     pub(crate) fn response_key(&self, prompt: &[u8], parameters: &[u8]) -> [u8; 32] {
         let mut hasher = blake3::Hasher::new();
         field(&mut hasher, TAG_RESPONSE.as_bytes());
@@ -297,7 +297,7 @@ impl fmt::Debug for Scope {
     }
 }
 
-/// Where a block stands in its prefix: after which block, and after how many.
+/// A block's position in its prefix: the block before it, and its depth.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Place {
     /// Key of the block before, or the scope's root key.

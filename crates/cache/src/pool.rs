@@ -5,8 +5,8 @@
 //! to take a sealed block's memory while it is cached. Dropping the last handle returns the slot, on any
 //! thread, so nothing leaks on any path. The invariant: `free + open + sealed == capacity`, always.
 //!
-//! The pool does not know which prefix a block belongs to beyond what was sealed into it, and it evicts
-//! nothing itself: see [`tree`](crate::tree) for who goes first.
+//! The pool knows of a block's prefix only what was sealed into it, and it evicts
+//! nothing itself: see [`tree`](crate::tree) for the eviction order.
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
@@ -19,10 +19,10 @@ use crate::keys::{BlockKey, Place, Scope};
 
 /// Alignment of every block's first byte, so that a kernel may use whole cache lines.
 pub const BLOCK_ALIGN_BYTES: usize = 64;
-/// Memory asked for at a time: many large pages, so that what is lost at its ends does not matter.
+/// Bytes allocated at a time: many huge pages, so that the loss at both ends is small.
 const SLAB_BYTES: usize = 64 << 20;
 
-/// The size of a block. What the bytes mean is the model's business.
+/// The size of a block. The bytes are the model's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BlockLayout {
     /// Bytes of one block of [`BLOCK_TOKENS`] tokens.
@@ -32,9 +32,9 @@ pub struct BlockLayout {
 /// A snapshot of how many slots are in which state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PoolCounts {
-    /// Slots in all.
+    /// Total slots.
     pub capacity: usize,
-    /// Slots that [`BlockPool::open`] can still hand out.
+    /// Slots that [`BlockPool::open`] can still return.
     pub free: usize,
     /// Slots that are being filled.
     pub open: usize,
@@ -51,16 +51,16 @@ pub struct BlockPool {
 struct Shared {
     layout: BlockLayout,
     capacity: usize,
-    /// Told about each slab before its first use.
+    /// Called with each slab before its first use.
     advise: fn(&mut [u8]),
     state: Mutex<State>,
 }
 
 #[derive(Default)]
 struct State {
-    /// Block memory that nobody uses, with whether it has been in use before.
+    /// Free block memory, and whether it was used before.
     spare: Vec<(BytesMut, bool)>,
-    /// Blocks whose memory was asked for.
+    /// Blocks whose memory was allocated.
     made: usize,
     open: usize,
     sealed: usize,
@@ -72,7 +72,7 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Asks for the memory of several blocks at a time and cuts it up, each block at a cache line. Its pages
+    /// Allocates the memory of several blocks at a time and splits it, each block at a cache line. Its pages
     /// take no physical memory until they are written.
     fn make_slab(&self, state: &mut State) {
         let stride = self.layout.bytes.next_multiple_of(BLOCK_ALIGN_BYTES).max(BLOCK_ALIGN_BYTES);
@@ -92,12 +92,12 @@ impl Shared {
 }
 
 impl BlockPool {
-    /// A pool of `capacity` slots. Memory is asked for when a slot is first opened, not here.
+    /// A pool of `capacity` slots. Memory is allocated when a slot is first opened, not here.
     pub fn new(layout: BlockLayout, capacity: usize) -> Self {
         Self::advised(layout, capacity, |_| {})
     }
 
-    /// As [`new`](Self::new), with a function that may ask the system for large pages for the memory it is shown.
+    /// As [`new`](Self::new), with a function that may advise the system to use huge pages for the memory it is given.
     pub fn advised(layout: BlockLayout, capacity: usize, advise: fn(&mut [u8])) -> Self {
         Self { shared: Arc::new(Shared { layout, capacity, advise, state: Mutex::default() }) }
     }
@@ -121,7 +121,7 @@ impl BlockPool {
             state.spare.pop().expect("fewer blocks are taken than the pool may have")
         };
         if used {
-            // Equal prefixes must give equal bytes, whoever had the slot before.
+            // Equal prefixes must give equal bytes, whatever the slot held before.
             buffer.fill(0);
         }
         Some(OpenBlock { slot: Slot { buffer, sealed: false, pool: self.shared.clone() } })
@@ -149,7 +149,7 @@ impl fmt::Debug for BlockPool {
     }
 }
 
-/// A slot that is taken; gives itself back when dropped.
+/// A slot in use; returned to the pool when dropped.
 struct Slot {
     buffer: BytesMut,
     sealed: bool,
@@ -191,7 +191,7 @@ impl OpenBlock {
         self.slot.buffer.copy_from_slice(from);
     }
 
-    /// Ends writing. The block now holds what resuming after `tokens` at `place` needs.
+    /// Ends writing. The block now holds the state needed to resume after `tokens` at `place`.
     ///
     /// A block of fewer than [`BLOCK_TOKENS`] tokens has no key: it is the end of a sequence, matchable in
     /// memory and never written to a lower tier.
@@ -242,7 +242,7 @@ struct Sealed {
     tokens: Arc<[u32]>,
 }
 
-/// A finished block: immutable, shared by reference count. Holding it is the lock that keeps it in memory.
+/// A finished block: immutable, shared by reference count. A handle keeps it in memory.
 #[derive(Clone)]
 pub struct SealedBlock {
     inner: Arc<Sealed>,
@@ -254,17 +254,17 @@ impl SealedBlock {
         &self.inner.tokens
     }
 
-    /// Where the block stands in its prefix.
+    /// The block's position in its prefix.
     pub fn place(&self) -> Place {
         self.inner.place
     }
 
-    /// Whose block it is, and of which model.
+    /// The block's scope, which names tenant and model.
     pub fn scope(&self) -> &Scope {
         &self.inner.scope
     }
 
-    /// The block's name; `None` if it is not full.
+    /// The block's key; `None` if it is not full.
     pub fn key(&self) -> Option<BlockKey> {
         self.inner.key
     }
@@ -279,13 +279,13 @@ impl SealedBlock {
         Arc::ptr_eq(&self.inner, &other.inner)
     }
 
-    /// Whether this is the only handle. Another thread's clone can make the answer old; only
+    /// Whether this is the only handle. Another thread's clone can outdate the result; only
     /// [`SealedBlock::into_evictable`] proves it.
     pub fn is_unshared(&self) -> bool {
         Arc::strong_count(&self.inner) == 1
     }
 
-    /// Proves that nobody else holds the block, or hands it back.
+    /// Proves that this is the only handle, or returns the block.
     ///
     /// # Errors
     /// Returns the block itself while another handle exists.
@@ -319,13 +319,13 @@ impl fmt::Debug for SealedBlock {
     }
 }
 
-/// A sealed block that nobody else holds: the proof that eviction takes.
+/// A sealed block without other handles: the proof that eviction requires.
 pub struct Evictable {
     sealed: Sealed,
 }
 
 impl Evictable {
-    /// Gives the slot back to its pool and tells whose key it was.
+    /// Returns the slot to its pool, and the block's key.
     pub fn evict(self) -> Option<BlockKey> {
         self.sealed.key
     }

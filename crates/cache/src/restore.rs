@@ -1,7 +1,7 @@
-//! Brings blocks back from the lower tiers, on its own thread, while the engine computes something else.
+//! Restores blocks from the lower tiers on its own thread while the engine computes for other sequences.
 //!
-//! What is worth restoring is decided before anything is read: a block that would take longer to read than to
-//! compute is left to the engine. A restore can be dropped at any time; it then stops at the next block.
+//! Which blocks are worth restoring is decided before anything is read: a block that takes longer to read than to
+//! recompute is left to the engine. A restore can be dropped at any time; it then stops at the next block.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,24 +9,24 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, TryRecvErr
 use std::time::Duration;
 
 use crate::BLOCK_TOKENS;
-use crate::cost::RecomputeCost;
 use crate::disk::DiskTier;
 use crate::format::Wanted;
 use crate::pool::{OpenBlock, SealedBlock};
+use crate::recompute_cost::RecomputeCost;
 use crate::shared::SharedTier;
 
-/// Which tier a block came from, or is expected in.
+/// The tier a block came from or is expected in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tier {
-    /// This process' memory.
+    /// This process's memory.
     Ram,
     /// This machine's disk.
     Disk,
-    /// The store that machines share.
+    /// The shared store.
     Shared,
 }
 
-/// How long it takes to get a block, one way or the other, as measured on this machine.
+/// Seconds to read or to compute a block, as measured on this machine.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Rates {
     /// Seconds to read one block from disk.
@@ -37,12 +37,12 @@ pub struct Rates {
     pub recompute: RecomputeCost,
 }
 
-/// Blocks that lower tiers have, or may have, right after what is in memory.
+/// Blocks after the part in memory that lower tiers have, or may have.
 #[derive(Debug, Clone, Default)]
 pub struct Below {
     /// The blocks in order.
     pub(crate) wanted: Vec<Wanted>,
-    /// How many of them, from the first on, the disk has. Only the store knows about the others.
+    /// How many of them, from the first on, the disk has. The others may be in the shared store.
     pub(crate) on_disk: usize,
 }
 
@@ -57,7 +57,7 @@ impl Below {
         (self.wanted.len() - self.on_disk) * BLOCK_TOKENS
     }
 
-    /// How many blocks to restore so that the most time is saved; 0 if computing is quicker.
+    /// How many blocks to restore to save the most time; 0 if computing is faster.
     pub fn worth_restoring(&self, rates: &Rates) -> usize {
         let (mut saved_s, mut best_s, mut best) = (0.0, 0.0, 0);
         for (at, wanted) in self.wanted.iter().enumerate() {
@@ -71,19 +71,19 @@ impl Below {
     }
 }
 
-/// Blocks on their way into memory. Dropping it gives up those that are not there yet.
+/// A restore in progress. Dropping it cancels the blocks not read yet.
 #[derive(Debug)]
 pub struct Restore {
     restored: Receiver<(SealedBlock, Tier)>,
     abandoned: Arc<AtomicBool>,
 }
 
-/// What a restore has brought since it was last asked.
+/// What a restore has read since it was last polled.
 #[derive(Debug, Default)]
 pub struct Restored {
     /// Blocks in order, right after those before.
     pub blocks: Vec<SealedBlock>,
-    /// Whether no more will come, for whatever reason: what is missing now is to be computed.
+    /// Whether the restore has ended, for whatever reason: what is missing now must be computed.
     pub done: bool,
 }
 
@@ -95,7 +95,7 @@ impl Restore {
         queue.try_send(job).ok().map(|()| Restore { restored, abandoned })
     }
 
-    /// What has come, without waiting, or after waiting up to `wait` for the first block.
+    /// The blocks read so far, without waiting, or after waiting up to `wait` for the first one.
     pub(crate) fn take(&mut self, wait: Option<Duration>) -> (Vec<(SealedBlock, Tier)>, bool) {
         let mut blocks = Vec::new();
         if let Some(wait) = wait {
@@ -156,7 +156,7 @@ fn read(
     };
     let block = shared?.read(wanted, open).ok()?;
     if let Some(disk) = disk {
-        // Next time this machine need not ask; whether it was queued is counted there.
+        // Next time the local disk has it; a full queue is counted there.
         let _outcome = disk.write(&block);
     }
     Some((block, Tier::Shared))

@@ -1,16 +1,16 @@
-//! Figures that a tier keeps about itself: counters and a latency histogram, cheap enough for every block.
+//! A tier's statistics: counters and a latency histogram, cheap enough for every block.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// Upper bounds of the histogram's buckets, in seconds; one more bucket takes what is above.
+/// Upper bounds of the histogram's buckets, in seconds; one more bucket counts what is above.
 pub const LATENCY_BOUNDS_S: [f64; 12] =
     [1e-5, 5e-5, 1e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 5e-2, 0.1, 0.5, 2.0];
 
-/// One part in so many is what a new observation counts for among the recent ones.
+/// A new observation's weight in the moving average is one over this.
 const RECENT_WEIGHT: u64 = 8;
 
-/// A counter that only grows.
+/// A monotonic counter.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
 
@@ -26,7 +26,7 @@ impl Counter {
     }
 }
 
-/// How long something took, in buckets.
+/// A latency histogram.
 #[derive(Debug, Default)]
 pub struct Latency {
     buckets: [Counter; LATENCY_BOUNDS_S.len() + 1],
@@ -34,7 +34,7 @@ pub struct Latency {
     recent_us: AtomicU64,
 }
 
-/// A copy of a [`Latency`], as Prometheus histograms want it but not cumulative.
+/// A snapshot of a [`Latency`], like a Prometheus histogram but not cumulative.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct LatencySnapshot {
     /// Observations up to each of [`LATENCY_BOUNDS_S`], then those above.
@@ -43,7 +43,7 @@ pub struct LatencySnapshot {
     pub sum_s: f64,
     /// Number of observations.
     pub count: u64,
-    /// Seconds of the latest observations: a mean in which each one counts for an eighth of what came before.
+    /// Exponential moving average of the observations in seconds, with weight 1/8 for a new one.
     /// 0 where it is not kept, as in [`AgeSnapshot`].
     pub recent_s: f64,
 }
@@ -57,12 +57,12 @@ impl Latency {
         self.buckets[bucket].add(1);
         self.sum_us.add(us);
         let before = self.recent_us.load(Ordering::Relaxed);
-        // Of two threads that observe at a time, one may go unheard here.
+        // With two threads observing at once, one update of the average may be lost.
         let recent = if first { us } else { before - before / RECENT_WEIGHT + us / RECENT_WEIGHT };
         self.recent_us.store(recent, Ordering::Relaxed);
     }
 
-    /// A copy of all buckets.
+    /// A snapshot of all buckets.
     pub fn snapshot(&self) -> LatencySnapshot {
         let buckets: Vec<u64> = self.buckets.iter().map(Counter::get).collect();
         let count = buckets.iter().sum();
@@ -94,13 +94,13 @@ impl AgeCounts {
             buckets: self.buckets.to_vec(),
             sum_s: self.sum_s,
             count: self.buckets.iter().sum(),
-            // Nobody decides anything by it.
+            // No decision depends on it.
             recent_s: 0.0,
         }
     }
 }
 
-/// How long blocks are in memory, and how long nobody asks for them. Not for several threads.
+/// Lifetimes and idle times of blocks in memory. Not thread-safe.
 #[derive(Debug, Default)]
 pub struct Ages {
     lifetime: AgeCounts,
@@ -108,7 +108,7 @@ pub struct Ages {
     reuse_gap: AgeCounts,
 }
 
-/// A copy of [`Ages`], its buckets by [`AGE_BOUNDS_S`].
+/// A snapshot of [`Ages`], with buckets by [`AGE_BOUNDS_S`].
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct AgeSnapshot {
     /// Of evicted blocks: since they were added.
@@ -120,18 +120,18 @@ pub struct AgeSnapshot {
 }
 
 impl Ages {
-    /// A block was evicted so long after it was added and after it was last used.
+    /// Records an eviction, with the time since the block was added and since its last use.
     pub fn evicted(&mut self, lifetime: Duration, idle: Duration) {
         self.lifetime.observe(lifetime);
         self.idle.observe(idle);
     }
 
-    /// A block was used again so long after the last time.
+    /// Records a reuse, with the time since the use before.
     pub fn reused(&mut self, gap: Duration) {
         self.reuse_gap.observe(gap);
     }
 
-    /// A copy of all buckets.
+    /// A snapshot of all buckets.
     pub fn snapshot(&self) -> AgeSnapshot {
         AgeSnapshot {
             lifetime: self.lifetime.snapshot(),

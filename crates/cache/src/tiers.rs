@@ -1,12 +1,12 @@
-//! One front for all tiers: memory, then disk, then the shared store.
+//! The facade over all tiers: memory, then disk, then the shared store.
 //!
-//! The engine's thread looks a prompt up, gets at once what is in memory, and learns what lower tiers may add.
-//! It may have that restored while it computes for others, or not wait and compute. What it computes it inserts;
-//! from there blocks go to the lower tiers by themselves. No call here waits for a disk or a network, except
+//! The engine's thread looks a prompt up and immediately gets what is in memory, with what lower tiers may add.
+//! It may have that restored while it computes for other sequences, or compute at once. It inserts what it computes;
+//! blocks are then written to the lower tiers in the background. No call here blocks on a disk or a network, except
 //! [`clear`](ContextCache::clear), [`flush`](ContextCache::flush) and
 //! [`wait_restore`](ContextCache::wait_restore).
 //!
-//! The invariant: whatever happens below, a block that is handed out is the block that computing it would give.
+//! The invariant: whatever happens in the lower tiers, a returned block has the bytes that computing it would give.
 
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,21 +15,21 @@ use std::time::Duration;
 
 use crate::BLOCK_TOKENS;
 use crate::clock::Clock;
-use crate::cost::RecomputeCost;
 use crate::disk::{DiskStats, DiskTier};
 use crate::format::Wanted;
 use crate::keys::{Scope, ScopeId};
 use crate::pool::{BlockLayout, BlockPool, OpenBlock, PoolCounts, SealedBlock};
+use crate::recompute_cost::RecomputeCost;
 use crate::restore::{Below, Rates, Restore, RestoreJob, Restored, Tier, run};
 use crate::shared::{SharedStats, SharedTier};
 use crate::stats::{AgeSnapshot, Counter, LatencySnapshot};
 use crate::tree::{CachedPrefix, Closest, Inserted, IntegrityError, Match, PrefixTree, TreeCounts};
 
-/// Restores that may wait for the one that is under way.
+/// Restores that may queue behind the one in progress.
 const RESTORES_MAX: usize = 64;
-/// Seconds per block until one was read. Low, so that one is: what is never tried is never measured.
+/// Assumed seconds per block until one was read. Low, so that one is read and measured.
 const BLOCK_S_ASSUMED: f64 = 2e-3;
-/// Of so many restores that are not worth it, one brings a block all the same, to measure again.
+/// One in this many restores that are not worth it reads a block all the same, to measure again.
 const MEASURE_AGAIN_EVERY: u64 = 64;
 
 /// The size of the cache in memory.
@@ -37,20 +37,20 @@ const MEASURE_AGAIN_EVERY: u64 = 64;
 pub struct CacheConfig {
     /// The size of a block.
     pub layout: BlockLayout,
-    /// Blocks in memory, those of running sequences included.
+    /// Capacity in blocks, those of running sequences included.
     pub ram_blocks: usize,
-    /// May ask the system for large pages for the blocks' memory.
+    /// May advise the system to use huge pages for the blocks' memory.
     pub advise: fn(&mut [u8]),
-    /// By what blocks are weighed until something better is measured.
+    /// The cost that blocks are ranked by until a measured one is set.
     pub cost: RecomputeCost,
 }
 
-/// What the cache has of a prompt.
+/// The part of a prompt that is cached.
 #[derive(Debug, Default)]
 pub struct Hit {
-    /// What is in memory. Holding it keeps it there.
+    /// The part in memory. Holding it keeps it there.
     pub ram: Match,
-    /// What lower tiers may add after the full blocks of `ram`.
+    /// Blocks that lower tiers may add after the full blocks of `ram`.
     pub below: Below,
 }
 
@@ -63,7 +63,7 @@ pub struct PinLimit {
     pub left: usize,
 }
 
-/// A copy of all figures.
+/// A snapshot of all counters.
 #[derive(Debug, Clone, Default)]
 pub struct CacheStats {
     /// Lookups.
@@ -72,11 +72,11 @@ pub struct CacheStats {
     pub query_tokens: u64,
     /// Tokens found in memory.
     pub ram_hit_tokens: u64,
-    /// Tokens in full blocks that memory did not have and that the disk was asked for.
+    /// Tokens in full blocks that memory did not have, looked up on disk.
     pub disk_query_tokens: u64,
     /// Tokens restored from disk.
     pub disk_hit_tokens: u64,
-    /// The same for the shared store: what neither memory nor the disk had.
+    /// Tokens looked up in the shared store: what neither memory nor the disk had.
     pub shared_query_tokens: u64,
     /// Tokens restored from the shared store.
     pub shared_hit_tokens: u64,
@@ -84,19 +84,19 @@ pub struct CacheStats {
     pub inserted: u64,
     /// Blocks evicted from memory to make room.
     pub evicted: u64,
-    /// Blocks that someone had forgotten.
+    /// Blocks removed by [`clear`](ContextCache::clear).
     pub cleared: u64,
     /// Blocks that are pinned.
     pub pinned: usize,
-    /// How long the first block has been in memory.
+    /// Age of the oldest block in memory.
     pub oldest: Option<Duration>,
-    /// How long blocks stay in memory and how often they are asked for.
+    /// Lifetimes and reuse of blocks in memory.
     pub ages: AgeSnapshot,
-    /// Times that no slot could be freed, since all are in use.
+    /// Times that no slot could be freed because all were in use.
     pub out_of_slots: u64,
-    /// Restores not begun since computing is quicker.
+    /// Restores not started because computing was faster.
     pub restores_not_worth: u64,
-    /// Restores not begun for want of slots or of room in their queue.
+    /// Restores not started for lack of slots or queue capacity.
     pub restores_refused: u64,
     /// The prefix tree.
     pub tree: TreeCounts,
@@ -171,7 +171,7 @@ impl ContextCache {
         self.pool.layout()
     }
 
-    /// A block to fill. Evicts to make room; `None` if everything in memory is held or pinned.
+    /// A block to fill. Evicts if needed; `None` if every block in memory is held or pinned.
     pub fn open(&self) -> Option<OpenBlock> {
         // A slot that was freed here may be taken by another thread before this one opens it.
         loop {
@@ -187,13 +187,13 @@ impl ContextCache {
         }
     }
 
-    /// Blocks that [`open`](Self::open) could hand out at most: free ones and those that the tree may evict.
-    /// An estimate from above, since a block in the tree may be held.
+    /// Upper bound of the blocks that [`open`](Self::open) could return: free ones and those that the tree may evict.
+    /// An overestimate, since a block in the tree may be held.
     pub fn available_max(&self) -> usize {
         self.pool.counts().free + self.tree().counts().blocks
     }
 
-    /// What is known of a prompt. Changes recency only; asks no network.
+    /// Looks a prompt up. Changes recency only; contacts no network.
     pub fn lookup(&self, scope: &Scope, tokens: &[u32]) -> Hit {
         let hit = self.find(scope, tokens);
         let counters = &self.counters;
@@ -210,7 +210,7 @@ impl ContextCache {
         hit
     }
 
-    /// As [`lookup`](Self::lookup) for a prompt that was looked up before and waited: counts only what memory has
+    /// As [`lookup`](Self::lookup), for a prompt that was looked up before it waited: counts only what memory has
     /// beyond the `had` tokens that were counted then.
     pub fn lookup_again(&self, scope: &Scope, tokens: &[u32], had: usize) -> Hit {
         let hit = self.find(scope, tokens);
@@ -233,12 +233,12 @@ impl ContextCache {
         Hit { ram, below: Below { wanted, on_disk } }
     }
 
-    /// Remembers a block that was computed, and hands it on to the lower tiers. Returns the one physical copy
-    /// to go on with: another one if these tokens are known here already.
+    /// Inserts a computed block and queues it for the lower tiers. Returns the one physical copy
+    /// to continue with: another one if these tokens are cached here already.
     pub fn insert(&self, block: SealedBlock) -> SealedBlock {
         let (block, added) = self.remember(block);
         if added {
-            // Each tier counts what it does not take.
+            // Each tier counts what it drops.
             if let Some(disk) = &self.disk {
                 let _outcome = disk.write(&block);
             }
@@ -261,7 +261,7 @@ impl ContextCache {
         }
     }
 
-    /// What reading a block has taken lately, next to what computing one takes.
+    /// Recent seconds to read a block, beside the seconds to compute one.
     pub fn rates(&self, recompute: RecomputeCost) -> Rates {
         let seconds = |latency: LatencySnapshot| {
             if latency.count == 0 { BLOCK_S_ASSUMED } else { latency.recent_s }
@@ -275,8 +275,8 @@ impl ContextCache {
         }
     }
 
-    /// Starts to bring blocks into memory, as many as are worth it and there is room for. `None` if that is
-    /// none. Never waits; see [`poll_restore`](Self::poll_restore).
+    /// Starts restoring as many blocks as are worth it and fit. `None` if that is
+    /// none. Never blocks; see [`poll_restore`](Self::poll_restore).
     pub fn begin_restore(&self, mut below: Below, rates: &Rates) -> Option<Restore> {
         if below.wanted.is_empty() {
             return None;
@@ -301,12 +301,12 @@ impl ContextCache {
         started
     }
 
-    /// What a restore has brought since the last call; it is in the tree now. Never waits.
+    /// The blocks restored since the last call; they are in the tree now. Never blocks.
     pub fn poll_restore(&self, restore: &mut Restore) -> Restored {
         self.take_restored(restore, None)
     }
 
-    /// As [`poll_restore`](Self::poll_restore), but waits up to `wait` if nothing is there yet.
+    /// As [`poll_restore`](Self::poll_restore), but waits up to `wait` for the first block.
     pub fn wait_restore(&self, restore: &mut Restore, wait: Duration) -> Restored {
         self.take_restored(restore, Some(wait))
     }
@@ -324,12 +324,12 @@ impl ContextCache {
         Restored { blocks: blocks.collect(), done }
     }
 
-    /// The known prefix in memory that agrees longest with a prompt, and how it goes on. Changes nothing.
+    /// The prefix in memory that agrees longest with a prompt, and the tokens that follow it. Changes nothing.
     pub fn closest(&self, scope: &Scope, tokens: &[u32]) -> Closest {
         self.tree().closest(scope, tokens)
     }
 
-    /// Keeps what memory has of a prefix for `ttl`, on disk too; says how many blocks.
+    /// Pins what memory has of a prefix for `ttl`, on disk too; returns how many blocks.
     ///
     /// # Errors
     /// More than `blocks_max` blocks would be pinned; nothing was changed.
@@ -351,7 +351,7 @@ impl ContextCache {
         Ok(blocks)
     }
 
-    /// Whether a prefix could be pinned if all of it were in memory.
+    /// Checks whether a prefix could be pinned if all of it were in memory.
     ///
     /// # Errors
     /// More than `blocks_max` blocks would be pinned.
@@ -363,7 +363,7 @@ impl ContextCache {
         if wanted > left { Err(PinLimit { wanted, left }) } else { Ok(()) }
     }
 
-    /// Takes the pin of a prefix off; says how many blocks it went over.
+    /// Removes the pin of a prefix; returns how many blocks it covered.
     pub fn unpin(&self, scope: &Scope, tokens: &[u32]) -> usize {
         let mut tree = self.tree();
         let blocks = tree.unpin(scope, tokens);
@@ -371,7 +371,7 @@ impl ContextCache {
         blocks
     }
 
-    /// Blocks that memory holds at most.
+    /// Capacity of memory in blocks.
     pub fn capacity(&self) -> usize {
         self.pool.counts().capacity
     }
@@ -392,8 +392,8 @@ impl ContextCache {
         }
     }
 
-    /// Forgets everything, or one scope, in memory and on disk; says how many blocks from each. Running
-    /// sequences keep what they hold. The shared store is other machines' too and is left alone. Waits for the
+    /// Removes everything, or one scope, from memory and disk; returns how many blocks from each. Running
+    /// sequences keep what they hold. The shared store belongs to other machines too and is left unchanged. Blocks on the
     /// disk.
     pub fn clear(&self, scope: Option<ScopeId>) -> (usize, u64) {
         let mut tree = self.tree();
@@ -405,7 +405,7 @@ impl ContextCache {
         (ram, disk)
     }
 
-    /// Weighs blocks that come from now on by newly measured costs.
+    /// Ranks blocks inserted from now on by a newly measured cost.
     pub fn set_cost(&self, cost: RecomputeCost) {
         self.tree().set_cost(cost);
     }
@@ -413,12 +413,12 @@ impl ContextCache {
     /// Checks the tree. Takes time linear in it; for tests and an idle engine.
     ///
     /// # Errors
-    /// Names the first thing that does not fit, which means a bug here.
+    /// Names the first violation, which means a bug in this crate.
     pub fn check_integrity(&self) -> Result<(), IntegrityError> {
         self.tree().check_integrity()
     }
 
-    /// Waits until the lower tiers have written or dropped what is queued now.
+    /// Blocks until the lower tiers have written or dropped what is queued now.
     pub fn flush(&self) {
         if let Some(disk) = &self.disk {
             disk.flush();
@@ -428,7 +428,7 @@ impl ContextCache {
         }
     }
 
-    /// Whether there is a shared store, in reach or not.
+    /// Whether a shared store is configured, reachable or not.
     pub(crate) fn has_shared(&self) -> bool {
         self.shared.is_some()
     }
@@ -438,7 +438,7 @@ impl ContextCache {
         self.disk.as_deref()
     }
 
-    /// All figures now.
+    /// A snapshot of all counters.
     pub fn stats(&self) -> CacheStats {
         let counters = &self.counters;
         let (tree, now) = (self.tree(), self.clock.elapsed());

@@ -1,23 +1,23 @@
-//! The prefix tree over sealed blocks: which prefixes are in memory, and which of them goes first.
+//! The prefix tree over sealed blocks: which prefixes are in memory, and in which order they are evicted.
 //!
 //! Each tenant scope has its own root (one more after each declared prefix that its prompts begin with, and each
 //! prefix has one), so a walk can only meet blocks of its own scope and of a prefix that was declared for all. Children of a
 //! block are kept sorted by their token ids; one look at the two neighbours of a query finds the child that
 //! shares the most tokens with it, whether it matches whole, ends early (the last, unfilled block of a
-//! sequence) or branches off inside. Tokens are what is compared; keys only find the parent of a new block.
+//! sequence) or branches off inside. Matching compares tokens; keys only find the parent of a new block.
 //!
 //! The verbs, and what each changes:
 //!
-//! | verb | changes | its answer holds |
+//! | verb | changes | its result is valid |
 //! |---|---|---|
 //! | [`match_prefix`](PrefixTree::match_prefix) | recency only | as long as the blocks in it are held: holding them is the lock |
 //! | [`closest`](PrefixTree::closest) | nothing | until the next change |
 //! | [`insert`](PrefixTree::insert) | adds a block | until it is evicted |
-//! | [`pin`](PrefixTree::pin), [`unpin`](PrefixTree::unpin) | when a path may be evicted | until the time given |
+//! | [`pin`](PrefixTree::pin), [`unpin`](PrefixTree::unpin) | when a path may be evicted | until the given time |
 //! | [`prefixes`](PrefixTree::prefixes), [`pinned`](PrefixTree::pinned) | nothing | until the next change |
-//! | [`set_time`](PrefixTree::set_time) | by what entries are dated | until the next time |
-//! | [`evict`](PrefixTree::evict) | removes leaves that nobody holds | for good |
-//! | [`reset`](PrefixTree::reset) | removes everything, or one scope | for good |
+//! | [`set_time`](PrefixTree::set_time) | the time that entries are dated with | until the next time |
+//! | [`evict`](PrefixTree::evict) | removes leaves without other handles | permanently |
+//! | [`reset`](PrefixTree::reset) | removes everything, or one scope | permanently |
 //! | [`check_integrity`](PrefixTree::check_integrity) | nothing | until the next change |
 //!
 //! The invariant: a block is in the tree only while its parent is, and no block's tokens begin with those of
@@ -29,21 +29,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::BLOCK_TOKENS;
-use crate::cost::RecomputeCost;
 use crate::keys::{BlockKey, Scope, ScopeId};
 use crate::pool::SealedBlock;
+use crate::recompute_cost::RecomputeCost;
 use crate::stats::Ages;
 
 mod pins;
 
 pub use pins::CachedPrefix;
 
-/// What the tree has of a prefix. Holding it keeps its blocks in memory.
+/// The part of a prefix that is in the tree. Holding it keeps its blocks in memory.
 #[derive(Debug, Clone, Default)]
 pub struct Match {
     /// Full blocks from the root on, in order.
     pub blocks: Vec<SealedBlock>,
-    /// A block after those that agrees only at first, and in how many tokens (1 or more, fewer than
+    /// The next block if only its beginning agrees, and in how many tokens (1 or more, fewer than
     /// [`BLOCK_TOKENS`]): copy it and overwrite the rest.
     pub branch: Option<(SealedBlock, usize)>,
 }
@@ -55,7 +55,7 @@ impl Match {
     }
 }
 
-/// The cached prefix that agrees longest with a prompt, and how it goes on: the answer to "why a miss?".
+/// The cached prefix that agrees longest with a prompt, and the tokens that follow it: the reason for a miss.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Closest {
     /// Tokens in which the prompt and the cached prefix agree.
@@ -64,26 +64,26 @@ pub struct Closest {
     pub cached: Vec<u32>,
 }
 
-/// What became of a block that was offered to the tree.
+/// The result of inserting a block.
 #[derive(Debug)]
 #[must_use]
 pub enum Inserted {
-    /// It is in the tree now.
+    /// It was added.
     Added,
-    /// The tree already has these tokens here, in this block; use it and let go of the other copy.
+    /// The tree already has these tokens here, in this block; use it and drop the other copy.
     Known(SealedBlock),
-    /// Its parent is not in the tree, so nothing would ever find it. It is handed back.
+    /// Its parent is not in the tree, so no lookup would find it. It is returned.
     Orphan(SealedBlock),
 }
 
-/// How many blocks the tree has.
+/// Block counts of the tree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct TreeCounts {
-    /// Blocks in all.
+    /// All blocks.
     pub blocks: usize,
     /// Those of fewer than [`BLOCK_TOKENS`] tokens.
     pub unfilled: usize,
-    /// Blocks without a block after them.
+    /// Blocks without children.
     pub leaves: usize,
     /// Roots with at least one block: one per scope, and one more after each shared prefix.
     pub scopes: usize,
@@ -97,11 +97,11 @@ pub struct IntegrityError(String);
 type NodeId = u32;
 type Children = BTreeMap<Arc<[u32]>, NodeId>;
 
-/// Who is evicted first: least worth keeping, then least recently used.
+/// The eviction order: lowest worth first, then least recently used.
 ///
 /// The worth is that of greedy-dual caching (Young 1994; Cao and Irani 1997): recompute seconds saved per byte,
-/// on top of the worth of the last entry evicted when this one was last used. So a dear entry outlives cheap
-/// ones for a while and not for ever, without a clock.
+/// on top of the worth of the last entry evicted when this one was last used. So a costly entry outlives cheap
+/// ones for a while but not for ever, without a clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 struct Rank {
     /// A non-negative f64's bits, which order as the number does.
@@ -111,14 +111,14 @@ struct Rank {
 
 struct Node {
     parent: Option<NodeId>,
-    /// `None` for the root of a scope only.
+    /// `None` only for the root of a scope.
     block: Option<SealedBlock>,
-    /// Whose root this is, and under which key.
+    /// The scope whose root this is, and its key.
     root_of: Option<(ScopeId, BlockKey)>,
     children: Children,
     saved_s_per_byte: f64,
     rank: Rank,
-    /// Of the last block of a pinned prefix only: while that is there, so are those before it.
+    /// Set on the last block of a pinned prefix only: while it is there, so are those before it.
     pinned_until: Option<Duration>,
     added: Duration,
     used: Duration,
@@ -137,15 +137,15 @@ pub struct PrefixTree {
     /// The worth of the last block evicted.
     floor: f64,
     uses: u64,
-    /// Nodes with a pin, which may be over.
+    /// Nodes with a pin, possibly expired.
     pins: BTreeSet<NodeId>,
-    /// The caller's time.
+    /// The time on the caller's clock.
     now: Duration,
     ages: Ages,
 }
 
 impl PrefixTree {
-    /// An empty tree that weighs blocks by `cost`.
+    /// An empty tree that ranks blocks by `cost`.
     pub fn new(cost: RecomputeCost) -> Self {
         Self {
             cost,
@@ -163,12 +163,12 @@ impl PrefixTree {
         }
     }
 
-    /// Weighs blocks that are inserted from now on by newly measured costs.
+    /// Ranks blocks inserted from now on by a newly measured cost.
     pub fn set_cost(&mut self, cost: RecomputeCost) {
         self.cost = cost;
     }
 
-    /// The longest known prefix of `tokens`. Changes recency only.
+    /// The longest cached prefix of `tokens`. Changes recency only.
     pub fn match_prefix(&mut self, scope: &Scope, tokens: &[u32]) -> Match {
         let (path, branch) = self.walk(scope, tokens);
         let tip = branch.map(|(node, _)| node);
@@ -182,20 +182,20 @@ impl PrefixTree {
         }
     }
 
-    /// The known prefix that agrees longest with `tokens`, and how it goes on. Changes nothing.
+    /// The cached prefix that agrees longest with `tokens`, and the tokens that follow it. Changes nothing.
     pub fn closest(&self, scope: &Scope, tokens: &[u32]) -> Closest {
         let (path, branch) = self.walk(scope, tokens);
         let agreed = path.len() * BLOCK_TOKENS;
         if let Some((node, shared)) = branch {
             return Closest { agreed: agreed + shared, cached: self.block(node).tokens()[shared..].to_vec() };
         }
-        // Nothing after the path agrees in even one token: show any one of the ways the cache goes on.
+        // Nothing after the path agrees in even one token: show any one continuation.
         let last = self.goes_on(scope, path.len(), path.last().copied());
         let next = last.and_then(|node| self.node(node).children.keys().next());
         Closest { agreed, cached: next.map_or_else(Vec::new, |tokens| tokens.to_vec()) }
     }
 
-    /// Adds a block after its parent. An unfilled block that the new one continues makes way for it.
+    /// Adds a block after its parent. It replaces an unfilled block that it continues.
     pub fn insert(&mut self, block: SealedBlock) -> Inserted {
         let place = block.place();
         let parent = match self.by_key.get(&place.parent) {
@@ -223,8 +223,8 @@ impl PrefixTree {
         Inserted::Added
     }
 
-    /// Takes up to `wanted` blocks out, worst first, leaves first, none that is pinned at `now` or that anyone
-    /// holds. Returns how many; their slots are back in the pool.
+    /// Evicts up to `wanted` blocks, lowest rank first, leaves first, none that is pinned at `now` or has other
+    /// handles. Returns how many; their slots are back in the pool.
     pub fn evict(&mut self, wanted: usize, now: Duration) -> usize {
         let mut evicted = 0;
         let mut kept = Vec::new();
@@ -246,8 +246,8 @@ impl PrefixTree {
         evicted
     }
 
-    /// Forgets every block, or one scope's, pinned or not. A block that someone holds lives on with them.
-    /// Returns how many were forgotten.
+    /// Removes every block, or one scope's, pinned or not. A block with other handles lives on with them.
+    /// Returns how many were removed.
     pub fn reset(&mut self, scope: Option<ScopeId>) -> usize {
         let before = self.counts().blocks;
         let roots: Vec<NodeId> = match scope {
@@ -266,7 +266,7 @@ impl PrefixTree {
         self.node(root).root_of.is_some_and(|(whose, _)| whose == scope)
     }
 
-    /// How many blocks there are.
+    /// Block counts.
     pub fn counts(&self) -> TreeCounts {
         TreeCounts {
             blocks: self.nodes.len() - self.vacant.len() - self.roots.len(),
@@ -303,8 +303,8 @@ impl PrefixTree {
         self.roots.get(&root.parent).copied()
     }
 
-    /// The child that agrees with `ahead` in the most tokens (at least one): among sorted sequences it is a
-    /// neighbour of where `ahead` would stand.
+    /// The child that shares the most tokens with `ahead` (at least one): among sorted sequences it is a
+    /// neighbour of where `ahead` would be inserted.
     fn best_child(&self, node: NodeId, ahead: &[u32]) -> Option<(NodeId, usize)> {
         let children = &self.node(node).children;
         let below = up_to(children, ahead);
@@ -379,7 +379,7 @@ impl PrefixTree {
         NodeId::try_from(self.nodes.len() - 1).expect("blocks are megabytes, so there are fewer than 2^32")
     }
 
-    /// Takes the block out of a leaf if nobody else holds it, and gives its slot back. Otherwise puts it back.
+    /// Evicts a leaf's block if there is no other handle, which frees its slot. Otherwise puts it back.
     fn take_unheld(&mut self, id: NodeId) -> bool {
         let block = self.node_mut(id).block.take().expect("a leaf has a block");
         let (tokens, parent) = (block.shared_tokens(), self.node(id).parent);
@@ -413,14 +413,14 @@ impl PrefixTree {
         self.vacate(id);
     }
 
-    /// Frees a node whose block and place among its siblings are gone already.
+    /// Frees a node whose block and place among its siblings were removed already.
     fn unlink(&mut self, id: NodeId) {
         let parent = self.node(id).parent.expect("only a root has no parent");
         self.vacate(id);
         self.settle(parent);
     }
 
-    /// A node that may have lost its last child becomes a leaf; a root goes.
+    /// A node that may have lost its last child becomes a leaf; an empty root is removed.
     fn settle(&mut self, id: NodeId) {
         let node = self.node(id);
         if !node.children.is_empty() {
@@ -468,10 +468,10 @@ impl PrefixTree {
 }
 
 impl PrefixTree {
-    /// Checks every invariant by walking all of it. Changes nothing; takes time linear in the tree.
+    /// Checks every invariant by walking the tree. Changes nothing; takes time linear in the tree.
     ///
     /// # Errors
-    /// Names the first thing that does not fit, which means a bug here.
+    /// Names the first violation, which means a bug in this crate.
     pub fn check_integrity(&self) -> Result<(), IntegrityError> {
         let mut seen = Seen::default();
         for (key, &root) in &self.roots {
@@ -548,12 +548,12 @@ pub(crate) fn common_prefix(a: &[u32], b: &[u32]) -> usize {
     a.iter().zip(b).take_while(|(a, b)| a == b).count()
 }
 
-/// The first child at or after where `tokens` would stand.
+/// The first child at or after the insertion point of `tokens`.
 fn from<'a>(children: &'a Children, tokens: &[u32]) -> Option<(&'a Arc<[u32]>, &'a NodeId)> {
     children.range::<[u32], _>((Bound::Included(tokens), Bound::Unbounded)).next()
 }
 
-/// The last child at or before where `tokens` would stand.
+/// The last child at or before the insertion point of `tokens`.
 fn up_to<'a>(children: &'a Children, tokens: &[u32]) -> Option<(&'a Arc<[u32]>, &'a NodeId)> {
     children.range::<[u32], _>((Bound::Unbounded, Bound::Included(tokens))).next_back()
 }

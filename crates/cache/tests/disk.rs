@@ -11,8 +11,8 @@ use std::time::{Duration, SystemTime};
 
 use common::world::{FILE_BYTES, FOLDER, World, noon};
 use common::{compute_all, prompt, scope};
-use foretoken_cache::disk::fs::FileSystem;
-use foretoken_cache::disk::ram::{RamFileSystem, Verb};
+use foretoken_cache::disk::file_system::FileSystem;
+use foretoken_cache::disk::ram_file_system::{RamFileSystem, Verb};
 use foretoken_cache::{DiskConfig, DiskTier, Enqueued, Fault, RecomputeCost, SealedBlock};
 
 #[test]
@@ -76,11 +76,11 @@ fn a_smaller_budget_is_kept_after_a_restart() {
         std::thread::yield_now();
     }
     let left = world.read(&tier, &prompt(1, 20));
-    assert_eq!(left, tier.stats().blocks, "what is left hangs together from the root");
+    assert_eq!(left, tier.stats().blocks, "the remaining blocks are connected to the root");
 }
 
 #[test]
-fn leaves_go_before_what_they_hang_on() {
+fn leaves_are_evicted_before_their_parents() {
     let world = World::new();
     let tier = world.open_with(|config| config.budget_bytes = 6 * FILE_BYTES);
     world.write(&tier, &prompt(1, 5));
@@ -90,7 +90,7 @@ fn leaves_go_before_what_they_hang_on() {
 }
 
 #[test]
-fn of_equal_age_what_is_cheap_to_recompute_goes() {
+fn of_equal_age_the_block_that_is_cheap_to_recompute_is_evicted() {
     let world = World::new();
     let tier = world.open_with(|config| {
         config.budget_bytes = 7 * FILE_BYTES;
@@ -101,10 +101,10 @@ fn of_equal_age_what_is_cheap_to_recompute_goes() {
     world.clock.advance(Duration::from_secs(5));
     world.write(&tier, &prompt(3, 1));
     let left: Vec<_> = [(1, 6), (2, 1), (3, 1)].map(|(seed, n)| world.read(&tier, &prompt(seed, n))).into();
-    assert_eq!(left, [5, 0, 1], "budget 7, goal 6.8: two go, the cheap one first");
+    assert_eq!(left, [5, 0, 1], "budget 7, goal 6.8: two are evicted, the cheap one first");
 }
 
-/// Makes the first write wait until the returned sender is dropped; the receiver says when it waits.
+/// Blocks the first write until the returned sender is dropped; the receiver signals that it is blocked.
 fn hold_writer(world: &World) -> (std::sync::mpsc::Sender<()>, Receiver<()>) {
     let ((release, released), (reached, waiting)) = (channel::<()>(), channel());
     world.fs.inject(move |verb, _| {
@@ -118,7 +118,7 @@ fn hold_writer(world: &World) -> (std::sync::mpsc::Sender<()>, Receiver<()>) {
 }
 
 #[test]
-fn a_full_queue_drops_and_does_not_wait() {
+fn a_full_queue_drops_without_blocking() {
     let world = World::new();
     let tier = world.open_with(|config| config.queue_blocks = 2);
     let (release, waiting) = hold_writer(&world);
@@ -143,7 +143,7 @@ fn closing_writes_what_is_queued() {
     }
     drop(tier);
     assert_eq!(world.read(&world.open(), &prompt(1, 5)), 5);
-    assert_eq!(world.pool.counts().free, 500, "and the writer kept no block");
+    assert_eq!(world.pool.counts().free, 500, "the writer kept no block");
 }
 
 #[test]
@@ -207,7 +207,7 @@ impl FileSystem for SlowListing {
         self.inner.remove(path)
     }
 
-    fn meta(&self, path: &Path) -> std::io::Result<foretoken_cache::disk::fs::FileMeta> {
+    fn meta(&self, path: &Path) -> std::io::Result<foretoken_cache::disk::file_system::FileMeta> {
         self.inner.meta(path)
     }
 
@@ -221,7 +221,7 @@ impl FileSystem for SlowListing {
 }
 
 #[test]
-fn verify_finds_every_bad_file_and_leaves_the_good() {
+fn verify_finds_every_bad_file_and_keeps_the_good() {
     let (world, tokens) = (World::new(), prompt(1, 6));
     let tier = world.open();
     world.write(&tier, &tokens);
@@ -251,21 +251,21 @@ fn clearing_a_scope_leaves_the_others() {
 }
 
 #[test]
-fn what_a_killed_writer_left_is_removed_once_it_is_old() {
+fn temporary_files_of_a_killed_writer_are_removed_once_old() {
     let world = World::new();
     world.fs.create_folders(Path::new("/cache/00")).unwrap();
     let left = Path::new("/cache/00/.writing-1-1");
     world.fs.edit(left, |bytes| bytes.push(1));
     world.fs.touch(left, noon() - Duration::from_secs(60)).unwrap();
     drop(world.open());
-    assert_eq!(world.fs.files(Path::new(FOLDER)).len(), 1, "a writer may still be at it");
+    assert_eq!(world.fs.files(Path::new(FOLDER)).len(), 1, "a writer may still be writing it");
     world.clock.advance(Duration::from_secs(3600));
     drop(world.open());
     assert_eq!(world.fs.files(Path::new(FOLDER)).len(), 0);
 }
 
 #[test]
-fn quarantine_stays_small() {
+fn quarantine_stays_bounded() {
     let (world, tokens) = (World::new(), prompt(1, 50));
     let tier = world.open();
     world.write(&tier, &tokens);

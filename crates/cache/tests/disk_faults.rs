@@ -10,8 +10,8 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use common::world::{FILE_BYTES, FOLDER, World, assert_quarantined, count, noon};
 use common::{compute_all, prompt};
-use foretoken_cache::disk::fs::FileSystem;
-use foretoken_cache::disk::ram::{Injected, Verb};
+use foretoken_cache::disk::file_system::FileSystem;
+use foretoken_cache::disk::ram_file_system::{Injected, Verb};
 use foretoken_cache::{Fault, Fingerprint, ServerSecret};
 
 #[test]
@@ -92,7 +92,7 @@ fn a_block_of_another_prefix_is_a_miss() {
 }
 
 #[test]
-fn a_block_of_another_format_is_a_miss_and_stays_for_whom_it_is_for() {
+fn a_block_of_another_format_is_a_miss_and_stays_on_disk() {
     let world = World::new();
     let tier = world.open();
     let mut file = PathBuf::new();
@@ -131,11 +131,11 @@ fn write_fails(kind: ErrorKind, fault: Fault) {
     world.fs.heal();
     world.clock.advance(Duration::from_secs(60));
     world.write(&tier, &tokens);
-    assert_eq!(world.read(&tier, &tokens), 3, "once the disk is well again");
+    assert_eq!(world.read(&tier, &tokens), 3, "once the disk works again");
 }
 
 #[test]
-fn a_full_disk_drops_blocks_and_is_not_asked_for_each() {
+fn a_full_disk_drops_blocks_and_is_not_tried_for_each() {
     write_fails(ErrorKind::StorageFull, Fault::NoSpace);
 }
 
@@ -150,7 +150,7 @@ fn a_folder_that_may_not_be_written_drops_blocks() {
 }
 
 #[test]
-fn a_disk_that_fills_up_inside_a_file_leaves_no_part_of_it() {
+fn a_disk_that_fills_up_inside_a_file_leaves_no_partial_file() {
     let (world, tokens) = (World::new(), prompt(1, 1));
     let tier = world.open();
     world.fs.inject(|verb, _| (verb == Verb::Rename).then_some(Injected::Fails(ErrorKind::StorageFull)));
@@ -195,7 +195,7 @@ fn files_that_may_not_be_read_are_misses() {
 }
 
 #[test]
-fn a_folder_that_may_not_be_entered_only_misses() {
+fn a_folder_without_search_permission_only_misses() {
     let (world, tokens) = (World::new(), prompt(1, 3));
     world.fs.inject(|_, _| Some(Injected::Fails(ErrorKind::PermissionDenied)));
     let tier = world.open();
@@ -213,7 +213,7 @@ fn a_file_that_vanished_is_a_miss() {
 }
 
 #[test]
-fn a_folder_deleted_while_running_misses_and_is_made_again() {
+fn a_folder_deleted_while_running_misses_and_is_created_again() {
     let (world, tokens) = (World::new(), prompt(1, 3));
     let tier = world.open();
     world.write(&tier, &tokens);
@@ -248,7 +248,7 @@ fn a_clock_that_goes_back_is_counted_and_changes_no_answer() {
 }
 
 #[test]
-fn a_clock_that_goes_back_does_not_turn_the_order_of_use_around() {
+fn a_clock_that_goes_back_does_not_reverse_the_order_of_use() {
     let world = World::new();
     let tier = world.open_with(|config| config.budget_bytes = 2 * FILE_BYTES);
     world.write(&tier, &prompt(1, 1));

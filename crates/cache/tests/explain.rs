@@ -1,4 +1,4 @@
-//! Why a prompt hits as far as it does, over memory and disk.
+//! Explaining how far a prompt hits, over memory and disk.
 #![allow(clippy::unwrap_used, reason = "in a test an unwrap is an assertion")]
 
 mod common;
@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use common::{LAYOUT, expected, prompt, scope};
-use foretoken_cache::disk::ram::RamFileSystem;
+use foretoken_cache::disk::ram_file_system::RamFileSystem;
 use foretoken_cache::{
     BLOCK_TOKENS, CacheConfig, ContextCache, DiskConfig, DiskTier, Explained, ManualClock, RecomputeCost,
     Scope,
@@ -37,7 +37,7 @@ fn fill(cache: &ContextCache, scope: &Scope, tokens: &[u32]) {
     cache.flush();
 }
 
-/// The prompt with other tokens from `at` on.
+/// The prompt with different tokens from `at` on.
 fn leaving_at(prompt: &[u32], at: usize) -> Vec<u32> {
     prompt.iter().enumerate().map(|(i, token)| if i < at { *token } else { token + 500_000 }).collect()
 }
@@ -71,13 +71,13 @@ fn a_prefix_that_is_only_on_disk_is_shown_too() {
     let restarted = cache(Some(&fs));
     let explained = restarted.explain(&scope, &leaving_at(&known, 150));
     assert_leaves(&explained, &known, 150, 106);
-    assert_eq!((explained.memory, explained.disk), (0, 128), "the disk gives whole blocks");
+    assert_eq!((explained.memory, explained.disk), (0, 128), "the disk has whole blocks only");
     let explained = restarted.explain(&scope, &known);
     assert_eq!((explained.closest.agreed, explained.disk), (256, 192));
 }
 
 #[test]
-fn the_longer_of_memory_and_disk_counts() {
+fn the_longer_of_memory_and_disk_is_explained() {
     let (fs, scope, known) = (Arc::default(), scope("alice"), prompt(1, 4));
     fill(&cache(Some(&fs)), &scope, &known);
     let restarted = cache(Some(&fs));
@@ -100,7 +100,7 @@ fn nothing_of_another_tenant_is_compared() {
 }
 
 #[test]
-fn asking_changes_no_figure() {
+fn explaining_changes_no_counter() {
     let (fs, scope, known) = (Arc::default(), scope("alice"), prompt(1, 3));
     fill(&cache(Some(&fs)), &scope, &known);
     let restarted = cache(Some(&fs));

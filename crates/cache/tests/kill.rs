@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::{assert_true, compute_all, prompt, scope};
-use foretoken_cache::disk::fs::RealFileSystem;
+use foretoken_cache::disk::file_system::RealFileSystem;
 use foretoken_cache::{BlockLayout, BlockPool, DiskConfig, DiskTier, SystemClock, Wanted};
 
 const FOLDER_VARIABLE: &str = "FORETOKEN_KILL_FOLDER";
@@ -27,7 +27,7 @@ fn open(folder: &Path) -> DiskTier {
     DiskTier::open(config, Arc::new(RealFileSystem), Arc::new(SystemClock::new()))
 }
 
-/// Not a test by itself: the process that is killed. Writes for ever, over budget, so that files come and go.
+/// Not a test by itself: the process that is killed. Writes for ever, over budget, so that files are evicted.
 #[test]
 #[ignore = "the child of `a_kill_at_any_instant_leaves_whole_blocks_or_none`"]
 fn child() {
@@ -41,7 +41,7 @@ fn child() {
     }
 }
 
-/// Reads everything that can be read, and says how many blocks that were.
+/// Reads every readable block; returns how many there were.
 fn check(folder: &Path) -> usize {
     let (tier, pool, scope) = (open(folder), BlockPool::new(LAYOUT, 2), scope("alice"));
     let mut read = 0;
@@ -53,7 +53,7 @@ fn check(folder: &Path) -> usize {
             }
         }
     }
-    // The system stays up when a process is killed, so with the rename not even a bad file is left behind.
+    // The system stays up when a process is killed, so thanks to the rename no bad file is left.
     assert_eq!(tier.verify().bad, []);
     assert_eq!(tier.stats().faults, []);
     read

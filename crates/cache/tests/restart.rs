@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use common::{LAYOUT, assert_true, compute_all, prompt, scope};
-use foretoken_cache::disk::fs::RealFileSystem;
+use foretoken_cache::disk::file_system::RealFileSystem;
 use foretoken_cache::{BlockPool, DiskConfig, DiskTier, Enqueued, SystemClock, Wanted};
 
 fn open(folder: &Path) -> DiskTier {
@@ -43,7 +43,7 @@ fn a_reopen_loop_finds_all_that_was_written_and_nothing_else() {
 
 #[cfg(unix)]
 #[test]
-fn files_are_for_this_user_only() {
+fn files_and_folders_are_private() {
     use std::os::unix::fs::PermissionsExt;
     let folder = tempfile::tempdir().unwrap();
     let (pool, scope) = (BlockPool::new(LAYOUT, 1), scope("alice"));

@@ -1,4 +1,4 @@
-//! The shared tier over a folder, and over stores that are dead, mute or full.
+//! The shared tier over a folder, and over stores that are unreachable, unresponsive or full.
 //!
 //! The Redis tests need the feature, which is on when the whole workspace is tested, and a server, which
 //! `tests/redis/install` finds or fetches.
@@ -52,7 +52,7 @@ fn entry(folder: &Path, tokens: &[u32], nth: usize) -> PathBuf {
 }
 
 #[test]
-fn what_one_writes_the_other_reads() {
+fn one_machine_reads_what_another_wrote() {
     let folder = tempfile::tempdir().unwrap();
     let (one, two) = (folder_store(folder.path()), folder_store(folder.path()));
     write(&one, &prompt(1, 3));
@@ -61,7 +61,7 @@ fn what_one_writes_the_other_reads() {
 }
 
 #[test]
-fn what_is_there_is_not_written_again() {
+fn an_existing_entry_is_not_written_again() {
     let folder = tempfile::tempdir().unwrap();
     let (one, two) = (folder_store(folder.path()), folder_store(folder.path()));
     write(&one, &prompt(1, 3));
@@ -78,7 +78,7 @@ fn an_absent_entry_is_a_miss_and_no_fault() {
 }
 
 #[test]
-fn a_bad_entry_is_a_miss_and_is_written_anew() {
+fn a_bad_entry_is_a_miss_and_is_written_again() {
     let folder = tempfile::tempdir().unwrap();
     let tier = folder_store(folder.path());
     let tokens = prompt(1, 3);
@@ -89,7 +89,7 @@ fn a_bad_entry_is_a_miss_and_is_written_anew() {
     std::fs::write(&path, bytes).unwrap();
     assert_eq!(read(&tier, &tokens), 1);
     assert_eq!(tier.stats().faults, [(Fault::Corrupt, 1)]);
-    assert!(tier.is_available(), "the store itself is well");
+    assert!(tier.is_available(), "the store itself works");
     write(&tier, &tokens);
     assert_eq!(read(&tier, &tokens), 3);
 }
@@ -156,7 +156,7 @@ mod redis {
     }
 
     #[test]
-    fn what_one_writes_to_redis_the_other_reads() {
+    fn one_machine_reads_what_another_wrote_to_redis() {
         let port = free_port();
         let _server = Server::start(port, "0");
         let (one, two) = (open(config(store(port))), open(config(store(port))));
@@ -167,7 +167,7 @@ mod redis {
     }
 
     #[test]
-    fn a_redis_that_is_killed_is_left_alone_until_it_is_back() {
+    fn a_killed_redis_is_not_used_until_it_is_back() {
         let port = free_port();
         let server = Server::start(port, "0");
         let tier = open(config(store(port)));
@@ -206,8 +206,8 @@ mod redis {
     }
 
     #[test]
-    fn a_mute_store_costs_its_timeout_once() {
-        // Takes connections and never says anything.
+    fn an_unresponsive_store_costs_its_timeout_once() {
+        // Accepts connections and never responds.
         let mute = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = mute.local_addr().unwrap().port();
         let pause_first = Duration::from_secs(60);
@@ -229,7 +229,7 @@ mod redis {
     }
 
     #[test]
-    fn closing_does_not_wait_for_a_mute_store() {
+    fn closing_does_not_wait_for_an_unresponsive_store() {
         let mute = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = mute.local_addr().unwrap().port();
         let tier = open(SharedConfig { timeout: Duration::from_millis(200), ..config(store(port)) });

@@ -1,4 +1,4 @@
-//! All tiers behind their front: whatever is in which of them, what is handed out is what computing gives.
+//! All tiers behind the facade: wherever a block comes from, its bytes are those that computing gives.
 #![allow(clippy::unwrap_used, reason = "in a test an unwrap is an assertion")]
 
 mod common;
@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use common::{LAYOUT, assert_true, expected, fingerprint, prompt, scope};
-use foretoken_cache::disk::ram::{Injected, RamFileSystem, Verb};
+use foretoken_cache::disk::ram_file_system::{Injected, RamFileSystem, Verb};
 use foretoken_cache::{
     BLOCK_TOKENS, CacheConfig, Closest, ContextCache, DiskConfig, DiskTier, ManualClock, PinLimit, Place,
     Rates, RecomputeCost, Scope, SealedBlock, ServerSecret, SharedConfig, SharedTier, Store, SystemClock,
@@ -42,7 +42,7 @@ fn cache(ram_blocks: usize, disk: Option<DiskTier>, shared: Option<SharedTier>) 
     ContextCache::new(config, disk, shared, Arc::new(ManualClock::new(SystemTime::UNIX_EPOCH))).unwrap()
 }
 
-/// What an engine does with a prompt: takes what is there, restores what is worth it, computes the rest.
+/// What an engine does with a prompt: uses what is in memory, restores what is worth it, computes the rest.
 /// Returns the blocks and the number of tokens that were not computed.
 fn prefill(cache: &ContextCache, scope: &Scope, tokens: &[u32]) -> (Vec<SealedBlock>, usize) {
     let hit = cache.lookup(scope, tokens);
@@ -119,7 +119,7 @@ fn after_a_restart_the_disk_has_the_full_blocks() {
     let cache = cache(16, Some(disk(&fs)), None);
     assert_eq!(known(&cache, "alice", tokens), 192);
     assert_eq!(cache.stats().disk_hit_tokens, 192);
-    assert_eq!(known(&cache, "alice", tokens), 220, "and then memory has all of it");
+    assert_eq!(known(&cache, "alice", tokens), 220, "then memory has all of it");
 }
 
 #[test]
@@ -151,7 +151,7 @@ fn a_disk_that_has_only_the_beginning_is_continued_from_the_shared_store() {
 }
 
 #[test]
-fn no_tier_shows_one_tenant_what_another_one_asked() {
+fn no_tier_shows_a_tenant_the_prompts_of_another() {
     let (folder, fs) = (tempfile::tempdir().unwrap(), Arc::new(RamFileSystem::default()));
     let cache = cache(32, Some(disk(&fs)), Some(store(folder.path())));
     let tokens = prompt(1, 4);
@@ -161,7 +161,7 @@ fn no_tier_shows_one_tenant_what_another_one_asked() {
 }
 
 #[test]
-fn a_declared_prefix_is_common_and_what_follows_it_is_not() {
+fn a_declared_prefix_is_shared_and_what_follows_is_not() {
     let (folder, fs) = (tempfile::tempdir().unwrap(), Arc::new(RamFileSystem::default()));
     let tokens = &prompt(1, 5)[..300];
     let prefix = ServerSecret::new([9; 32]).shared_prefix(&tokens[..140], fingerprint()).unwrap();
@@ -176,7 +176,7 @@ fn a_declared_prefix_is_common_and_what_follows_it_is_not() {
     assert_eq!(known(&front, "bob", tokens), 128, "whole blocks of the prefix");
     assert_eq!(known(&front, "alice", tokens), 300);
     assert_eq!(known(&front, "bob", tokens), 300);
-    // A third one sees the prefix, and nothing of what the others asked after it.
+    // A third tenant hits the prefix, and nothing of what follows it in other tenants' prompts.
     assert_eq!(
         front.closest(&scope("carol").after(&prefix), tokens),
         Closest { agreed: 128, cached: vec![] }
@@ -184,7 +184,7 @@ fn a_declared_prefix_is_common_and_what_follows_it_is_not() {
     assert_eq!(known(&front, "carol", tokens), 128);
     front.flush();
     drop(front);
-    // So it is after a restart, and from the shared store.
+    // The same after a restart, and from the shared store.
     let front = cache(32, Some(disk(&fs)), None);
     assert_eq!((known(&front, "dave", tokens), known(&front, "alice", tokens)), (128, 256));
     drop(front);
@@ -208,7 +208,7 @@ fn clearing_a_tenant_clears_what_followed_a_declared_prefix() {
 }
 
 #[test]
-fn what_takes_longer_to_read_than_to_compute_is_not_read() {
+fn blocks_slower_to_read_than_to_compute_are_not_read() {
     let fs = Arc::new(RamFileSystem::default());
     let tokens = prompt(1, 4);
     known(&cache(16, Some(disk(&fs)), None), "alice", &tokens);
@@ -221,7 +221,7 @@ fn what_takes_longer_to_read_than_to_compute_is_not_read() {
 }
 
 #[test]
-fn a_store_that_was_slow_is_measured_again_now_and_then() {
+fn a_slow_store_is_measured_again_now_and_then() {
     let fs = Arc::new(RamFileSystem::default());
     let tokens = prompt(1, 4);
     known(&cache(16, Some(disk(&fs)), None), "alice", &tokens);
@@ -250,7 +250,7 @@ fn a_slow_read_is_worth_it_where_computing_is_slower() {
 }
 
 #[test]
-fn a_restore_that_is_dropped_gives_its_slots_back() {
+fn a_dropped_restore_returns_its_slots() {
     let fs = Arc::new(RamFileSystem::default());
     let tokens = prompt(1, 8);
     known(&cache(16, Some(disk(&fs)), None), "alice", &tokens);
@@ -267,7 +267,7 @@ fn a_restore_that_is_dropped_gives_its_slots_back() {
 }
 
 #[test]
-fn a_restore_larger_than_memory_brings_the_beginning() {
+fn a_restore_larger_than_memory_restores_the_beginning() {
     let fs = Arc::new(RamFileSystem::default());
     let tokens = prompt(1, 8);
     known(&cache(16, Some(disk(&fs)), None), "alice", &tokens);
@@ -275,7 +275,7 @@ fn a_restore_larger_than_memory_brings_the_beginning() {
 }
 
 #[test]
-fn memory_makes_room_for_what_is_new() {
+fn memory_evicts_to_insert() {
     let cache = cache(4, None, None);
     for seed in 1..10 {
         assert_eq!(known(&cache, "alice", &prompt(seed, 4)), 0);
@@ -296,7 +296,7 @@ fn a_pinned_prefix_stays() {
 }
 
 #[test]
-fn without_a_free_slot_opening_is_refused_and_counted() {
+fn opening_without_a_free_slot_is_refused_and_counted() {
     let cache = cache(2, None, None);
     let held = (cache.open(), cache.open());
     assert!(held.0.is_some() && held.1.is_some() && cache.open().is_none());
@@ -382,7 +382,7 @@ proptest! {
 }
 
 #[test]
-fn no_more_is_pinned_than_is_allowed_and_a_second_pin_of_the_same_costs_nothing() {
+fn pins_respect_the_limit_and_pinning_the_same_again_costs_nothing() {
     let cache = cache(16, None, None);
     let (one, other) = (prompt(1, 3), prompt(2, 3));
     known(&cache, "alice", &one);
@@ -393,7 +393,7 @@ fn no_more_is_pinned_than_is_allowed_and_a_second_pin_of_the_same_costs_nothing(
     let limit = PinLimit { wanted: 3, left: 2 };
     assert_eq!(cache.pin(&alice, &other, minute, 5), Err(limit));
     assert_eq!((cache.pinned(), cache.stats().pinned), (3, 3));
-    // What is not in memory counts as it would.
+    // What is not in memory counts as if it were.
     assert_eq!(cache.check_pin(&alice, &other, 5), Err(limit));
     assert_eq!(cache.check_pin(&alice, &prompt(3, 3), 5), Err(limit));
     assert_eq!(cache.check_pin(&alice, &prompt(1, 3), 3), Ok(()));
@@ -402,7 +402,7 @@ fn no_more_is_pinned_than_is_allowed_and_a_second_pin_of_the_same_costs_nothing(
 }
 
 #[test]
-fn a_pinned_block_outlives_older_ones_on_disk_until_it_is_unpinned() {
+fn a_pinned_block_outlives_others_on_disk_until_unpinned() {
     let fs = Arc::new(RamFileSystem::default());
     let clock = Arc::new(ManualClock::new(SystemTime::UNIX_EPOCH));
     // Room for six files.
@@ -437,7 +437,7 @@ fn a_pinned_block_outlives_older_ones_on_disk_until_it_is_unpinned() {
 }
 
 #[test]
-fn looking_again_after_a_wait_counts_no_token_twice() {
+fn a_second_lookup_after_a_wait_counts_no_token_twice() {
     let cache = cache(16, None, None);
     let tokens = prompt(1, 4);
     known(&cache, "alice", &tokens[..128]);

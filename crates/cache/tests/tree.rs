@@ -86,7 +86,7 @@ fn the_child_that_agrees_longest_wins() {
 }
 
 #[test]
-fn a_longer_block_takes_the_place_of_the_one_it_continues() {
+fn a_longer_block_replaces_the_one_it_continues() {
     let (pool, alice, mut tree) = (BlockPool::new(LAYOUT, 16), scope("alice"), tree());
     let tokens = prompt(1, 1);
     for end in [10, 30, 64] {
@@ -97,7 +97,7 @@ fn a_longer_block_takes_the_place_of_the_one_it_continues() {
 }
 
 #[test]
-fn a_known_block_is_answered_with_the_one_physical_copy() {
+fn inserting_a_known_block_returns_the_one_physical_copy() {
     let (pool, alice, mut tree) = (BlockPool::new(LAYOUT, 16), scope("alice"), tree());
     let tokens = prompt(1, 1);
     let first = compute(&pool, &alice, alice.root(), &tokens);
@@ -111,7 +111,7 @@ fn a_known_block_is_answered_with_the_one_physical_copy() {
 }
 
 #[test]
-fn a_block_without_its_parent_is_handed_back() {
+fn a_block_without_its_parent_is_returned() {
     let (pool, alice, mut tree) = (BlockPool::new(LAYOUT, 16), scope("alice"), tree());
     let blocks = compute_all(&pool, &alice, &prompt(1, 2));
     let Inserted::Orphan(block) = tree.insert(blocks[1].clone()) else { panic!("its parent is absent") };
@@ -120,7 +120,7 @@ fn a_block_without_its_parent_is_handed_back() {
 }
 
 #[test]
-fn scopes_see_nothing_of_each_other() {
+fn scopes_are_isolated() {
     let (pool, mut tree) = (BlockPool::new(LAYOUT, 16), tree());
     let tokens = prompt(1, 3);
     remember(&mut tree, &pool, &scope("alice"), &tokens);
@@ -129,7 +129,7 @@ fn scopes_see_nothing_of_each_other() {
 }
 
 #[test]
-fn what_is_held_is_not_evicted() {
+fn blocks_with_handles_are_not_evicted() {
     let (pool, alice, mut tree) = (BlockPool::new(LAYOUT, 4), scope("alice"), tree());
     let tokens = prompt(1, 4);
     remember(&mut tree, &pool, &alice, &tokens);
@@ -143,7 +143,7 @@ fn what_is_held_is_not_evicted() {
 }
 
 #[test]
-fn leaves_go_before_what_they_hang_on() {
+fn leaves_are_evicted_before_their_parents() {
     let (pool, alice, mut tree) = (BlockPool::new(LAYOUT, 8), scope("alice"), tree());
     let tokens = prompt(1, 5);
     remember(&mut tree, &pool, &alice, &tokens);
@@ -154,7 +154,7 @@ fn leaves_go_before_what_they_hang_on() {
 }
 
 #[test]
-fn of_equal_worth_the_least_recently_used_goes() {
+fn of_equal_worth_the_least_recently_used_is_evicted() {
     let (pool, alice, mut tree) = (BlockPool::new(LAYOUT, 8), scope("alice"), tree());
     let prompts: Vec<_> = (1..4).map(|seed| prompt(seed, 1)).collect();
     prompts.iter().for_each(|tokens| remember(&mut tree, &pool, &alice, tokens));
@@ -165,7 +165,7 @@ fn of_equal_worth_the_least_recently_used_goes() {
 }
 
 #[test]
-fn what_is_dear_to_recompute_outlives_what_is_cheap() {
+fn costly_blocks_outlive_cheap_ones() {
     let (pool, alice) = (BlockPool::new(LAYOUT, 8), scope("alice"));
     let mut tree = PrefixTree::new(RecomputeCost { token_s: 0.001, context_token_s: 0.001 });
     let (deep, shallow) = (prompt(1, 3), prompt(2, 1));
@@ -176,7 +176,7 @@ fn what_is_dear_to_recompute_outlives_what_is_cheap() {
 }
 
 #[test]
-fn what_is_dear_but_unused_goes_in_the_end() {
+fn costly_but_unused_blocks_are_evicted_eventually() {
     let (pool, alice) = (BlockPool::new(LAYOUT, 3), scope("alice"));
     let mut tree = PrefixTree::new(RecomputeCost { token_s: 0.001, context_token_s: 1e-6 });
     let deep = prompt(1, 2);
@@ -189,7 +189,7 @@ fn what_is_dear_but_unused_goes_in_the_end() {
 }
 
 #[test]
-fn a_pin_keeps_a_path_until_its_time() {
+fn a_pin_keeps_a_path_until_it_expires() {
     let (pool, alice, mut tree) = (BlockPool::new(LAYOUT, 8), scope("alice"), tree());
     let tokens = &prompt(1, 3)[..150];
     remember(&mut tree, &pool, &alice, tokens);
@@ -199,7 +199,7 @@ fn a_pin_keeps_a_path_until_its_time() {
 }
 
 #[test]
-fn a_pin_passes_to_the_block_that_takes_its_place() {
+fn a_pin_moves_to_the_block_that_replaces_its_block() {
     let (pool, alice, mut tree) = (BlockPool::new(LAYOUT, 8), scope("alice"), tree());
     let tokens = prompt(1, 1);
     remember(&mut tree, &pool, &alice, &tokens[..10]);
@@ -209,7 +209,7 @@ fn a_pin_passes_to_the_block_that_takes_its_place() {
 }
 
 #[test]
-fn pins_with_a_common_beginning_do_not_know_of_each_other() {
+fn pins_with_a_common_beginning_are_independent() {
     let (pool, alice, mut tree) = (BlockPool::new(LAYOUT, 8), scope("alice"), tree());
     let (one, start) = (prompt(1, 3), prompt(1, 1));
     let other = [&start[..], &prompt(2, 1)].concat();
@@ -229,7 +229,7 @@ fn pins_with_a_common_beginning_do_not_know_of_each_other() {
 }
 
 #[test]
-fn a_pin_comes_off_though_an_answer_has_filled_up_its_last_block() {
+fn a_pin_is_removed_even_if_its_last_block_was_filled_up() {
     let (pool, alice, mut tree) = (BlockPool::new(LAYOUT, 8), scope("alice"), tree());
     let tokens = prompt(1, 2);
     let ends = |end: u32| [&tokens[..100], &[end; 20]].concat();
@@ -243,7 +243,7 @@ fn a_pin_comes_off_though_an_answer_has_filled_up_its_last_block() {
 }
 
 #[test]
-fn ages_and_prefixes_are_told_by_the_callers_time() {
+fn ages_and_prefixes_use_the_callers_time() {
     let (pool, alice, mut tree) = (BlockPool::new(LAYOUT, 8), scope("alice"), tree());
     let tokens = &prompt(1, 2)[..100];
     let at = Duration::from_secs;
@@ -265,7 +265,7 @@ fn ages_and_prefixes_are_told_by_the_callers_time() {
 }
 
 #[test]
-fn an_unpinned_path_can_go_at_once() {
+fn an_unpinned_path_can_be_evicted_at_once() {
     let (pool, alice, mut tree) = (BlockPool::new(LAYOUT, 8), scope("alice"), tree());
     let tokens = prompt(1, 3);
     remember(&mut tree, &pool, &alice, &tokens);
@@ -275,7 +275,7 @@ fn an_unpinned_path_can_go_at_once() {
 }
 
 #[test]
-fn reset_forgets_one_scope_or_all() {
+fn reset_removes_one_scope_or_all() {
     let (pool, mut tree) = (BlockPool::new(LAYOUT, 16), tree());
     let tokens = &prompt(1, 3)[..150];
     let tenants = [scope("alice"), scope("bob"), scope("carol")];
@@ -290,7 +290,7 @@ fn reset_forgets_one_scope_or_all() {
 }
 
 #[test]
-fn the_closest_prefix_says_where_it_parts_and_how_it_goes_on() {
+fn the_closest_prefix_ends_at_the_difference_and_has_the_tokens_after_it() {
     let (pool, alice, mut tree) = (BlockPool::new(LAYOUT, 16), scope("alice"), tree());
     let tokens = prompt(1, 2);
     remember(&mut tree, &pool, &alice, &tokens);
@@ -300,7 +300,7 @@ fn the_closest_prefix_says_where_it_parts_and_how_it_goes_on() {
     assert_eq!((at_once.agreed, &at_once.cached[..]), (0, &tokens[..64]));
 }
 
-/// One remembered block as the model sees it: the whole prefix that ends with it.
+/// One inserted block in the naive model: the whole prefix that ends with it.
 struct Known {
     id: u64,
     scope: usize,
@@ -312,7 +312,7 @@ struct Known {
     pinned: bool,
 }
 
-/// The tree's contract, said as slowly as possible.
+/// The tree's contract as a naive implementation.
 #[derive(Default)]
 struct Naive {
     known: Vec<Known>,
@@ -337,7 +337,7 @@ impl Naive {
         let start = (prefix.len() - 1) / BLOCK_TOKENS * BLOCK_TOKENS;
         let same_place = |known: &Known| known.scope == scope && known.prefix.len() - known.len == start;
         let covering = |known: &Known| same_place(known) && known.prefix.starts_with(prefix);
-        // Of several that cover it, the first in token order answers.
+        // Of several that cover it, the first in token order is used.
         if let Some(known) =
             self.known.iter().filter(|known| covering(known)).min_by_key(|known| &known.prefix)
         {
@@ -372,14 +372,14 @@ impl Naive {
         best
     }
 
-    /// Pins the full blocks of a prompt, or takes their pins off; says how many.
+    /// Pins or unpins the full blocks of a prompt; returns how many.
     fn pin(&mut self, scope: usize, tokens: &[u32], pinned: bool) -> usize {
         let full = (BLOCK_TOKENS..=tokens.len()).step_by(BLOCK_TOKENS);
         let path = full.map_while(|end| {
             self.known.iter().position(|known| known.scope == scope && known.prefix == tokens[..end])
         });
         let path: Vec<usize> = path.collect();
-        // A pin is on the last block: while that is there, so are those before it.
+        // A pin is on the last block: while it is there, so are those before it.
         path.last().into_iter().for_each(|&at| self.known[at].pinned = pinned);
         path.len()
     }
@@ -468,7 +468,7 @@ impl Both {
             held.push((self.naive.known[known].id, block.clone()));
         }
         if let Some((block, agreed)) = &found.branch {
-            // Ties between siblings may be broken either way, so the model is told which one was used.
+            // Ties between siblings may be broken either way, so the model is given the one used.
             let start = found.blocks.len() * 64;
             assert_eq!(block.tokens()[..*agreed], tokens[start..start + agreed]);
             let prefix = [&tokens[..start], block.tokens()].concat();
@@ -511,7 +511,7 @@ impl Both {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
-    fn the_tree_does_what_a_list_of_prefixes_does(ops in prop::collection::vec(op(), 1..40)) {
+    fn the_tree_agrees_with_a_list_of_prefixes(ops in prop::collection::vec(op(), 1..40)) {
         let mut both = Both {
             pool: BlockPool::new(LAYOUT, 1000),
             scopes: [scope("alice"), scope("bob")],
@@ -522,7 +522,7 @@ proptest! {
         ops.into_iter().for_each(|op| both.apply(op));
         both.held.clear();
         let left = both.tree.counts().blocks;
-        prop_assert_eq!(both.tree.evict(usize::MAX, Duration::MAX), left, "every pin has ended");
+        prop_assert_eq!(both.tree.evict(usize::MAX, Duration::MAX), left, "every pin has expired");
         prop_assert_eq!(both.pool.counts().free, 1000);
     }
 }

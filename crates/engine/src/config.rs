@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use foretoken_cache::disk::fs::{FileSystem, RealFileSystem};
+use foretoken_cache::disk::file_system::{FileSystem, RealFileSystem};
 use foretoken_cache::store::Store;
 use foretoken_cache::{SharedConfig, SharedError};
 use foretoken_model::Model;

@@ -8,7 +8,7 @@ use std::sync::{Arc, LazyLock};
 
 use common::{Fixture, collect, request};
 use foretoken_cache::Fault;
-use foretoken_cache::disk::ram::{Injected, RamFileSystem, Verb};
+use foretoken_cache::disk::ram_file_system::{Injected, RamFileSystem, Verb};
 use foretoken_engine::{CacheUse, Engine, Request};
 use proptest::prelude::*;
 

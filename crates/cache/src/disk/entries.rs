@@ -1,4 +1,4 @@
-//! What is in the folder, file by file, and what of it is kept because it is pinned.
+//! Lists the folder file by file, and keeps pinned blocks from being reclaimed.
 
 use std::collections::HashMap;
 use std::time::{Duration, UNIX_EPOCH};
@@ -7,25 +7,25 @@ use super::lister::{Name, sort};
 use super::{DiskTier, file_bytes};
 use crate::keys::{BlockKey, Fingerprint, Place, ScopeId};
 
-/// A file whose header is good. Its payload was not looked at.
+/// A file whose header is valid. Its payload was not checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DiskEntry {
-    /// The block's name.
+    /// The block's key.
     pub key: BlockKey,
-    /// Whose it is.
+    /// The scope that owns it.
     pub scope: ScopeId,
-    /// The model that made it.
+    /// The model that computed it.
     pub fingerprint: Fingerprint,
-    /// Where it stands.
+    /// Its position in the prefix.
     pub place: Place,
     /// Length of the file.
     pub bytes: u64,
-    /// How long it has not been used.
+    /// Time since its last use.
     pub unused: Duration,
 }
 
 impl DiskTier {
-    /// Calls `each` with every file whose header is good; reads headers only. Changes nothing.
+    /// Calls `each` with every file whose header is valid; reads headers only. Changes nothing.
     pub fn entries(&self, mut each: impl FnMut(DiskEntry)) {
         let shared = &self.shared;
         for first in 0..=u8::MAX {
@@ -35,7 +35,7 @@ impl DiskTier {
                     keys.push(key);
                 }
             };
-            // A folder that is not there has no files.
+            // A missing folder has no files.
             shared.fs.list(&shared.fan_out(first), &mut note).ok();
             for key in keys {
                 let Ok(meta) = shared.fs.meta(&shared.path(&key)) else { continue };
@@ -53,8 +53,8 @@ impl DiskTier {
         }
     }
 
-    /// From now on only these blocks are kept whatever the budget says, each until a time of the steady clock: the
-    /// first ones that fit into half of it, so that reclaiming always finds something.
+    /// Replaces the set of blocks that are exempt from reclaiming, each until a time on the monotonic clock: the
+    /// first ones that fit into half of the budget, so that reclaiming always finds a candidate.
     pub(crate) fn keep(&self, pinned: &[(BlockKey, Duration)]) {
         let mut room = self.shared.config.budget_bytes / 2;
         let mut index = self.shared.index();

@@ -1,36 +1,36 @@
-//! What is known of the folder in memory: names, sizes, when they were used, and, as far as headers were
-//! read, who hangs on whom. Never the truth; the file system is.
+//! The in-memory index of the folder: names, sizes, times of use, and, as far as headers were
+//! read, parents. Only a cache; the file system is authoritative.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use crate::keys::{BlockKey, Place};
 
-/// Names that are refused at most; beyond that the set starts over.
+/// Maximum number of refused names; beyond that the set is cleared.
 const REFUSED_MAX: usize = 4096;
 
 /// One file.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Entry {
-    /// Length of the file; 0 until someone looked.
+    /// Length of the file; 0 until it was queried.
     pub(super) bytes: u64,
     /// Last use, as time since 1970.
     pub(super) used: Duration,
-    /// Where its block stands; `None` until its header was read.
+    /// The block's position; `None` until its header was read.
     pub(super) place: Option<Place>,
 }
 
 #[derive(Default)]
 pub(super) struct Index {
     entries: HashMap<BlockKey, Entry>,
-    /// How many known entries hang on a key.
+    /// Number of known children by parent key.
     children: HashMap<BlockKey, u32>,
-    /// Files that are bad and cannot be moved away.
+    /// Bad files that could not be moved or removed.
     refused: HashSet<BlockKey>,
-    /// Blocks that are pinned in memory, until a time of the steady clock.
+    /// Blocks that are pinned in memory, until a time on the monotonic clock.
     kept: HashMap<BlockKey, Duration>,
     bytes: u64,
-    /// Whether every name in the folder was seen once.
+    /// Whether every name in the folder was listed once.
     pub(super) listed: bool,
 }
 
@@ -59,12 +59,12 @@ impl Index {
         self.children.contains_key(key)
     }
 
-    /// Notes that a file exists, if that is news.
+    /// Records that a file exists, if not known.
     pub(super) fn note(&mut self, key: BlockKey) {
         self.entries.entry(key).or_default();
     }
 
-    /// Notes a file's size and last use. An earlier use, or an unknown place, does not replace what is known.
+    /// Records a file's size and last use. Keeps a later use and a known position.
     pub(super) fn put(&mut self, key: BlockKey, new: Entry) {
         let entry = self.entries.entry(key).or_default();
         self.bytes = self.bytes - entry.bytes + new.bytes;
@@ -75,7 +75,7 @@ impl Index {
         }
     }
 
-    /// Notes where a known file's block stands, if that is news.
+    /// Records the position of a known file's block, if not known.
     pub(super) fn learn(&mut self, key: &BlockKey, place: Place) {
         if let Some(entry) = self.entries.get_mut(key)
             && entry.place.is_none()
@@ -106,7 +106,7 @@ impl Index {
         self.refused.insert(key);
     }
 
-    /// Replaces what must not be reclaimed.
+    /// Replaces the set of blocks exempt from reclaiming.
     pub(super) fn keep(&mut self, kept: HashMap<BlockKey, Duration>) {
         self.kept = kept;
     }
@@ -115,7 +115,7 @@ impl Index {
         self.kept.get(key).is_some_and(|&until| now < until)
     }
 
-    /// When the file that was used least lately was used, among those that were looked at.
+    /// Last use of the least recently used file, among those that were queried.
     pub(super) fn oldest(&self) -> Option<Duration> {
         self.entries.values().filter(|entry| entry.bytes > 0).map(|entry| entry.used).min()
     }

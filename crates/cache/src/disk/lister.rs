@@ -1,8 +1,8 @@
-//! Learns which files exist: names first, which is quick and enough to be of use, then sizes and times. Again
-//! every ten minutes, for what other servers on the folder did. Also removes what a killed writer left.
+//! Lists which files exist: names first, which is fast and enough for lookups, then sizes and times. Repeats
+//! every ten minutes, to see the changes of other servers on the folder. Also removes temporary files of a killed writer.
 //!
-//! A folder may hold 100,000 files and the machine two cores that compute, so this thread rests after every few
-//! files: nobody waits for it.
+//! A folder may hold 100,000 files on a machine with two busy cores, so this thread sleeps after every few
+//! files: nothing waits for it.
 
 use std::io;
 use std::path::Path;
@@ -16,11 +16,11 @@ use super::writer::TEMPORARY_PREFIX;
 use crate::faults::Fault;
 use crate::keys::BlockKey;
 
-/// Files between two rests, and how long one is: less than a tenth of a core.
+/// Files between two sleeps, and their length: less than a tenth of a core.
 const FILES_PER_REST: usize = 64;
 const REST: Duration = Duration::from_millis(4);
 const AGAIN_AFTER: Duration = Duration::from_secs(600);
-/// A temporary file this old (or this far in the future) belongs to no writer that still runs.
+/// A temporary file this old (or this far in the future) belongs to no running writer.
 const LEFT_BEHIND: Duration = Duration::from_secs(600);
 /// Clocks of several machines on one folder may differ by this much.
 const CLOCK_SLACK: Duration = Duration::from_secs(120);
@@ -52,7 +52,7 @@ fn list_names(shared: &Shared) {
                 shared.faults.record(
                     Fault::Foreign,
                     &folder.join(name),
-                    &"not a file of this cache; left alone",
+                    &"not a file of this cache; left unchanged",
                 );
             }
         });
@@ -79,7 +79,7 @@ pub(super) enum Name {
     Foreign,
 }
 
-/// What a name in the fan-out folder of keys that begin with `first` stands for.
+/// Classifies a name in the fan-out folder of keys that begin with `first`.
 pub(super) fn sort(name: &str, first: u8) -> Name {
     if name.starts_with(TEMPORARY_PREFIX) {
         return Name::Temporary;
@@ -94,7 +94,7 @@ fn remove_if_left_behind(shared: &Shared, path: &Path) {
     let Ok(meta) = shared.fs.meta(path) else { return };
     let modified = meta.modified.duration_since(UNIX_EPOCH).unwrap_or_default();
     if shared.now().abs_diff(modified) > LEFT_BEHIND {
-        // Someone else may have been quicker, and then there is nothing left to do.
+        // Another process may have removed it already.
         shared.fs.remove(path).ok();
     }
 }
@@ -115,7 +115,7 @@ fn learn_sizes(shared: &Shared) {
 }
 
 impl Shared {
-    /// Asks the file system for one file and notes the answer; says whether it is there.
+    /// Queries the file system for one file and updates the index; returns whether the file exists.
     pub(super) fn look(&self, key: &BlockKey) -> bool {
         let path = self.path(key);
         match self.fs.meta(&path) {
@@ -123,7 +123,7 @@ impl Shared {
                 let (now, place) = (self.now(), None);
                 let modified = meta.modified.duration_since(UNIX_EPOCH).unwrap_or_default();
                 if modified > now + CLOCK_SLACK {
-                    self.faults.record(Fault::ClockBack, &path, &"its time lies in the future");
+                    self.faults.record(Fault::ClockBack, &path, &"its modification time is in the future");
                 }
                 self.index().put(*key, Entry { bytes: meta.bytes, used: modified.min(now), place });
                 true

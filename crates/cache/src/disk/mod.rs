@@ -1,27 +1,27 @@
 //! The disk tier: one file per full block, in 256 folders, named by its key. The file system is the index.
 //!
-//! A block's life here: [`DiskTier::write`] puts it in a bounded queue (or says why not); the **writer**'s
+//! The life of a block: [`DiskTier::write`] puts it in a bounded queue (or returns why not); the **writer**'s
 //! thread writes it under a temporary name and renames it; the **reader** checks everything that the
-//! [header](crate::format) says before it seals what it read; what is bad goes to **quarantine**. The
-//! **lister** learns at start-up, on its own thread, which names exist; until it is done a lookup asks the file
-//! system instead, and so it does for a name that is not known, since another server may share the folder. The
-//! **reclaimer** keeps the folder within its bytes, and **verify** checks all of it on demand.
+//! [header](crate::format) says before it seals what it read; a bad file is moved to **quarantine**. The
+//! **lister** reads at start-up, on its own thread, which names exist; until it is done a lookup queries the file
+//! system instead, as it does for an unknown name, since another server may share the folder. The
+//! **reclaimer** keeps the folder within its budget, and **verify** checks every file on demand.
 //!
-//! Nothing is synced to the platter: after a power cut a file may be torn, its checksum says so, and the block
-//! is computed again. That costs a block; syncing would cost every block.
+//! Nothing is fsynced: after a power cut a file may be torn, its checksum shows it, and the block
+//! is recomputed. That costs one block; syncing would cost every block.
 //!
-//! What `entries` lists of a folder and what is kept for pins stands in **entries**.
+//! **entries** lists the folder and protects pinned blocks.
 //!
 //! The invariant: only bytes whose header and payload checksums, fingerprint, place and token ids were all
-//! checked in this very read are served. No verb returns an error: what fails is counted as a
+//! checked in the same read are served. No verb returns an error: a failure is counted as a
 //! [`Fault`], logged once, and is a miss.
 
 mod entries;
-pub mod fs;
+pub mod file_system;
 mod index;
 mod lister;
 mod quarantine;
-pub mod ram;
+pub mod ram_file_system;
 mod reader;
 mod reclaimer;
 mod siblings;
@@ -38,31 +38,31 @@ use std::thread::JoinHandle;
 use std::time::{Duration, UNIX_EPOCH};
 
 use crate::clock::Clock;
-use crate::cost::RecomputeCost;
 use crate::faults::{Fault, Faults};
 use crate::format::HEADER_BYTES;
 use crate::keys::BlockKey;
 use crate::pool::SealedBlock;
+use crate::recompute_cost::RecomputeCost;
 use crate::stats::{Counter, Latency, LatencySnapshot};
 
 pub use entries::DiskEntry;
-use fs::FileSystem;
+use file_system::FileSystem;
 use index::Index;
 pub use verify::VerifyReport;
 use writer::Job;
 
-/// Where the tier keeps its files and how much it may use.
+/// The tier's folder and limits.
 #[derive(Debug, Clone)]
 pub struct DiskConfig {
-    /// The folder; made if it is not there. Several servers may share it.
+    /// The folder; created if missing. Several servers may share it.
     pub folder: PathBuf,
-    /// Bytes of all files together that this process knows of. Exceeded for a moment by what is being written.
+    /// Maximum bytes of all files this process knows of. Exceeded briefly by the block being written.
     pub budget_bytes: u64,
-    /// Blocks that may wait to be written. They stay in memory while they wait.
+    /// Capacity of the write queue, in blocks. Queued blocks stay in memory.
     pub queue_blocks: usize,
-    /// By what the reclaimer weighs blocks.
+    /// The cost by which the reclaimer ranks blocks.
     pub cost: RecomputeCost,
-    /// Tells this process' temporary names from those of others on the folder: any random number.
+    /// A random number that tells this process's temporary names from those of others.
     pub instance: u64,
 }
 
@@ -80,27 +80,27 @@ impl DiskConfig {
     }
 }
 
-/// What became of a block that was offered for writing.
+/// The result of queueing a block for writing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Enqueued {
-    /// It will be written, unless the store fails.
+    /// It will be written, unless the disk fails.
     Queued,
-    /// It is there already.
+    /// It is on disk already.
     Present,
-    /// Too many blocks wait; this one is not written.
+    /// The queue is full; it is not written.
     QueueFull,
     /// It is not a full block.
     Unfilled,
 }
 
-/// A copy of the tier's figures.
+/// A snapshot of the tier's counters.
 #[derive(Debug, Clone, Default)]
 pub struct DiskStats {
     /// Files known.
     pub blocks: usize,
     /// Bytes of the files known.
     pub bytes: u64,
-    /// Whether the lister has seen every name.
+    /// Whether the lister has read every name.
     pub listed: bool,
     /// Blocks waiting to be written.
     pub waiting: u64,
@@ -112,25 +112,25 @@ pub struct DiskStats {
     pub read: u64,
     /// Bytes read and found good.
     pub read_bytes: u64,
-    /// Blocks not written because too many were waiting.
+    /// Blocks not written because the queue was full.
     pub dropped_queue_full: u64,
-    /// Blocks not written because the store had just failed.
+    /// Blocks not written because the disk had just failed.
     pub dropped_paused: u64,
     /// Blocks whose writing failed.
     pub dropped_failed: u64,
     /// Files removed to stay within the budget.
     pub evicted: u64,
-    /// Files moved away because they were bad.
+    /// Bad files moved to quarantine.
     pub quarantined: u64,
-    /// Files that someone had removed.
+    /// Files removed by [`DiskTier::clear`].
     pub cleared: u64,
-    /// How long the file that was used least lately has not been used.
+    /// Idle time of the least recently used file.
     pub oldest: Option<Duration>,
     /// Seconds per block read, checks included.
     pub read_latency: LatencySnapshot,
     /// Seconds per block written.
     pub write_latency: LatencySnapshot,
-    /// What went wrong, how often.
+    /// Faults and their counts.
     pub faults: Vec<(Fault, u64)>,
 }
 
@@ -151,13 +151,13 @@ struct Counters {
     write_latency: Latency,
 }
 
-/// What all duties share.
+/// State shared by all parts.
 struct Shared {
     config: DiskConfig,
     fs: Arc<dyn FileSystem>,
     clock: Arc<dyn Clock>,
-    /// Time of day when the tier was opened, and what the clock's steady reading was. From then on only the
-    /// latter counts, so a clock that is set back does not turn the order of use around.
+    /// Wall-clock and monotonic time when the tier was opened. From then on only the
+    /// latter is used, so a clock that is set back does not reverse the order of use.
     opened: (Duration, Duration),
     faults: Faults,
     counters: Counters,
@@ -173,7 +173,7 @@ impl Shared {
         self.index.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Now, as time since 1970, never going back.
+    /// Now, as time since 1970; monotonic.
     fn now(&self) -> Duration {
         self.opened.0 + self.clock.elapsed().saturating_sub(self.opened.1)
     }
@@ -196,8 +196,8 @@ pub struct DiskTier {
 }
 
 impl DiskTier {
-    /// Opens the tier and returns at once; names are listed meanwhile. A folder that cannot be used is counted
-    /// like any other fault, and the tier then only misses.
+    /// Opens the tier and returns at once; names are listed in the background. An unusable folder is counted
+    /// as a fault, and every lookup then misses.
     pub fn open(config: DiskConfig, fs: Arc<dyn FileSystem>, clock: Arc<dyn Clock>) -> Self {
         let wall = clock.wall().duration_since(UNIX_EPOCH).unwrap_or_default();
         let (queue, jobs) = sync_channel(config.queue_blocks);
@@ -227,7 +227,7 @@ impl DiskTier {
         Self { shared, queue: Some(queue), stop_lister: Some(stop_lister), threads }
     }
 
-    /// Offers a block for writing. Never waits.
+    /// Queues a block for writing. Never blocks.
     pub fn write(&self, block: &SealedBlock) -> Enqueued {
         let Some(key) = block.key() else { return Enqueued::Unfilled };
         if self.shared.index().has(&key) {
@@ -245,17 +245,17 @@ impl DiskTier {
         }
     }
 
-    /// Waits until everything that is queued now has been written or dropped.
+    /// Blocks until everything queued so far has been written or dropped.
     pub fn flush(&self) {
         let (done, flushed) = sync_channel(1);
         let sent = self.queue.as_ref().is_some_and(|queue| queue.send(Job::Flush(done)).is_ok());
         if sent {
-            // An error means that the writer ended, and then nothing is left to wait for.
+            // An error means that the writer ended; then nothing is left to wait for.
             flushed.recv().ok();
         }
     }
 
-    /// Waits until the lister has seen every name once.
+    /// Blocks until the lister has read every name once.
     pub fn wait_listed(&self) {
         let mut index = self.shared.index();
         while !index.listed {
@@ -268,7 +268,7 @@ impl DiskTier {
         self.shared.counters.read_latency.snapshot()
     }
 
-    /// The tier's figures now.
+    /// A snapshot of the tier's counters.
     pub fn stats(&self) -> DiskStats {
         let counters = &self.shared.counters;
         let index = self.shared.index();

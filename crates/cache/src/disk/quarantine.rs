@@ -1,4 +1,4 @@
-//! Puts bad files out of the way, where a person can look at them. Holds few, and then removes instead.
+//! Moves bad files to a folder for inspection. It keeps a bounded number; further bad files are removed.
 
 use std::path::Path;
 use std::sync::atomic::Ordering;
@@ -8,18 +8,18 @@ use crate::faults::Fault;
 use crate::keys::BlockKey;
 
 pub(super) const QUARANTINE_FOLDER: &str = "quarantine";
-/// Files kept there; blocks are megabytes, and a few show what is wrong.
+/// Files kept in quarantine; blocks are megabytes, and a few are enough for a diagnosis.
 const KEPT_MAX: usize = 32;
 
 impl Shared {
-    /// Counts a bad file and makes sure that it is not read again.
+    /// Counts a bad file and ensures that it is not read again.
     pub(super) fn quarantine(&self, key: &BlockKey, path: &Path, fault: Fault) {
         self.faults.record(fault, path, &"bad file, moved to quarantine");
         self.counters.quarantined.add(1);
         let mut index = self.index();
         index.remove(key);
         if fault == Fault::OtherVersion {
-            // Perhaps a newer server shares the folder: it is bad for us only.
+            // A newer server may share the folder: the file is bad only for this version.
             index.refuse(*key);
             return;
         }

@@ -1,4 +1,4 @@
-//! Finds and reads blocks, and believes nothing unchecked.
+//! Finds and reads blocks; everything read is checked.
 
 use std::io;
 use std::path::Path;
@@ -11,12 +11,12 @@ use crate::format::{HEADER_BYTES, Header, Wanted};
 use crate::keys::BlockKey;
 use crate::pool::{OpenBlock, SealedBlock};
 
-/// How old a file's time may become while its block is in use, before it is set anew.
+/// How old a file's modification time may become while its block is in use, before it is updated.
 const TOUCH_AFTER: Duration = Duration::from_secs(300);
 
 impl DiskTier {
-    /// Whether a block is there, as far as its name says. Asks the file system about a name that is not known:
-    /// it may not be listed yet, or another server may have written it. Holds until someone removes the file.
+    /// Whether a block's file exists. Queries the file system for an unknown name:
+    /// it may not be listed yet, or another server may have written it. True until the file is removed.
     pub fn contains(&self, key: &BlockKey) -> bool {
         let index = self.shared.index();
         if index.is_refused(key) {
@@ -29,10 +29,10 @@ impl DiskTier {
         self.shared.look(key)
     }
 
-    /// Reads a block into `open` and seals it, if everything about it is as wanted. Waits for the disk.
+    /// Reads a block into `open` and seals it if it is the expected one. Blocks on the disk.
     ///
     /// # Errors
-    /// On a miss, for whatever reason, hands the block back with undefined content.
+    /// On a miss, for whatever reason, returns the block with undefined content.
     pub fn read(&self, wanted: &Wanted, mut open: OpenBlock) -> Result<SealedBlock, OpenBlock> {
         let began = self.shared.clock.elapsed();
         if self.shared.index().is_refused(&wanted.key) || !self.shared.read_checked(wanted, &mut open) {
@@ -93,7 +93,7 @@ impl Shared {
         }
     }
 
-    /// Reads where a file's block stands, if its header is good.
+    /// Reads and checks a file's header.
     pub(super) fn read_header(&self, key: &BlockKey) -> Option<Header> {
         let mut head = [0; HEADER_BYTES];
         let bytes = self.fs.read(&self.path(key), &mut head, &mut []).ok()?;

@@ -1,9 +1,9 @@
-//! Keeps the folder within its budget: what is old and cheap to compute again goes first, leaves before what
-//! they hang on.
+//! Keeps the folder within its budget: evicts what is old and cheap to recompute first, leaves before
+//! their parents.
 //!
-//! Headers are read of the oldest files only, a few per file that has to go. So where a block stands may be
-//! unknown for one that is not among those; then its parent can go before it. That costs a few bytes until the
-//! orphan ages out, and never a wrong answer, since a lookup stops at the first block that is absent.
+//! Headers are read of the oldest files only, a few per evicted file. So a block's position may be
+//! unknown for a newer file; then its parent can be evicted before it. That costs a few bytes until the
+//! orphan ages out, and never a wrong result, since a lookup stops at the first absent block.
 
 use std::collections::{BinaryHeap, HashMap};
 use std::io;
@@ -15,17 +15,17 @@ use crate::BLOCK_TOKENS;
 use crate::faults::Fault;
 use crate::keys::BlockKey;
 
-/// When over the budget, this share of it is freed beyond the need, so that not every write has to reclaim.
+/// When over the budget, this fraction of it is freed in addition, so that not every write reclaims.
 const HEADROOM: u64 = 32;
-/// Files looked at for each one that has to go, and at least.
+/// Candidates examined per evicted file, and at least.
 const CANDIDATES_PER_VICTIM: usize = 2;
 const CANDIDATES_MIN: usize = 64;
 
-/// A non-negative f64's bits, which order as the number does, then the depth.
+/// A non-negative f64's bits, which sort like the number, then the depth.
 type Weight = (u64, u32);
 
 impl Shared {
-    /// Removes files until the folder is within its budget. Does nothing if another thread is at it.
+    /// Evicts files until the folder is within its budget. Does nothing if another thread is doing so.
     pub(super) fn reclaim(&self) {
         let budget = self.config.budget_bytes;
         let (bytes, blocks) = {
@@ -51,7 +51,7 @@ impl Shared {
                 if candidates.is_empty() {
                     return;
                 }
-                // Everything left has something hanging on it that is newer. The budget comes first.
+                // Every remaining candidate has a newer child. The budget takes precedence.
                 ready.extend(candidates.drain().map(|(key, weight)| (weight, key)));
                 continue;
             };
@@ -66,7 +66,7 @@ impl Shared {
         }
     }
 
-    /// The least recently used files that no pin keeps, their headers read, each with its weight.
+    /// The least recently used unpinned files, with their headers read, each with its weight.
     fn oldest(&self, count: usize) -> HashMap<BlockKey, Weight> {
         let index = self.index();
         let now = self.clock.elapsed();
@@ -83,7 +83,7 @@ impl Shared {
         weighed.collect()
     }
 
-    /// Reads where a file's block stands, if that is not known yet.
+    /// Reads a block's position from its header, if not known yet.
     pub(super) fn learn_place(&self, key: &BlockKey) {
         let unknown = self.index().get(key).is_some_and(|entry| entry.place.is_none());
         if unknown && let Some(header) = self.read_header(key) {
@@ -91,7 +91,7 @@ impl Shared {
         }
     }
 
-    /// Seconds unused, per second of recompute that a byte saves: the higher, the sooner it goes.
+    /// Seconds unused per second of recompute saved per byte: the highest weight is evicted first.
     fn weigh(&self, entry: &Entry) -> Weight {
         let unused_s = self.now().saturating_sub(entry.used).as_secs_f64();
         let place = entry.place;
@@ -105,7 +105,7 @@ impl Shared {
         match self.fs.remove(&path) {
             Ok(()) => self.counters.evicted.add(1),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            // It stays on disk and is forgotten here, or reclaiming would not end.
+            // The file stays on disk but leaves the index, or reclaiming would not end.
             Err(error) => self.faults.record(Fault::of(&error), &path, &error),
         }
         self.index().remove(key)

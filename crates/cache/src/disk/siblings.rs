@@ -1,8 +1,8 @@
-//! Which blocks follow a place. Only who asks why a prompt missed wants to know; lookups never do.
+//! The blocks that follow a place. Used to explain a miss; lookups do not need it.
 //!
-//! Names say nothing about parents, headers do. They are read when someone first asks, the most recently used
-//! files first and a bounded number each time, and what they say is kept in the index. So right after a start
-//! on a very large folder an answer may be incomplete; asking again completes it.
+//! File names do not contain the parent; headers do. They are read on the first query, the most recently used
+//! files first and a bounded number each time, and cached in the index. So right after a start
+//! on a very large folder a result may be incomplete; a second query completes it.
 
 use std::cmp::Reverse;
 use std::time::Duration;
@@ -11,14 +11,14 @@ use super::DiskTier;
 use crate::BLOCK_TOKENS;
 use crate::keys::{BlockKey, Place, Scope};
 
-/// Headers of files of unknown place read per question.
+/// Headers read per query.
 const LEARN_MAX: usize = 8192;
 /// Blocks right after one place that are compared.
 const SIBLINGS_MAX: usize = 256;
 
 impl DiskTier {
-    /// The blocks known right after a place, with their tokens, at most 256. Waits for the disk. Changes neither
-    /// recency nor any figure.
+    /// The known blocks right after a place, with their tokens, at most 256. Blocks on the disk. Changes neither
+    /// recency nor any counter.
     pub fn after(&self, scope: &Scope, place: Place) -> Vec<(BlockKey, [u32; BLOCK_TOKENS])> {
         self.learn_places();
         let index = self.shared.index();

@@ -1,4 +1,4 @@
-//! Checks every file, on demand, and clears. Slow by nature: verify reads all bytes.
+//! Checks every file on demand, and clears the folder. Verifying reads all bytes.
 
 use std::path::{Path, PathBuf};
 
@@ -8,21 +8,21 @@ use crate::faults::Fault;
 use crate::format::{HEADER_BYTES, Header};
 use crate::keys::{BlockKey, ScopeId};
 
-/// No block is larger; a header that says so is not believed.
+/// Maximum size of a block; a header that says more is rejected.
 const PAYLOAD_BYTES_MAX: u64 = 1 << 30;
 
-/// What a check of all files found.
+/// The result of checking all files.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct VerifyReport {
-    /// Files that are whole and what their names say.
+    /// Valid files.
     pub good: u64,
     /// Bytes of the good files.
     pub good_bytes: u64,
-    /// Files that were moved to quarantine, and why.
+    /// Files that were moved to quarantine, and their faults.
     pub bad: Vec<(PathBuf, Fault)>,
     /// Files that could not be read.
     pub unreadable: Vec<(PathBuf, Fault)>,
-    /// Files with names that are none of ours; left alone.
+    /// Files whose names are not of this cache; left unchanged.
     pub foreign: Vec<PathBuf>,
 }
 
@@ -34,7 +34,7 @@ impl DiskTier {
         for first in 0..=u8::MAX {
             let folder = self.shared.fan_out(first);
             let mut names = Vec::new();
-            // A folder that is not there has nothing to check.
+            // A missing folder has nothing to check.
             self.shared.fs.list(&folder, &mut |name| names.push(name.to_owned())).ok();
             for name in names {
                 let path = folder.join(&name);
@@ -48,7 +48,7 @@ impl DiskTier {
         report
     }
 
-    /// Removes every block, or one scope's, those still queued included. Returns how many files went.
+    /// Removes every block, or one scope's, those still queued included. Returns how many files were removed.
     pub fn clear(&self, scope: Option<ScopeId>) -> u64 {
         self.flush();
         let mut removed = 0;
@@ -121,7 +121,7 @@ fn check_file(
         Err(fault) => return Ok(Err(fault)),
     };
     payload.resize(usize::try_from(payload_bytes).unwrap_or(usize::MAX), 0);
-    // Read whole once more, so that header and payload are of the same file even if it was replaced meanwhile.
+    // Read again as a whole, so that header and payload are of the same file even if it was replaced meanwhile.
     let bytes = shared.fs.read(path, &mut head, payload)?;
     let checked = header_fits(&head, bytes, key).and_then(|header| header.check_payload(payload));
     Ok(checked.map(|()| bytes))

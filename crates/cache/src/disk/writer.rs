@@ -1,4 +1,4 @@
-//! Writes blocks, one after another, on its own thread: a temporary name, then the right one.
+//! Writes blocks one by one on its own thread: under a temporary name, then renamed.
 
 use std::io;
 use std::path::Path;
@@ -12,14 +12,14 @@ use crate::faults::Fault;
 use crate::format::Header;
 use crate::pool::SealedBlock;
 
-/// Names that no key can have.
+/// Prefix of temporary names; no key starts with it.
 pub(super) const TEMPORARY_PREFIX: &str = ".writing-";
-/// After a failure the next blocks are dropped for this long: a full or dead disk is not asked for each of them.
+/// After a failure, blocks are dropped for this long instead of trying a full or failed disk for each.
 const PAUSE: Duration = Duration::from_secs(10);
 
 pub(super) enum Job {
     Write(SealedBlock),
-    /// Answers once everything before it is done.
+    /// Acknowledged once everything before it is done.
     Flush(SyncSender<()>),
 }
 
@@ -28,7 +28,7 @@ pub(super) fn run(shared: &Shared, jobs: &Receiver<Job>) {
     for job in jobs {
         match job {
             Job::Flush(done) => {
-                // Whoever asked may have stopped waiting.
+                // The caller may have stopped waiting.
                 done.send(()).ok();
             }
             Job::Write(block) => {
@@ -38,7 +38,7 @@ pub(super) fn run(shared: &Shared, jobs: &Receiver<Job>) {
                     shared.counters.dropped_failed.add(1);
                     paused_until = shared.clock.elapsed() + PAUSE;
                 }
-                // The slot is free before the next look at the budget.
+                // Free the slot before reclaiming.
                 drop(block);
                 shared.counters.waiting.fetch_sub(1, Ordering::Relaxed);
                 shared.reclaim();
@@ -62,7 +62,7 @@ fn write_timed(shared: &Shared, block: &SealedBlock) -> bool {
     ));
     if let Err(error) = write(shared, &temporary, &path, &header, block) {
         shared.faults.record(Fault::of(&error), &path, &error);
-        // Most likely it fails like the write did; the lister of a later process tries again.
+        // This may fail as the write did; the lister of a later process tries again.
         shared.fs.remove(&temporary).ok();
         return false;
     }
@@ -90,7 +90,7 @@ fn make_folders(shared: &Shared, path: &Path) -> io::Result<()> {
     let root = &shared.config.folder;
     let root_gone = shared.fs.meta(root).is_err();
     if root_gone && shared.counters.written.get() > 0 {
-        shared.faults.record(Fault::FolderMissing, root, &"the cache folder was removed; making it again");
+        shared.faults.record(Fault::FolderMissing, root, &"the cache folder was removed; creating it again");
     }
     shared.fs.create_folders(path.parent().unwrap_or(root))
 }

@@ -1,11 +1,11 @@
-//! The shared tier: the same bytes under the same key in a store that several machines reach.
+//! The shared tier: the same bytes under the same key in a store that several machines use.
 //!
-//! Any store that OpenDAL speaks would do; a mounted folder always, Redis or Valkey and S3 as cargo features.
+//! The store is an OpenDAL service: a mounted folder always, Redis or Valkey and S3 as cargo features.
 //! All of OpenDAL's asynchronous work runs on one background thread with its own small runtime.
 //!
-//! A store on a network can be slow, dead or full, so nothing here waits longer than the timeout, and the
-//! first time that something does, a circuit breaker opens: from then on every answer is an immediate miss,
-//! while the background thread asks, less and less often, whether the store is back. A request pays for a dead
+//! A store on a network can be slow, unreachable or full, so nothing here waits longer than the timeout, and the
+//! first timeout opens a circuit breaker: from then on every read is an immediate miss,
+//! while the background thread probes the store with exponential backoff. A request pays for an unreachable
 //! store at most once. A store that refuses writes only (it is full) still serves reads.
 //!
 //! The invariant is the disk tier's: what is served was checked in this very read, and no verb returns an error.
@@ -32,27 +32,27 @@ use crate::stats::{Counter, Latency, LatencySnapshot};
 
 pub use store::{HIDDEN_PASSWORD, Password, Store, without_password};
 
-/// Reads that may be under way at once.
+/// Concurrent reads, at most.
 const READS_MAX: usize = 16;
-/// A read that the runtime does not even answer as timed out is given up this much later.
+/// Grace after the timeout before a read is abandoned, should the runtime itself not respond.
 const GRACE: Duration = Duration::from_millis(100);
-/// Asked for to see whether the store is alive; need not exist.
+/// The key read to probe the store; need not exist.
 const PROBE: &str = "probe";
 
-/// A store and how long to bear with it.
+/// A store and its limits.
 #[derive(Debug, Clone)]
 pub struct SharedConfig {
     /// Which store.
     pub store: Store,
     /// No single operation takes longer.
     pub timeout: Duration,
-    /// Larger blocks, header included, are not exchanged.
+    /// Maximum size of an entry, header included.
     pub entry_bytes_max: usize,
-    /// Blocks that may wait to be written. They stay in memory while they wait.
+    /// Capacity of the write queue, in blocks. Queued blocks stay in memory.
     pub queue_blocks: usize,
-    /// How long a failed store is left alone at first; doubles with each failed probe.
+    /// First pause after a failure; doubles with each failed probe.
     pub pause_first: Duration,
-    /// How long it is left alone at most.
+    /// Maximum pause.
     pub pause_max: Duration,
 }
 
@@ -70,19 +70,19 @@ impl SharedConfig {
     }
 }
 
-/// A configuration that cannot be used. That a store cannot be reached is no error.
+/// A configuration that cannot be used. An unreachable store is not an error.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot set up the shared cache store: {reason}")]
 pub struct SharedError {
     reason: String,
 }
 
-/// A copy of the tier's figures.
+/// A snapshot of the tier's counters.
 #[derive(Debug, Clone, Default)]
 pub struct SharedStats {
-    /// Whether the store is in use, rather than left alone after a failure.
+    /// Whether the circuit breaker is closed.
     pub available: bool,
-    /// Blocks asked for.
+    /// Blocks requested.
     pub queries: u64,
     /// Blocks read and found good.
     pub read: u64,
@@ -92,7 +92,7 @@ pub struct SharedStats {
     pub written: u64,
     /// Bytes written.
     pub written_bytes: u64,
-    /// Blocks not written because too many were waiting.
+    /// Blocks not written because the queue was full.
     pub dropped_queue_full: u64,
     /// Blocks not written because the store had failed.
     pub dropped_paused: u64,
@@ -102,7 +102,7 @@ pub struct SharedStats {
     pub breaker_opened: u64,
     /// Seconds per block read.
     pub read_latency: LatencySnapshot,
-    /// What went wrong, how often.
+    /// Faults and their counts.
     pub faults: Vec<(Fault, u64)>,
 }
 
@@ -122,14 +122,14 @@ struct Counters {
 
 enum Job {
     Write(SealedBlock),
-    /// Of a bad entry, so that it is written anew.
+    /// For a bad entry, so that it is written again.
     Remove(String),
     Flush(SyncSender<()>),
 }
 
 struct Read {
     path: String,
-    /// Gets the entry, or why there is none; `None` is a plain miss.
+    /// Receives the entry, or the fault; `None` is a plain miss.
     answer: SyncSender<Result<Buffer, Option<Fault>>>,
 }
 
@@ -140,13 +140,13 @@ struct Inner {
     faults: Faults,
     counters: Counters,
     broken: AtomicBool,
-    /// Steady time in microseconds until which nothing is written.
+    /// Monotonic time in microseconds until which nothing is written.
     writes_paused_until_us: AtomicU64,
     failed: Notify,
     closing: AtomicBool,
 }
 
-/// See the [module](self). Dropping it gives up what is queued.
+/// See the [module](self). Dropping it discards the queue.
 pub struct SharedTier {
     inner: Arc<Inner>,
     writes: Option<mpsc::Sender<Job>>,
@@ -155,10 +155,10 @@ pub struct SharedTier {
 }
 
 impl SharedTier {
-    /// Sets the tier up; does not talk to the store yet.
+    /// Sets the tier up without contacting the store.
     ///
     /// # Errors
-    /// If the configuration makes no sense to the store's client, or no thread can be started.
+    /// If the store's client rejects the configuration, or no thread can be started.
     pub fn open(config: SharedConfig, clock: Arc<dyn Clock>) -> Result<Self, SharedError> {
         let operator =
             store::operator(&config.store).map_err(|error| SharedError { reason: error.to_string() })?;
@@ -181,19 +181,19 @@ impl SharedTier {
         let thread = std::thread::Builder::new().name("cache-shared".into());
         let thread = thread.spawn(move || {
             runtime.block_on(run(&worker, jobs, wanted));
-            // A call to a dead file system may never return; nobody waits for it.
+            // A call to an unresponsive file system may never return; it is not waited for.
             runtime.shutdown_background();
         });
         let thread = Some(thread.map_err(io)?);
         Ok(Self { inner, writes: Some(writes), reads: Some(reads), thread })
     }
 
-    /// Whether the store is in use, rather than left alone after a failure. Never waits.
+    /// Whether the circuit breaker is closed. Never blocks.
     pub fn is_available(&self) -> bool {
         !self.inner.broken.load(Ordering::Relaxed)
     }
 
-    /// Offers a block for writing. Never waits.
+    /// Queues a block for writing. Never blocks.
     pub fn write(&self, block: &SealedBlock) -> Enqueued {
         if block.key().is_none() {
             return Enqueued::Unfilled;
@@ -207,11 +207,11 @@ impl SharedTier {
         Enqueued::QueueFull
     }
 
-    /// Reads a block into `open` and seals it, if everything about it is as wanted. Waits for the store, no
-    /// longer than its timeout; not at all while it is left alone. Not to be called from an async runtime.
+    /// Reads a block into `open` and seals it if it is the expected one. Blocks on the store, no
+    /// longer than its timeout; not at all while the breaker is open. Must not be called from an async runtime.
     ///
     /// # Errors
-    /// On a miss, for whatever reason, hands the block back with undefined content.
+    /// On a miss, for whatever reason, returns the block with undefined content.
     pub fn read(&self, wanted: &Wanted, mut open: OpenBlock) -> Result<SealedBlock, OpenBlock> {
         let inner = &self.inner;
         if !self.is_available() {
@@ -234,7 +234,7 @@ impl SharedTier {
             if matches!(fault, Fault::Torn | Fault::Corrupt)
                 && let Some(writes) = &self.writes
             {
-                // If the queue is full it is found bad again.
+                // If the queue is full it is found bad on the next read.
                 writes.try_send(Job::Remove(path)).ok();
             }
             return Err(open);
@@ -248,23 +248,23 @@ impl SharedTier {
     fn fetch(&self, path: &str) -> Result<Buffer, Option<Fault>> {
         let (answer, answered) = sync_channel(1);
         let reads = self.reads.as_ref().ok_or(None)?;
-        // More reads than allowed at once are misses; they say nothing about the store.
+        // Reads beyond the concurrency limit are misses; they say nothing about the store.
         reads.try_send(Read { path: path.to_owned(), answer }).map_err(|_| None)?;
         let wait = self.inner.config.timeout + GRACE;
         answered.recv_timeout(wait).map_err(|_| Some(Fault::Timeout))?
     }
 
-    /// Waits until everything that is queued now has been written or dropped.
+    /// Blocks until everything queued so far has been written or dropped.
     pub fn flush(&self) {
         let (done, flushed) = sync_channel(1);
         let sent = self.writes.as_ref().is_some_and(|writes| writes.blocking_send(Job::Flush(done)).is_ok());
         if sent {
-            // An error means that the thread ended, and then nothing is left to wait for.
+            // An error means that the thread ended; then nothing is left to wait for.
             flushed.recv().ok();
         }
     }
 
-    /// The tier's figures now.
+    /// A snapshot of the tier's counters.
     pub fn stats(&self) -> SharedStats {
         let counters = &self.inner.counters;
         SharedStats {
@@ -328,7 +328,7 @@ async fn serve_reads(inner: &Arc<Inner>, mut reads: mpsc::Receiver<Read>) {
         let inner = inner.clone();
         tokio::spawn(async move {
             let entry = inner.in_time(inner.operator.read(&read.path)).await;
-            // Whoever asked may have given up.
+            // The caller may have given up.
             read.answer.send(entry).ok();
         });
     }
@@ -338,7 +338,7 @@ async fn write_all(inner: &Inner, mut jobs: mpsc::Receiver<Job>) {
     while let Some(job) = jobs.recv().await {
         match job {
             Job::Flush(done) => {
-                // Whoever asked may have stopped waiting.
+                // The caller may have stopped waiting.
                 done.send(()).ok();
             }
             Job::Write(_) if inner.closing.load(Ordering::Relaxed) || inner.writes_paused() => {
@@ -346,7 +346,7 @@ async fn write_all(inner: &Inner, mut jobs: mpsc::Receiver<Job>) {
             }
             Job::Write(block) => write(inner, block).await,
             Job::Remove(path) => {
-                // What cannot be removed is found bad again.
+                // An entry that cannot be removed is found bad on the next read.
                 inner.in_time(inner.operator.delete(&path)).await.ok();
             }
         }
@@ -359,7 +359,11 @@ async fn write(inner: &Inner, block: SealedBlock) {
     let bytes = HEADER_BYTES + block.len();
     if bytes > inner.config.entry_bytes_max {
         inner.counters.dropped_failed.add(1);
-        inner.faults.record(Fault::TooLarge, Path::new(&path), &"a block is larger than an entry may be");
+        inner.faults.record(
+            Fault::TooLarge,
+            Path::new(&path),
+            &"the block is larger than the limit for an entry",
+        );
         return;
     }
     // Another machine may have been first, and its bytes are the same.
@@ -388,7 +392,7 @@ async fn write(inner: &Inner, block: SealedBlock) {
     }
 }
 
-/// While the breaker is open, asks whether the store is back.
+/// While the breaker is open, probes the store.
 async fn probe(inner: &Inner) {
     loop {
         inner.failed.notified().await;
@@ -404,7 +408,7 @@ async fn probe(inner: &Inner) {
 }
 
 impl Inner {
-    /// An operation's result, or its fault; `Err(None)` if it found nothing.
+    /// An operation's result, or its fault; `Err(None)` if there is no entry.
     async fn in_time<T>(
         &self,
         operation: impl Future<Output = opendal::Result<T>>,
@@ -415,16 +419,16 @@ impl Inner {
             Ok(Err(error)) => Err(match error.kind() {
                 ErrorKind::NotFound => None,
                 ErrorKind::PermissionDenied => Some(Fault::Denied),
-                // Redis says so when its memory is used up; there is no kind for it.
+                // Redis's error when its memory is full; OpenDAL has no kind for it.
                 _ if error.to_string().contains("OOM") => Some(Fault::NoSpace),
                 _ => Some(Fault::Io),
             }),
         }
     }
 
-    /// Counts a failure of the store itself and leaves it alone.
+    /// Counts a failure of the store itself and opens the breaker.
     fn fail(&self, fault: Fault, path: &str) {
-        self.faults.record(fault, Path::new(path), &"the shared store failed and is left alone for a while");
+        self.faults.record(fault, Path::new(path), &"the shared store failed and is not used for a while");
         if !self.broken.swap(true, Ordering::Relaxed) {
             self.counters.breaker_opened.add(1);
             self.failed.notify_one();

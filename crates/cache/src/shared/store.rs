@@ -1,6 +1,6 @@
-//! Which store machines share, and how an operator names it: one URL.
+//! The shared store that an operator names by a URL.
 //!
-//! Reads the URL and sets the client up; talks to nothing. A store whose cargo feature is off is refused by name.
+//! Parses the URL and sets the client up without connecting. A store whose cargo feature is off is refused by name.
 //! The invariant: a password never appears in an error, a log line or `Debug` output.
 
 use std::fmt;
@@ -11,12 +11,12 @@ use opendal::Operator;
 
 use super::SharedError;
 
-/// Stands for a password in what is shown.
+/// Shown in place of a password.
 pub const HIDDEN_PASSWORD: &str = "***";
 const SHAPES: &str =
     "name a store as redis://HOST:PORT, s3://BUCKET/PREFIX?endpoint=URL, or /a/mounted/folder";
 
-/// A password that does not show itself.
+/// A password that `Debug` hides.
 #[derive(Clone, PartialEq, Eq, Default)]
 pub struct Password(pub String);
 
@@ -26,7 +26,7 @@ impl fmt::Debug for Password {
     }
 }
 
-/// Which store.
+/// The shared store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Store {
@@ -71,7 +71,7 @@ impl FromStr for Store {
         match url.split_once("://") {
             Some((scheme @ ("redis" | "rediss"), rest)) => redis(scheme, rest),
             Some(("s3", rest)) => s3(rest),
-            Some((scheme, _)) => Err(refused(format!("`{scheme}://` is no store known here; {SHAPES}"))),
+            Some((scheme, _)) => Err(refused(format!("`{scheme}://` is not a known store; {SHAPES}"))),
             None => Err(refused(format!("`{url}` is neither a URL nor an absolute path; {SHAPES}"))),
         }
     }
@@ -144,7 +144,7 @@ fn s3(rest: &str) -> Result<Store, SharedError> {
     Ok(Store::S3 { bucket: bucket.into(), prefix: decoded(prefix)?, region, endpoint })
 }
 
-/// Undoes a URL's percent signs.
+/// Decodes percent-encoding.
 #[cfg(any(feature = "redis", feature = "s3"))]
 fn decoded(text: &str) -> Result<String, SharedError> {
     let mut bytes = Vec::with_capacity(text.len());
@@ -166,7 +166,7 @@ fn decoded(text: &str) -> Result<String, SharedError> {
     String::from_utf8(bytes).map_err(|_| refused("the URL is not UTF-8".into()))
 }
 
-/// The client of a store. Does not talk to it yet.
+/// The client of a store, not connected yet.
 pub(super) fn operator(store: &Store) -> opendal::Result<Operator> {
     match store {
         Store::Folder(folder) => {

@@ -1,5 +1,6 @@
 use tempfile::TempDir;
 
+use super::database::{SCHEMA, SCHEMA_VERSION};
 use super::*;
 use crate::clock::SystemClock;
 
@@ -71,13 +72,13 @@ fn a_folder_that_may_only_be_read_can_be_read() {
     store.record(row(1, "a", ""));
     drop(store);
     std::fs::rename(dir.path().join(FILE), &path).unwrap();
-    let (db, version) = super::reader::connect_unshared(&path).unwrap().unwrap();
+    let (db, version) = super::database::connect_unshared(&path).unwrap().unwrap();
     assert_eq!(version, SCHEMA_VERSION);
-    assert_eq!(ledger::usage(&db, None, 0, 9, GroupBy::None).unwrap()[0].requests, 1);
+    assert_eq!(usage::usage(&db, None, 0, 9, GroupBy::None).unwrap()[0].requests, 1);
     // Permissions do not stop the superuser, who may be running this; that no journal was made does show it.
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
     std::fs::write(dir.path().join("odd?name#100%.db-wal"), b"a writer is at work").unwrap();
-    assert!(super::reader::connect_unshared(&path).is_none());
+    assert!(super::database::connect_unshared(&path).is_none());
 }
 
 #[test]

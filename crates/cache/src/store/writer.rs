@@ -1,4 +1,4 @@
-//! The one thread that writes: takes what is queued, in one transaction per batch, and keeps the bounds.
+//! The writing thread: applies queued writes, one transaction per batch, and enforces the bounds.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -7,18 +7,19 @@ use std::thread::JoinHandle;
 
 use rusqlite::{Connection, params};
 
-use super::ledger::LedgerRow;
-use super::responses::ResponseKey;
-use super::{StoreConfig, StoreCounters, wall_ms};
-use crate::clock::Clock;
+use super::config::StoreConfig;
+use super::counters::StoreCounters;
+use super::ledger_row::LedgerRow;
+use super::response::ResponseKey;
+use crate::clock::{Clock, wall_ms};
 use crate::keys::ScopeId;
 
-/// Writes in one transaction, at most.
+/// Maximum writes per transaction.
 const BATCH_MAX: usize = 256;
-/// Rows removed at a time when a bound is passed.
+/// Rows evicted at a time.
 const EVICT_BATCH: usize = 64;
 
-/// Something to write.
+/// A queued write.
 pub(super) enum Write {
     Response {
         key: ResponseKey,
@@ -31,11 +32,11 @@ pub(super) enum Write {
     Remove(ResponseKey),
     Forget(Option<ScopeId>),
     Ledger(Box<LedgerRow>),
-    /// Answered when everything before it is on disk.
+    /// Acknowledged when everything before it is on disk.
     Flush(Sender<()>),
 }
 
-/// The queue's sending end and its thread.
+/// The queue's sender and the writing thread.
 pub(super) struct Writer {
     queue: Option<SyncSender<Write>>,
     thread: Option<JoinHandle<()>>,
@@ -53,7 +54,7 @@ impl Writer {
         let bytes = db.query_row(total, [], |row| row.get::<_, i64>(0)).unwrap_or(0) as u64;
         let task = Task { db, config, counters, clock, bytes };
         let thread = std::thread::Builder::new().name("database".into()).spawn(move || task.run(&writes));
-        // Without a thread the receiver is gone and every write counts as dropped.
+        // Without a thread the receiver is dropped and every write counts as dropped.
         Writer { queue: Some(queue), thread: thread.ok() }
     }
 
@@ -63,10 +64,10 @@ impl Writer {
         !matches!(queue.try_send(write), Err(TrySendError::Full(_) | TrySendError::Disconnected(_)))
     }
 
-    /// Waits for room.
+    /// Blocks while the queue is full.
     pub(super) fn send(&self, write: Write) {
         if let Some(queue) = &self.queue {
-            // Fails only if the thread is gone, and then there is nothing to wait for.
+            // Fails only if the thread ended; then nothing is left to wait for.
             let _ = queue.send(write);
         }
     }
@@ -106,7 +107,7 @@ impl Task {
             if let Err(error) = written {
                 self.counters.fault(&self.counters.write_errors, "cannot write the database", &error);
             }
-            // Whoever waits for a flush has gone away at worst.
+            // The caller of a flush may have stopped waiting.
             for done in waiting {
                 let _ = done.send(());
             }
@@ -141,7 +142,7 @@ impl Task {
         Ok(())
     }
 
-    /// Removes what is too old, then what was not used for longest, until the bounds hold.
+    /// Deletes expired responses, then the least recently used, until the bounds hold.
     fn keep_bounds(&mut self) -> rusqlite::Result<()> {
         let oldest = wall_ms(&*self.clock).saturating_sub(self.config.responses_age_ms_max);
         let aged = self.db.execute("DELETE FROM responses WHERE used_ms < ?1", [oldest.cast_signed()])?;
@@ -163,11 +164,11 @@ impl Task {
     }
 }
 
-/// Applies one write; `stored` counts new answers and their bytes.
+/// Applies one write; `stored` counts new responses and their bytes.
 fn apply(db: &Connection, write: &Write, stored: &mut (u64, u64)) -> rusqlite::Result<()> {
     match write {
         Write::Response { key, scope, body, checksum, now_ms } => {
-            // The first answer to a deterministic request is as good as the second.
+            // The responses to a deterministic request are equal; the first is kept.
             let sql = "INSERT OR IGNORE INTO responses (key, scope, body, checksum, created_ms, used_ms) \
                        VALUES (?1, ?2, ?3, ?4, ?5, ?5)";
             let values = params![key.as_bytes(), scope.as_bytes(), body, checksum, now_ms.cast_signed()];

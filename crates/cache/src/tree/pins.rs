@@ -1,7 +1,7 @@
-//! What stays until a time, and what there is: pins and a listing of the tree.
+//! Pins with an expiry, and a listing of the tree.
 //!
-//! A pin is on the last block of a prefix. Leaves go first, so while that block is there, so are those before it,
-//! and two pins with a common beginning do not know of each other: taking one off leaves the other whole.
+//! A pin is on the last block of a prefix. Leaves are evicted first, so while that block is there, so are those before it,
+//! and pins with a common beginning are independent: removing one leaves the other intact.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -14,26 +14,26 @@ use crate::stats::AgeSnapshot;
 /// A prefix that nothing in the cache continues.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CachedPrefix {
-    /// Whose it is.
+    /// The scope that owns it.
     pub scope: ScopeId,
-    /// The name of its last block; `None` if that is not full.
+    /// The key of its last block; `None` if that is not full.
     pub key: Option<BlockKey>,
     /// Its length.
     pub tokens: usize,
-    /// How long nobody has used its last block.
+    /// Time since the last use of its last block.
     pub unused: Duration,
-    /// For how long it is still pinned.
+    /// Time until its pin expires.
     pub pinned: Option<Duration>,
 }
 
 impl PrefixTree {
-    /// Says what time it is by the caller's clock, by which entries are dated from now on.
+    /// Sets the time, on the caller's clock, that entries are dated with from now on.
     pub fn set_time(&mut self, now: Duration) {
         self.now = now;
     }
 
-    /// Keeps the known blocks of a prefix, its unfilled last one included, until `until` of the caller's clock;
-    /// says how many. A pin of the same prefix that lasts longer stays as it is.
+    /// Pins the cached blocks of a prefix, its unfilled last one included, until `until` on the caller's clock;
+    /// returns how many. A later expiry of the same prefix is kept.
     pub fn pin(&mut self, scope: &Scope, tokens: &[u32], until: Duration) -> usize {
         let path = self.path(scope, tokens);
         for (at, &node) in path.iter().enumerate() {
@@ -47,8 +47,8 @@ impl PrefixTree {
         path.len()
     }
 
-    /// Takes the pin of a prefix off, also where its last block was filled up since; says how many blocks it went
-    /// over. Pins of longer prefixes stay, and a declared prefix before it stays until its time.
+    /// Removes the pin of a prefix, also if its last block was filled up since; returns how many blocks it
+    /// covered. Pins of longer prefixes stay, and a declared prefix before it stays pinned until it expires.
     pub fn unpin(&mut self, scope: &Scope, tokens: &[u32]) -> usize {
         let path = self.path(scope, tokens);
         let full = tokens.len() / BLOCK_TOKENS;
@@ -58,7 +58,7 @@ impl PrefixTree {
             && path.len() >= full
             && let Some(parent) = self.goes_on(scope, full, path[..full].last().copied())
         {
-            // Of several answers to the prompt one has taken the pinned block's place.
+            // One of several responses to the prompt has replaced the pinned block.
             let continued = self.node(parent).children.iter().filter(|(tokens, _)| tokens.starts_with(rest));
             tips.extend(continued.map(|(_, &child)| child));
         }
@@ -69,7 +69,7 @@ impl PrefixTree {
         path.len()
     }
 
-    /// How many blocks are pinned at `now`, and how many would be with this prefix too.
+    /// How many blocks are pinned at `now`, and how many would be with this prefix added.
     pub fn pinned(&self, with: Option<(&Scope, &[u32])>, now: Duration) -> (usize, usize) {
         let mut held = self.pinned_until(now);
         let before = held.len();
@@ -78,7 +78,7 @@ impl PrefixTree {
         (before, held.len())
     }
 
-    /// The full blocks that are pinned at `now`, those nearest to a beginning first, and until when.
+    /// The full blocks that are pinned at `now`, lowest depth first, and their expiry.
     pub fn pinned_keys(&self, now: Duration) -> Vec<(BlockKey, Duration)> {
         let held = self.pinned_until(now).into_iter();
         let mut blocks: Vec<_> = held.map(|(node, until)| (self.block(node), until)).collect();
@@ -101,13 +101,13 @@ impl PrefixTree {
             .collect()
     }
 
-    /// How long the block that was added first has been there. Takes time linear in the tree.
+    /// Age of the block that was added first. Takes time linear in the tree.
     pub fn oldest(&self, now: Duration) -> Option<Duration> {
         let blocks = self.nodes.iter().flatten().filter(|node| node.block.is_some());
         blocks.map(|node| now.saturating_sub(node.added)).max()
     }
 
-    /// How long blocks stay and how often they are asked for.
+    /// Lifetimes and reuse of blocks.
     pub fn ages(&self) -> AgeSnapshot {
         self.ages.snapshot()
     }

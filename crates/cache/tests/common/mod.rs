@@ -1,4 +1,4 @@
-//! What several test files need: scopes, prompts, and blocks whose bytes follow from their key.
+//! Shared by several test files: scopes, prompts, and blocks whose bytes are derived from their key.
 #![allow(clippy::unwrap_used, reason = "in a test an unwrap is an assertion")]
 #![allow(dead_code, reason = "each test file uses its own part")]
 
@@ -24,7 +24,7 @@ pub(crate) fn prompt(seed: u32, blocks: usize) -> Vec<u32> {
     (0..(blocks * BLOCK_TOKENS) as u32).map(|i| seed * 1_000_000 + i).collect()
 }
 
-/// The bytes that a model would compute for the block at `place`: a function of what decides them.
+/// The bytes that a model would compute for the block at `place`: a function of their inputs.
 pub(crate) fn expected(scope: &Scope, place: Place, tokens: &[u32], bytes: &mut [u8]) {
     let mut seed = u64::from_le_bytes(place.parent.as_bytes()[..8].try_into().unwrap());
     seed ^= u64::from_le_bytes(scope.fingerprint().as_bytes()[..8].try_into().unwrap());
@@ -57,7 +57,7 @@ pub(crate) fn compute_all(pool: &BlockPool, scope: &Scope, tokens: &[u32]) -> Ve
     blocks.collect()
 }
 
-/// Fails unless the block holds what computing it again would give.
+/// Asserts that the block has the bytes that computing it again would give.
 pub(crate) fn assert_true(block: &SealedBlock) {
     let mut bytes = vec![0; block.len()];
     expected(block.scope(), block.place(), block.tokens(), &mut bytes);

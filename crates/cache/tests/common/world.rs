@@ -1,10 +1,10 @@
-//! A disk tier on a file system in memory, with a clock and a pool that the test holds.
+//! A disk tier on an in-memory file system, with a clock and a pool controlled by the test.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use foretoken_cache::disk::ram::RamFileSystem;
+use foretoken_cache::disk::ram_file_system::RamFileSystem;
 use foretoken_cache::{BlockPool, DiskConfig, DiskTier, Fault, ManualClock, Scope, Wanted};
 
 use super::{LAYOUT, assert_true, compute_all, prompt, scope};
@@ -52,7 +52,7 @@ impl World {
         tier.flush();
     }
 
-    /// Reads the blocks of a prompt until one misses; each must be what computing it gives.
+    /// Reads the blocks of a prompt until one misses; each must have the bytes that computing it gives.
     pub(crate) fn read(&self, tier: &DiskTier, tokens: &[u32]) -> usize {
         let wanted = Wanted::chain(&self.scope, tokens, 0);
         let read = wanted.iter().map_while(|wanted| {

@@ -205,7 +205,7 @@ impl Drafts {
             total += *logit;
         }
         self.near.sort_unstable_by(|a, b| b.0.total_cmp(&a.0));
-        let mut next = [(0, 0.0); foretoken_cache::successors::SUCCESSORS];
+        let mut next = [(0, 0.0); foretoken_cache::successor_table::SUCCESSORS];
         let used = next.len().min(self.near.len());
         for (next, &(p, id)) in next.iter_mut().zip(&self.near) {
             *next = (id, p / total);

@@ -1,9 +1,9 @@
-//! Shallow, bushy drafts where no text matches: the most frequent successors of the last one or two tokens.
+//! Shallow, wide drafts where no text matches: the most frequent successors of the last one or two tokens.
 
 use std::collections::BinaryHeap;
 use std::sync::Arc;
 
-use foretoken_cache::{Guesses, SuccessorTable};
+use foretoken_cache::{Candidates, SuccessorTable};
 
 use super::draft_tree::ROOT;
 use super::drafter::{Context, Drafter, Draws, Proposals};
@@ -12,7 +12,7 @@ use super::settings::Source;
 use crate::random::uniform_of;
 
 /// Draft tokens per step, and their depth.
-const GUESSES_MAX: usize = 12;
+const TOKENS_MAX: usize = 12;
 const DEPTH_MAX: usize = 4;
 /// Less likely successors are not proposed.
 const PROBABILITY_MIN: f32 = 0.06;
@@ -59,7 +59,7 @@ impl Drafter for Successors {
     fn propose(&mut self, context: Context<'_>, out: &mut Proposals<'_>) {
         let [.., last] = *context.tokens else { return };
         let before = context.tokens.len().checked_sub(2).map(|at| context.tokens[at]);
-        out.room = out.room.min(GUESSES_MAX);
+        out.room = out.room.min(TOKENS_MAX);
         let table = self.0.lock();
         if let Some(draws) = context.drawn {
             draw_chain(&table, (before, last), context.tokens.len() as u64, draws, out);
@@ -67,7 +67,7 @@ impl Drafter for Successors {
         }
         let mut places = BinaryHeap::from([Place { path: 1.0, node: ROOT, before, last }]);
         while let Some(Place { node, before, last, .. }) = places.pop() {
-            let known = table.guesses(before, last);
+            let known = table.candidates(before, last);
             for (rank, next) in known.next.iter().flatten().enumerate() {
                 if next.probability < PROBABILITY_MIN {
                     break;
@@ -95,7 +95,7 @@ fn draw_chain(
 ) {
     let mut node = ROOT;
     for depth in 0..DEPTH_MAX as u64 {
-        let known = table.guesses(before, last);
+        let known = table.candidates(before, last);
         // Tokens that another drafter has proposed are not drawn again.
         let free = known.next.iter().flatten().filter(|next| out.tree.child(node, next.token).is_none());
         let mut distribution: Vec<(u32, f32)> = free.map(|next| (next.token, next.probability)).collect();
@@ -123,7 +123,7 @@ fn draw(distribution: &[(u32, f32)], u: f64) -> u32 {
 }
 
 /// Buckets: how likely, whether two tokens of context are known, whether it is the first draft token.
-fn class(known: &Guesses, probability: f32, rank: usize) -> u8 {
+fn class(known: &Candidates, probability: f32, rank: usize) -> u8 {
     let likely = (probability * 8.0).clamp(0.0, 7.0) as u8;
     likely + if known.by_two { 0 } else { 8 } + if rank == 0 { 0 } else { 16 }
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Result, bail};
-use foretoken_cache::disk::fs::RealFileSystem;
+use foretoken_cache::disk::file_system::RealFileSystem;
 use foretoken_cache::store::{Store, StoreConfig};
 use foretoken_cache::{DiskConfig, DiskEntry, DiskTier, ScopeId, SystemClock, VerifyReport};
 use foretoken_server::cache_report;

@@ -1,5 +1,5 @@
 use std::sync::atomic::AtomicU64;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use proptest::prelude::*;
 use tempfile::TempDir;
@@ -8,7 +8,7 @@ use super::*;
 use crate::clock::SystemClock;
 use crate::keys::{Fingerprint, Scope, ServerSecret};
 
-/// A clock that tests set, in milliseconds since 1970; moves by `tick` at each reading.
+/// A manual clock in milliseconds since 1970 that advances by `tick` at each reading.
 struct Wall {
     time: Arc<AtomicU64>,
     tick: u64,
@@ -44,7 +44,7 @@ fn keep(store: &Store, tenant: &str, prompt: &[u32], tokens: &[u32]) -> Response
 }
 
 #[test]
-fn an_answer_is_found_again_after_a_restart() {
+fn a_response_is_found_after_a_restart() {
     let dir = TempDir::new().unwrap();
     let key = keep(&open(&dir), "a", &[1, 2], &[3, 4]);
     assert_eq!(open(&dir).response(&key, &[1, 2]), Some(response(&[1, 2], &[3, 4])));
@@ -68,7 +68,7 @@ fn the_prompt_is_compared_even_when_the_key_matches() {
 }
 
 #[test]
-fn a_damaged_file_is_set_aside_and_an_empty_one_takes_its_place() {
+fn a_damaged_file_is_set_aside_and_replaced_by_an_empty_one() {
     let dir = TempDir::new().unwrap();
     let key = keep(&open(&dir), "a", &[1], &[2]);
     let path = dir.path().join(FILE);
@@ -87,7 +87,7 @@ fn a_damaged_file_is_set_aside_and_an_empty_one_takes_its_place() {
 }
 
 #[test]
-fn a_flipped_bit_in_a_row_is_a_miss_and_the_row_goes() {
+fn a_flipped_bit_in_a_row_is_a_miss_and_deletes_the_row() {
     let dir = TempDir::new().unwrap();
     let key = keep(&open(&dir), "a", &[1], &[2]);
     let db = Connection::open(dir.path().join(FILE)).unwrap();
@@ -101,7 +101,7 @@ fn a_flipped_bit_in_a_row_is_a_miss_and_the_row_goes() {
 }
 
 #[test]
-fn a_folder_that_allows_no_file_means_memory_only() {
+fn a_folder_that_cannot_be_written_means_memory_only() {
     let dir = TempDir::new().unwrap();
     let store =
         Store::open(&dir.path().join("missing"), StoreConfig::default(), Arc::new(SystemClock::new()));
@@ -112,11 +112,11 @@ fn a_folder_that_allows_no_file_means_memory_only() {
 }
 
 #[test]
-fn the_least_recently_used_answers_go_first() {
+fn the_least_recently_used_responses_are_evicted_first() {
     let dir = TempDir::new().unwrap();
     let time = Arc::new(AtomicU64::new(1_000));
     let clock = Arc::new(Wall { time: Arc::clone(&time), tick: 1 });
-    // Room for about 50 answers of 1,000 tokens.
+    // Room for about 50 responses of 1,000 tokens.
     let config = StoreConfig { responses_bytes_max: 200_000, ..StoreConfig::default() };
     let store = Store::open(dir.path(), config, clock);
     let keys: Vec<_> = (0..50).map(|i| keep(&store, "a", &[i], &[7; 990])).collect();
@@ -131,7 +131,7 @@ fn the_least_recently_used_answers_go_first() {
 }
 
 #[test]
-fn answers_expire() {
+fn responses_expire() {
     let dir = TempDir::new().unwrap();
     let time = Arc::new(AtomicU64::new(1_000));
     let clock = Arc::new(Wall { time: Arc::clone(&time), tick: 0 });
@@ -158,7 +158,7 @@ fn forgetting_a_tenant_leaves_the_others() {
 
 proptest! {
     #[test]
-    fn an_answer_survives_being_stored(
+    fn a_response_survives_being_stored(
         prompt in prop::collection::vec(any::<u32>(), 0..200),
         tokens in prop::collection::vec(any::<u32>(), 1..50),
         reason in any::<u8>(),
@@ -170,11 +170,11 @@ proptest! {
             tokens.iter().map(|&id| Alternatives { chosen: score(id), top: vec![score(id); top] }).collect()
         });
         let response = Response { prompt, tokens, reason, logprobs };
-        let body = responses::encode(&response);
-        prop_assert_eq!(responses::decode(&body), Some(response));
+        let body = response::encode(&response);
+        prop_assert_eq!(response::decode(&body), Some(response));
         for cut in 0..body.len() {
             // A torn body is refused or, at an exact boundary, is a shorter valid one; it never panics.
-            let _ = responses::decode(&body[..cut]);
+            let _ = response::decode(&body[..cut]);
         }
     }
 }

@@ -1,10 +1,10 @@
-//! The successor table: after these one or two tokens, which come next most often?
+//! The successor table: the most likely next tokens after one or two tokens of context.
 //!
-//! It is learnt from distributions that a model computed anyway and gives guesses where no longer text matches.
-//! Memory is bounded: a set-associative table in which the least likely entry of a set makes way. Old knowledge
-//! fades as new comes. One table belongs to one tenant's scope, and its file names that scope.
+//! It is learnt from distributions that the model computed anyway, and drafts where no longer context matches.
+//! Memory is bounded: a set-associative table that evicts the least likely entry of a set. Older distributions
+//! decay as new ones are learnt. One table belongs to one tenant's scope, and its file contains that scope's id.
 //!
-//! Not for exact counts: two contexts may share a slot's tag once in four thousand million, which costs a wrong guess.
+//! Not for exact counts: two contexts share a slot's tag once in four thousand million, which costs a rejected draft.
 
 use std::fs;
 use std::io;
@@ -14,16 +14,16 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::keys::ScopeId;
 
-/// Guesses kept per context.
+/// Next tokens kept per context.
 pub const SUCCESSORS: usize = 4;
 /// Slots that a context may be in.
 const WAYS: usize = 4;
 const MAGIC: &[u8; 8] = b"FTSUCC\0\x01";
 const HEADER_BYTES: usize = 8 + 32 + 8 + 8;
 const SLOT_BYTES: usize = 4 + SUCCESSORS * 5;
-/// Weight of what is new in a context that is known.
+/// Weight of a new distribution in a known context.
 const LEARN: f32 = 0.3;
-/// In place of the token before the last, for contexts of one token.
+/// Replaces the token before the last in contexts of one token.
 const ANY: u32 = u32::MAX;
 
 #[derive(Clone, Copy, Default)]
@@ -35,18 +35,18 @@ struct Slot {
     weights: [u8; SUCCESSORS],
 }
 
-/// A guess.
+/// A possible next token.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Successor {
     /// The token.
     pub token: u32,
-    /// How likely it was on average, `0..=1`.
+    /// Its average probability, `0..=1`.
     pub probability: f32,
 }
 
-/// Guesses for a context, most likely first.
+/// The next tokens of a context, most likely first.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub struct Guesses {
+pub struct Candidates {
     /// Unused places are `None`.
     pub next: [Option<Successor>; SUCCESSORS],
     /// Whether two tokens of context matched, or only one.
@@ -71,12 +71,12 @@ impl SuccessorTable {
         self.slots.len() * size_of::<Slot>()
     }
 
-    /// Distributions learnt since it was made or loaded.
+    /// Distributions learnt since it was created or loaded.
     pub fn learnt(&self) -> u64 {
         self.learnt
     }
 
-    /// Takes in what may follow `before` (if there was one) and `last`: tokens and probabilities, most likely first.
+    /// Learns what follows `before` (if any) and `last`: tokens and probabilities, most likely first.
     pub fn learn(&mut self, before: Option<u32>, last: u32, next: &[(u32, f32)]) {
         self.learnt += 1;
         self.learn_one(ANY, last, next);
@@ -85,16 +85,16 @@ impl SuccessorTable {
         }
     }
 
-    /// What may follow. Falls back to one token of context.
-    pub fn guesses(&self, before: Option<u32>, last: u32) -> Guesses {
+    /// The next tokens of a context. Falls back to one token of context.
+    pub fn candidates(&self, before: Option<u32>, last: u32) -> Candidates {
         let by_two = before.and_then(|before| self.find(before, last));
         let slot = by_two.or_else(|| self.find(ANY, last));
-        let mut guesses = Guesses { by_two: by_two.is_some(), ..Guesses::default() };
-        let Some(slot) = slot else { return guesses };
-        for ((guess, &token), &weight) in guesses.next.iter_mut().zip(&slot.tokens).zip(&slot.weights) {
-            *guess = (weight > 0).then(|| Successor { token, probability: f32::from(weight) / 255.0 });
+        let mut candidates = Candidates { by_two: by_two.is_some(), ..Candidates::default() };
+        let Some(slot) = slot else { return candidates };
+        for ((next, &token), &weight) in candidates.next.iter_mut().zip(&slot.tokens).zip(&slot.weights) {
+            *next = (weight > 0).then(|| Successor { token, probability: f32::from(weight) / 255.0 });
         }
-        guesses
+        candidates
     }
 
     fn find(&self, before: u32, last: u32) -> Option<&Slot> {
@@ -212,11 +212,11 @@ mod tests {
     }
 
     fn first(table: &SuccessorTable, before: Option<u32>, last: u32) -> Option<u32> {
-        table.guesses(before, last).next[0].map(|guess| guess.token)
+        table.candidates(before, last).next[0].map(|next| next.token)
     }
 
     #[test]
-    fn two_tokens_of_context_go_before_one() {
+    fn two_tokens_of_context_precede_one() {
         let mut table = SuccessorTable::new(1024);
         table.learn(Some(1), 2, &[(10, 0.9)]);
         table.learn(Some(3), 2, &[(20, 0.9)]);
@@ -224,17 +224,17 @@ mod tests {
         assert_eq!(first(&table, Some(1), 2), Some(10));
         assert_eq!(first(&table, Some(3), 2), Some(20));
         assert_eq!(first(&table, Some(9), 2), Some(20), "an unknown pair falls back to its last token");
-        assert!(!table.guesses(Some(9), 2).by_two);
+        assert!(!table.candidates(Some(9), 2).by_two);
         assert_eq!(first(&table, Some(9), 9), None);
     }
 
     #[test]
-    fn what_is_new_wins_in_time() {
+    fn new_distributions_replace_old_ones() {
         let mut table = SuccessorTable::new(1024);
         table.learn(None, 2, &[(10, 0.9), (11, 0.05)]);
         (0..5).for_each(|_| table.learn(None, 2, &[(30, 0.8), (10, 0.1)]));
-        let guesses = table.guesses(None, 2).next.map(|guess| guess.map(|guess| guess.token));
-        assert_eq!(guesses[..2], [Some(30), Some(10)]);
+        let next = table.candidates(None, 2).next.map(|next| next.map(|next| next.token));
+        assert_eq!(next[..2], [Some(30), Some(10)]);
     }
 
     #[test]
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn a_table_survives_being_saved_and_nothing_else_is_taken_for_one() {
+    fn a_table_survives_being_saved_and_nothing_else_is_loaded() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("table");
         let mut table = SuccessorTable::new(64);

@@ -1,16 +1,15 @@
-//! The ledger of a data folder, read by someone who does not own it.
+//! Reads the ledger of a data folder that another process may own.
 //!
-//! For a command beside a running server, or after it. The invariant: no row and no schema is written, so
-//! unlike with [`Store`](super::Store), whatever is wrong is an error that says so. SQLite may leave an empty
-//! journal behind where the folder allows it.
+//! For a command run beside a server, or after it. The invariant: no row and no schema is written, so
+//! unlike with [`Store`](super::Store), every fault is an error. SQLite may leave an empty
+//! journal behind if the folder is writable.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::Connection;
 
-use super::ledger::usage;
-use super::{FILE, GroupBy, SCHEMA_VERSION, UsageGroup, schema_version};
+use super::database::{FILE, SCHEMA_VERSION, connect, connect_unshared};
+use super::usage::{GroupBy, UsageGroup, usage};
 
 /// Why a ledger cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -26,7 +25,7 @@ pub enum LedgerError {
         /// The number in it.
         found: i64,
     },
-    /// SQLite's refusal.
+    /// SQLite's error.
     #[error("cannot read {}: {error}", path.display())]
     Database {
         /// The file.
@@ -50,7 +49,7 @@ impl LedgerReader {
     /// There is none, or it cannot be read.
     pub fn open(dir: &Path) -> Result<LedgerReader, LedgerError> {
         let path = dir.join(FILE);
-        // A folder that may not be looked into is not one without a ledger; opening says what it is.
+        // A folder without search permission may have a ledger; opening it reports the error.
         if path.try_exists().is_ok_and(|there| !there) {
             return Err(LedgerError::Missing(path));
         }
@@ -75,33 +74,4 @@ impl LedgerReader {
         usage(&self.db, tenant, from_ms, to_ms, group_by)
             .map_err(|error| LedgerError::Database { path: self.path.clone(), error })
     }
-}
-
-/// A connection that cannot write, and the schema it found.
-pub(super) fn connect(path: &Path) -> rusqlite::Result<(Connection, i64)> {
-    let db = Connection::open_with_flags(
-        path,
-        OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX,
-    )?;
-    db.busy_timeout(Duration::from_secs(5))?;
-    // The first read is what opens the file.
-    let version = schema_version(&db)?;
-    Ok((db, version))
-}
-
-/// For a folder or file that may only be read: SQLite then cannot make the memory that it shares with
-/// writers. Without a journal there is no writer; where there is one, this is not tried.
-pub(super) fn connect_unshared(path: &Path) -> Option<rusqlite::Result<(Connection, i64)>> {
-    let journal = PathBuf::from(format!("{}-wal", path.display()));
-    if std::fs::metadata(journal).is_ok_and(|file| file.len() > 0) {
-        return None;
-    }
-    let escaped = path.to_str()?.replace('%', "%25").replace('?', "%3f").replace('#', "%23");
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
-    let open = || {
-        let db = Connection::open_with_flags(format!("file:{escaped}?immutable=1"), flags)?;
-        let version = schema_version(&db)?;
-        Ok((db, version))
-    };
-    Some(open())
 }

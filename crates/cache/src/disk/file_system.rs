@@ -1,4 +1,4 @@
-//! The few verbs that the disk tier needs of a file system, so that every fault can be injected.
+//! The file-system operations that this crate uses, as a trait, so that tests can inject every fault.
 
 use std::fmt;
 use std::fs::{File, FileTimes, OpenOptions};
@@ -6,7 +6,7 @@ use std::io::{self, Read, Write};
 use std::path::Path;
 use std::time::SystemTime;
 
-/// What is known of a file without reading it.
+/// A file's metadata.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FileMeta {
     /// Length in bytes.
@@ -15,21 +15,21 @@ pub struct FileMeta {
     pub modified: SystemTime,
 }
 
-/// A file system. Every verb may be called from any thread.
+/// A file system. Every method may be called from any thread.
 pub trait FileSystem: Send + Sync {
-    /// Fills `head`, then `body`, from the file's start, as far as it goes; returns the file's length.
+    /// Fills `head`, then `body`, from the file's start, as far as the file reaches; returns the file's length.
     ///
     /// # Errors
     /// If the file cannot be opened or read.
     fn read(&self, path: &Path, head: &mut [u8], body: &mut [u8]) -> io::Result<u64>;
 
-    /// Makes a new file of `head` and `body`, readable by this user only.
+    /// Creates a file of `head` and `body` with mode 0600.
     ///
     /// # Errors
     /// If the file exists, its folder does not, or not everything could be written; the file may exist in part.
     fn write(&self, path: &Path, head: &[u8], body: &[u8]) -> io::Result<()>;
 
-    /// Gives a file another name at once; whoever reads either name sees all of it or nothing.
+    /// Renames a file atomically, replacing an existing one.
     ///
     /// # Errors
     /// As the file system says.
@@ -41,25 +41,25 @@ pub trait FileSystem: Send + Sync {
     /// As the file system says.
     fn remove(&self, path: &Path) -> io::Result<()>;
 
-    /// Calls `each` with the name of everything in a folder. Names that are not Unicode are replaced.
+    /// Calls `each` with the name of every entry of a folder. Names that are not Unicode are converted lossily.
     ///
     /// # Errors
     /// As the file system says.
     fn list(&self, folder: &Path, each: &mut dyn FnMut(&str)) -> io::Result<()>;
 
-    /// Length and time of a file or folder.
+    /// Length and modification time of a file or folder.
     ///
     /// # Errors
     /// As the file system says.
     fn meta(&self, path: &Path) -> io::Result<FileMeta>;
 
-    /// Sets a file's time.
+    /// Sets a file's modification time.
     ///
     /// # Errors
     /// As the file system says.
     fn touch(&self, path: &Path, to: SystemTime) -> io::Result<()>;
 
-    /// Makes a folder and those above it, enterable by this user only.
+    /// Creates a folder and its missing parents with mode 0700.
     ///
     /// # Errors
     /// As the file system says.

@@ -1,7 +1,7 @@
-//! What it costs to compute a prefix again: the measure by which entries are kept and restores decided.
+//! The cost of recomputing a prefix: what eviction and restore decisions are based on.
 
 /// Seconds of prefill as a line in the position: every token costs the same matmuls, and attention costs more
-/// the more tokens come before. Both figures are measured on this machine by whoever runs the model.
+/// with the tokens before it. The engine measures both coefficients on this machine.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct RecomputeCost {
     /// Seconds for a token at position 0.
@@ -22,7 +22,7 @@ impl RecomputeCost {
 }
 
 impl Default for RecomputeCost {
-    /// 500 tokens/s, half of it after 8,000 tokens: a guess until something is measured.
+    /// 500 tokens/s, half of it after 8,000 tokens: assumed until measured.
     fn default() -> Self {
         Self { token_s: 2e-3, context_token_s: 2.5e-7 }
     }

@@ -1,35 +1,35 @@
-//! The draft memory: what one tenant read and wrote before, as a source of drafts.
+//! The draft memory: a tenant's past prompts and responses as a source of drafts.
 //!
-//! Past prompts and answers stand one after the other in a log of tokens, and a [`SuffixAutomaton`] over the log
-//! finds where a text occurred and how it went on. A prompt that nearly matches an earlier one is found by the
-//! rare passages they share, and gets the earlier answer as its draft. Nothing in here is ever an answer: a model
-//! verifies what is proposed.
+//! Past prompts and responses are concatenated in a log of tokens, and a [`SuffixAutomaton`] over the log
+//! finds where a text occurred and which tokens followed. A prompt that nearly matches an earlier one is found by the
+//! rare passages they share, and gets the earlier response as its draft. Nothing in here is served as is: the model
+//! verifies every draft token.
 //!
-//! One memory belongs to one tenant's scope. The invariant: position `n` of the automaton is token `n - 1` of the log.
+//! Each memory belongs to one tenant's scope. The invariant: position `n` of the automaton is token `n - 1` of the log.
 
-use crate::automaton::{Cursor, SuffixAutomaton};
+use crate::suffix_automaton::{Cursor, SuffixAutomaton};
 
-/// Matches shorter than this say little about which text a prompt is like.
+/// Shorter matches say little about which text a prompt resembles.
 const ALIKE_MIN: usize = 8;
-/// Rare tokens that a prompt must share with an earlier one to be called alike.
+/// Rare tokens that a prompt must share with an earlier one to count as similar.
 const VOTES_MIN: f32 = 8.0;
-/// Share of the budget that is left after forgetting, so that it is not done at every request.
+/// Fraction of the budget that is kept when rebuilding, so that not every request rebuilds.
 const KEPT: (usize, usize) = (3, 4);
 
 struct Text {
-    /// Where it begins in the log, and where its answer does.
+    /// Offsets in the log of the text and of its response.
     start: usize,
     answer: usize,
-    /// When it was last of use, on the memory's own count.
+    /// When it was last useful, on the memory's own logical clock.
     used: u64,
 }
 
-/// An earlier answer that may fit a prompt.
+/// An earlier response that may fit a prompt.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Alike {
-    /// The earlier answer.
+    /// The earlier response.
     pub answer: Vec<u32>,
-    /// How much of the prompt's rare passages it shares, `0..=1`.
+    /// The fraction of the prompt's rare passages that it shares, `0..=1`.
     pub share: f32,
 }
 
@@ -44,7 +44,7 @@ pub struct DraftMemory {
 }
 
 impl DraftMemory {
-    /// An empty memory that holds about `tokens_max` tokens.
+    /// An empty memory for about `tokens_max` tokens.
     pub fn new(tokens_max: usize) -> Self {
         Self {
             automaton: SuffixAutomaton::default(),
@@ -56,7 +56,7 @@ impl DraftMemory {
         }
     }
 
-    /// A number that changes when the memory is [rebuilt](Self::rebuilt): cursors of another one mean nothing here.
+    /// A generation number that changes when the memory is [rebuilt](Self::rebuilt), which invalidates cursors.
     pub fn built(&self) -> u64 {
         self.built
     }
@@ -73,13 +73,13 @@ impl DraftMemory {
             + self.texts.capacity() * size_of::<Text>()
     }
 
-    /// Where texts occurred.
+    /// The index over the log.
     pub fn automaton(&self) -> &SuffixAutomaton {
         &self.automaton
     }
 
-    /// Adds a prompt and its answer. What is known of the prompt's beginning is not kept twice, and an exchange that
-    /// is known as a whole only counts as used.
+    /// Adds a prompt and its response. A known beginning of the prompt is not stored again, and an exchange that
+    /// is known as a whole only has its last use updated.
     pub fn remember(&mut self, prompt: &[u32], answer: &[u32]) {
         let known = self.known_prefix(prompt, answer);
         if known >= prompt.len() + answer.len() {
@@ -100,7 +100,7 @@ impl DraftMemory {
         }
     }
 
-    /// Tokens from the beginning that occur in the log as they stand.
+    /// Length of the longest prefix that occurs in the log.
     fn known_prefix(&self, prompt: &[u32], answer: &[u32]) -> usize {
         let mut cursor = Cursor::default();
         let all = prompt.iter().chain(answer);
@@ -112,8 +112,8 @@ impl DraftMemory {
         .count()
     }
 
-    /// The earlier answer whose prompt shares the most rare passages with this one, if any shares enough. An answer
-    /// that stands in the prompt, as in the next turn of a chat, is none.
+    /// The earlier response whose prompt shares the most rare passages with this one, if any shares enough. A response
+    /// that is part of the prompt, as in the next turn of a chat, does not count.
     pub fn alike(&mut self, prompt: &[u32]) -> Option<Alike> {
         let mut votes: Vec<(f32, usize)> = vec![(0.0, 0); self.texts.len()];
         let mut cursor = Cursor::default();
@@ -127,7 +127,7 @@ impl DraftMemory {
             if end > self.texts[text].answer {
                 votes[text].1 += 1;
             } else {
-                // What n texts share speaks for none of them: squared, since a shared prompt is long.
+                // What n texts share identifies none of them: squared, since a shared prompt is long.
                 votes[text].0 += (self.automaton.count(cursor) as f32).powi(-2);
             }
         }
@@ -144,7 +144,7 @@ impl DraftMemory {
         Some(Alike { answer: self.answer(best).to_vec(), share: (rare / prompt.len() as f32).min(1.0) })
     }
 
-    /// Records that the text around a match was of use.
+    /// Records that the text around a match was useful.
     pub fn used(&mut self, cursor: Cursor) {
         self.uses += 1;
         if let Some(text) = self.text_at(self.automaton.latest_end(cursor)) {
@@ -152,12 +152,12 @@ impl DraftMemory {
         }
     }
 
-    /// Whether it holds more than it may.
+    /// Whether it is over its budget.
     pub fn is_full(&self) -> bool {
         self.log.len() > self.tokens_max
     }
 
-    /// The most useful texts, as far as they were new when they came, in that order: what to [build](Self::rebuilt) a smaller memory from.
+    /// The new parts of the most useful texts, most useful first: the input of [`rebuilt`](Self::rebuilt).
     pub fn most_useful(&self) -> Vec<(Vec<u32>, Vec<u32>)> {
         let mut by_use: Vec<usize> = (0..self.texts.len()).collect();
         by_use.sort_unstable_by_key(|&text| std::cmp::Reverse(self.texts[text].used));
@@ -187,7 +187,7 @@ impl DraftMemory {
         }
     }
 
-    /// A memory of these texts, to take the place of one that was `built`.
+    /// A memory of these texts that replaces the one of generation `built`.
     pub fn rebuilt(tokens_max: usize, built: u64, texts: &[(Vec<u32>, Vec<u32>)]) -> Self {
         let mut memory = Self { built: built + 1, ..Self::new(tokens_max) };
         for (prompt, answer) in texts {
@@ -204,7 +204,7 @@ impl DraftMemory {
         &self.log[self.texts[text].answer..self.end(text)]
     }
 
-    /// The text in which position `end` of the automaton lies.
+    /// The text that contains position `end` of the automaton.
     fn text_at(&self, end: usize) -> Option<usize> {
         self.texts.partition_point(|text| text.start < end).checked_sub(1)
     }

@@ -1,9 +1,9 @@
-//! A suffix automaton over sequences of tokens: where has this text occurred, and how did it go on?
+//! A suffix automaton over sequences of tokens: where a text occurred before, and which tokens followed it.
 //!
 //! The online construction of Blumer et al. (1985) for several texts, with occurrence counts: a state stands for all
 //! substrings that end at the same places, its link for the longest suffix that ends at more. Reading a text with
 //! a [`Cursor`] finds at each token, in amortised constant time, the longest suffix of what was read that occurs in
-//! the automaton. It only grows; who wants to forget builds a new one.
+//! the automaton. It only grows; removing a text means building a new automaton.
 //!
 //! The invariant: a state's length is greater than its link's, and following links ends at the root.
 
@@ -18,10 +18,10 @@ const ROOT: u32 = 0;
 const WIDE: u32 = 1 << 31;
 /// Edges that are searched one by one before the hash table takes over.
 const NARROW_EDGES: u32 = 24;
-/// Vectors grow by this share, so that what is reserved stays near what is used.
+/// Vectors grow by this fraction, so that capacity stays close to length.
 const GROWTH: usize = 32;
 
-/// The first edge stands in the state: most states have no other.
+/// The first edge is stored in the state itself: most states have no other.
 #[derive(Clone, Copy)]
 struct State {
     len: u32,
@@ -43,7 +43,7 @@ struct Edge {
     next: u32,
 }
 
-/// Mixes a state and a token; both are small numbers that an attacker does not choose freely.
+/// Mixes a state and a token; an attacker has little control over either.
 #[derive(Default)]
 struct Mix(u64);
 
@@ -62,14 +62,14 @@ impl Hasher for Mix {
     }
 }
 
-/// A way to go on from a place.
+/// A token that followed a place in the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Continuation {
     /// The next token.
     pub token: u32,
-    /// How often it came next.
+    /// How often it followed.
     pub count: u32,
-    /// Where that leads.
+    /// The place after it.
     pub cursor: Cursor,
 }
 
@@ -86,7 +86,7 @@ impl Cursor {
         self.len as usize
     }
 
-    /// Whether nothing of what was read is known.
+    /// Whether no suffix of what was read occurs.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
@@ -111,7 +111,7 @@ impl Default for SuffixAutomaton {
 }
 
 impl SuffixAutomaton {
-    /// Begins another text: nothing spans from what was pushed before into it.
+    /// Begins another text: no match spans the boundary.
     pub fn begin(&mut self) {
         self.last = ROOT;
     }
@@ -197,7 +197,7 @@ impl SuffixAutomaton {
         self.states[self.settle(cursor).state as usize].end as usize
     }
 
-    /// The most frequent ways to go on, best first, at most `N`; of equals the more recent.
+    /// The most frequent next tokens, best first, at most `N`; ties go to the more recent.
     pub fn continuations<const N: usize>(&self, cursor: Cursor) -> ([Option<Continuation>; N], u32) {
         let Cursor { state, len } = self.settle(cursor);
         let mut best: [Option<Continuation>; N] = [None; N];
@@ -257,7 +257,7 @@ impl SuffixAutomaton {
         new
     }
 
-    /// Gives the substrings of `next` that are reached from `from` by `token` a state of their own.
+    /// Splits off a state for the substrings of `next` that are reached from `from` by `token`.
     fn split(&mut self, from: u32, next: u32, token: u32) -> u32 {
         let State { link, count, end, .. } = self.states[next as usize];
         let len = self.states[from as usize].len + 1;

@@ -1,4 +1,4 @@
-//! A file system in memory whose faults are chosen by the test.
+//! An in-memory file system with injectable faults, for tests.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
-use super::fs::{FileMeta, FileSystem};
+use super::file_system::{FileMeta, FileSystem};
 
-/// Which verb of [`FileSystem`] is about to run.
+/// The method of [`FileSystem`] about to run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(missing_docs, reason = "each is the verb of the same name")]
 pub enum Verb {
@@ -22,12 +22,12 @@ pub enum Verb {
     CreateFolders,
 }
 
-/// What goes wrong.
+/// An injected fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Injected {
-    /// The verb does nothing and fails.
+    /// The method does nothing and fails.
     Fails(io::ErrorKind),
-    /// A write keeps only so many bytes and claims success, as after a power cut.
+    /// A write keeps only this many bytes and reports success, as after a power cut.
     Tears(usize),
 }
 
@@ -46,19 +46,19 @@ struct State {
     rule: Option<Rule>,
 }
 
-/// Files in memory. A file can only be made in a folder that exists, as on disk.
+/// Files in memory. As on disk, a file can only be created in an existing folder.
 #[derive(Default)]
 pub struct RamFileSystem {
     state: Mutex<State>,
 }
 
 impl RamFileSystem {
-    /// Asks `rule` before every verb from now on whether it should go wrong.
+    /// Calls `rule` before every method from now on to decide whether it fails.
     pub fn inject(&self, rule: impl FnMut(Verb, &Path) -> Option<Injected> + Send + 'static) {
         self.state().rule = Some(Box::new(rule));
     }
 
-    /// Lets everything go right again.
+    /// Removes the fault rule.
     pub fn heal(&self) {
         self.state().rule = None;
     }
@@ -68,7 +68,7 @@ impl RamFileSystem {
         self.state().files.keys().filter(|path| path.starts_with(folder)).cloned().collect()
     }
 
-    /// Changes a file's bytes behind everyone's back; makes it if it is not there.
+    /// Changes a file's bytes without calling the rule; creates it if missing.
     pub fn edit(&self, path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
         let mut state = self.state();
         let new = || RamFile { bytes: Vec::new(), modified: SystemTime::UNIX_EPOCH };
