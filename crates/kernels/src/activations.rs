@@ -1,7 +1,10 @@
 //! The activations of a step in the layout of the matmuls: rows quantised to 8 bits per 32 columns.
 //!
 //! Rows are stored in tiles of up to 16, a 64-byte cell per (32-block, row), blocks outermost, so that a
-//! kernel advances one pointer for any number of rows. A row's cells depend only on that row.
+//! kernel advances one pointer for any number of rows. Rows may be cut into segments, one per expert; a tile never
+//! spans two segments. A row's cells depend only on that row.
+
+use std::ops::Range;
 
 use crate::arch::{Kernel, Simd};
 use crate::compute::Compute;
@@ -24,7 +27,8 @@ pub(crate) struct Cell([u8; CELL]);
 
 /// Rows of activations; the buffers are reused across steps.
 pub struct Activations {
-    rows: usize,
+    /// Consecutive ranges of rows; no tile spans two.
+    segments: Vec<Range<usize>>,
     cols: usize,
     cells: Vec<Cell>,
     floats: Vec<f32>,
@@ -41,7 +45,7 @@ impl Activations {
     /// Activations for quantised weights.
     #[must_use]
     pub fn new() -> Self {
-        Self { rows: 0, cols: 0, cells: Vec::new(), floats: Vec::new(), with_floats: false }
+        Self { segments: Vec::new(), cols: 0, cells: Vec::new(), floats: Vec::new(), with_floats: false }
     }
 
     /// Activations for quantised and float weights: the unquantised rows are stored too.
@@ -50,23 +54,40 @@ impl Activations {
         Self { with_floats: true, ..Self::new() }
     }
 
-    /// Resizes to `rows` rows of `cols`. Their contents are unspecified until [`Activations::fill`] or
-    /// [`Activations::quantize`].
+    /// Resizes to `rows` rows of `cols`, in one segment. Their contents are unspecified until
+    /// [`Activations::fill`] or [`Activations::quantize`].
     pub fn reset(&mut self, rows: usize, cols: usize) {
-        (self.rows, self.cols) = (rows, cols);
-        let cells = rows * cols.div_ceil(32);
+        self.reset_segments([rows], cols);
+    }
+
+    /// As [`Activations::reset`], with a segment of each of the given numbers of rows.
+    pub fn reset_segments(&mut self, rows: impl IntoIterator<Item = usize>, cols: usize) {
+        self.segments.clear();
+        let mut end = 0;
+        for rows in rows {
+            self.segments.push(end..end + rows);
+            end += rows;
+        }
+        self.cols = cols;
+        let cells = end * cols.div_ceil(32);
         if self.cells.len() < cells {
             self.cells.resize(cells, Cell([0; CELL]));
         }
-        if self.with_floats && self.floats.len() < rows * cols {
-            self.floats.resize(rows * cols, 0.0);
+        if self.with_floats && self.floats.len() < end * cols {
+            self.floats.resize(end * cols, 0.0);
         }
     }
 
     /// Rows of the step.
     #[must_use]
     pub fn rows(&self) -> usize {
-        self.rows
+        self.segments.last().map_or(0, |segment| segment.end)
+    }
+
+    /// The rows of each segment.
+    #[must_use]
+    pub fn segments(&self) -> &[Range<usize>] {
+        &self.segments
     }
 
     /// Columns of a row.
@@ -82,7 +103,7 @@ impl Activations {
     /// # Panics
     /// When `x` isn't `rows` × `cols` long.
     pub fn quantize(&mut self, c: &Compute, x: &[f32]) {
-        assert_eq!(x.len(), self.rows * self.cols, "activations of {} x {}", self.rows, self.cols);
+        assert_eq!(x.len(), self.rows() * self.cols, "activations of {} x {}", self.rows(), self.cols);
         if self.with_floats {
             self.floats[..x.len()].copy_from_slice(x);
         }
@@ -117,38 +138,78 @@ impl Activations {
         }
     }
 
+    /// Sets row `r` to row `from[r]` of `source`, without quantising again.
+    ///
+    /// # Panics
+    /// When `from` isn't one row per row, the columns differ, or `source` lacks floats that `self` stores.
+    pub fn gather(&mut self, c: &Compute, source: &Activations, from: &[u32]) {
+        assert_eq!(from.len(), self.rows(), "a source for every row");
+        assert_eq!(self.cols, source.cols, "columns of gathered rows");
+        let (cols, blocks) = (self.cols, self.cols.div_ceil(32));
+        let (cells, floats) = (Shared::new(&mut self.cells), Shared::new(&mut self.floats));
+        let segments = &self.segments;
+        let with_floats = self.with_floats;
+        c.pool().split(from.len(), from.len() * cols, &|rows| {
+            for r in rows {
+                let (to, from_place) =
+                    (place(segments, blocks, r), place(&source.segments, blocks, from[r] as usize));
+                for block in 0..blocks {
+                    // SAFETY: every cell belongs to one row, and every row to one worker.
+                    let cell = unsafe { cells.part(to.first + block * to.step, 1) };
+                    cell[0] = source.cells[from_place.first + block * from_place.step];
+                }
+                if with_floats {
+                    // SAFETY: as above.
+                    let row = unsafe { floats.part(r * cols, cols) };
+                    row.copy_from_slice(&source.floats[from[r] as usize * cols..][..cols]);
+                }
+            }
+        });
+    }
+
     /// Calls `row(r, quantise)` for every row, where `quantise` writes the cells of that row.
     fn fill_cells(&mut self, c: &Compute, row: impl Fn(usize, &mut dyn FnMut(&[f32])) + Sync) {
-        let (rows, blocks, token) = (self.rows, self.cols.div_ceil(32), c.token());
-        let cells = Shared::new(&mut self.cells);
-        let rows_of = |range: std::ops::Range<usize>| {
+        let (rows, blocks, token) = (self.rows(), self.cols.div_ceil(32), c.token());
+        let (cells, segments) = (Shared::new(&mut self.cells), &self.segments);
+        let rows_of = |range: Range<usize>| {
             for r in range {
-                let (tile, size, lane) = (r / TILE * TILE, TILE.min(rows - r / TILE * TILE), r % TILE);
-                row(r, &mut |x| {
-                    token.dispatch(QuantiseRow { x, cells, first: tile * blocks + lane, step: size });
-                });
+                let place = place(segments, blocks, r);
+                row(r, &mut |x| token.dispatch(QuantiseRow { x, cells, place }));
             }
         };
         c.pool().split(rows, rows * self.cols, &rows_of);
     }
 
-    /// The first cell of a tile; the cells of a block are consecutive, row by row.
-    pub(crate) fn tile(&self, tile: usize) -> *const u8 {
-        self.cells[tile * TILE * self.cols.div_ceil(32)..].as_ptr().cast()
+    /// The first cell of the tile that starts at a row; the cells of a block are consecutive, row by row.
+    pub(crate) fn tile_at(&self, row: usize) -> *const u8 {
+        self.cells[row * self.cols.div_ceil(32)..].as_ptr().cast()
     }
 
     /// The unquantised rows; `None` without [`Activations::with_floats`].
     pub(crate) fn floats(&self) -> Option<&[f32]> {
-        self.with_floats.then(|| &self.floats[..self.rows * self.cols])
+        self.with_floats.then(|| &self.floats[..self.rows() * self.cols])
     }
 }
 
-/// Quantises a row into every `step`th cell from `first`.
+/// Where the cells of a row are.
+#[derive(Clone, Copy)]
+struct Place {
+    first: usize,
+    /// Cells from a block to the next one: rows of the tile.
+    step: usize,
+}
+
+fn place(segments: &[Range<usize>], blocks: usize, row: usize) -> Place {
+    let segment = &segments[segments.partition_point(|segment| segment.end <= row)];
+    let tile = segment.start + (row - segment.start) / TILE * TILE;
+    Place { first: tile * blocks + (row - tile), step: TILE.min(segment.end - tile) }
+}
+
+/// Quantises a row into its cells.
 struct QuantiseRow<'a> {
     x: &'a [f32],
     cells: Shared<'a, Cell>,
-    first: usize,
-    step: usize,
+    place: Place,
 }
 
 impl Kernel for QuantiseRow<'_> {
@@ -157,11 +218,11 @@ impl Kernel for QuantiseRow<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let (whole, rest) = self.x.as_chunks::<32>();
-        let mut at = self.first;
+        let mut at = self.place.first;
         for x in whole {
             // SAFETY: a cell is part of one row, and a row is written by one worker.
             quantise_block(s, x, &mut unsafe { self.cells.part(at, 1) }[0]);
-            at += self.step;
+            at += self.place.step;
         }
         if !rest.is_empty() {
             let mut x = [0.0; 32];

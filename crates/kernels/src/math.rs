@@ -203,3 +203,32 @@ pub fn softmax(c: &Compute, x: &[f32], out: &mut [f32]) {
     assert_eq!(x.len(), out.len(), "softmax writes as many values as it reads");
     dispatch(c, Softmax { x, out });
 }
+
+struct Sigmoid<'a> {
+    x: &'a [f32],
+    out: &'a mut [f32],
+}
+
+impl Kernel for Sigmoid<'_> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<S: Simd16>(self, s: S) {
+        let (whole, last) = vectors(self.x, 0.0);
+        for (x, out) in whole.iter().chain(&last).zip(self.out.chunks_mut(LANES)) {
+            let e = exp16(s, s.sub(s.splat(0.0), s.load_array(x)));
+            let mut y = [0.0; LANES];
+            s.store_array(&mut y, s.div(s.splat(1.0), s.add(s.splat(1.0), e)));
+            out.copy_from_slice(&y[..out.len()]);
+        }
+    }
+}
+
+/// `1 / (1 + e^-x)` of each value.
+///
+/// # Panics
+/// If `out` has another length than `x`.
+pub fn sigmoid(c: &Compute, x: &[f32], out: &mut [f32]) {
+    assert_eq!(x.len(), out.len(), "sigmoid writes as many values as it reads");
+    dispatch(c, Sigmoid { x, out });
+}

@@ -8,6 +8,7 @@ use std::marker::PhantomData;
 use crate::activations::Activations;
 use crate::compute::Compute;
 use crate::math::{gelu16, silu16, vectors};
+use crate::router::Choice;
 use crate::share::Shared;
 use crate::simd::{Kernel, LANES, Simd16, dispatch};
 
@@ -99,6 +100,36 @@ fn gated<A: Activation>(c: &Compute, gate: &[f32], up: &[f32], cols: usize, acti
     activations.fill(c, &|row, out| {
         let (gate, up) = (row_of(gate, cols, row), row_of(up, cols, row));
         dispatch(c, Gated { gate, up, out, activation: PhantomData::<A> });
+    });
+}
+
+/// `out[row] += Σ weight · parts[pair]`, over the pairs of each row in order: the outputs of a row's experts.
+/// `pairs` and `choices` are `[rows][used]`, `parts` has rows of `cols`.
+///
+/// # Panics
+/// If the shapes don't match, or a pair is not a row of `parts`.
+pub fn add_weighted(
+    c: &Compute,
+    out: &mut [f32],
+    cols: usize,
+    parts: &[f32],
+    pairs: &[u32],
+    choices: &[Choice],
+) {
+    assert_eq!(pairs.len(), choices.len(), "a weight for every pair");
+    let rows = whole_rows(out, cols);
+    let used = pairs.len() / rows.max(1);
+    assert_eq!(used * rows, pairs.len(), "as many experts for every row");
+    let out = Shared::new(out);
+    c.pool().split(rows, parts.len(), &|rows| {
+        for row in rows {
+            // SAFETY: rows don't overlap, and each has one worker.
+            let out = unsafe { out.part(row * cols, cols) };
+            for (&pair, choice) in pairs[row * used..].iter().zip(&choices[row * used..][..used]) {
+                let part = row_of(parts, cols, pair as usize);
+                out.iter_mut().zip(part).for_each(|(out, part)| *out = part.mul_add(choice.weight, *out));
+            }
+        }
     });
 }
 

@@ -4,7 +4,8 @@
 
 use foretoken_kernels::quant::{Scales, parse};
 use foretoken_kernels::{
-    Activations, Compute, GgmlType, Isa, MatmulJob, PackError, PackedMatrix, matmul, quant,
+    Activations, Compute, ExpertJob, GgmlType, Isa, MatmulJob, PackError, PackedMatrix, matmul,
+    matmul_experts, quant,
 };
 use half::f16;
 
@@ -313,6 +314,68 @@ fn several_jobs_in_one_fork_equal_each_alone() {
         matmul(&c, &activations, &mut jobs);
         for (((rows, ty), bytes), out) in shapes.into_iter().zip(&bytes).zip(&outs) {
             assert_same(out, &twin(ty, rows, cols, bytes, &x), &format!("{ty} among others, {}", c.isa()));
+        }
+    }
+}
+
+/// Rows of segments: one row, none, several tiles, one tile.
+const SEGMENTS: [usize; 5] = [1, 0, 37, 16, 3];
+
+#[test]
+fn experts_equal_the_twin_of_each_segment() {
+    let (experts, cols) = ([4u32, 1, 0, 7, 2], 128);
+    let tokens: usize = SEGMENTS.iter().sum();
+    for (ty, rows) in [(GgmlType::Q4_0, 37), (GgmlType::Q6_K, 16), (GgmlType::MXFP4, 48), (GgmlType::F16, 5)]
+    {
+        let cols = cols.max(ty.block_len());
+        let mut random = Random(rows as u64);
+        let bytes: Vec<_> = (0..8).map(|_| weights(&mut random, ty, rows * cols)).collect();
+        let bias: Vec<f32> = (0..8 * rows).map(|_| random.float()).collect();
+        let x = activations(&mut random, tokens * cols);
+        for c in computes() {
+            let packed: Vec<_> =
+                bytes.iter().map(|bytes| PackedMatrix::pack(&c, ty, rows, cols, bytes).unwrap()).collect();
+            let mut activations = Activations::with_floats();
+            activations.reset_segments(SEGMENTS, cols);
+            activations.quantize(&c, &x);
+            let mut out = vec![f32::NAN; tokens * rows];
+            let job = ExpertJob { weights: &packed, bias: Some(&bias), out: &mut out };
+            matmul_experts(&c, &activations, &experts, &mut [job]);
+            for (&expert, segment) in experts.iter().zip(activations.segments()) {
+                let x = &x[segment.start * cols..segment.end * cols];
+                let mut expected = twin(ty, rows, cols, &bytes[expert as usize], x);
+                for (i, value) in expected.iter_mut().enumerate() {
+                    *value += bias[expert as usize * rows + i % rows];
+                }
+                let what = format!("{ty}, expert {expert}, {}, {} threads", c.isa(), c.pool().threads());
+                assert_same(&out[segment.start * rows..segment.end * rows], &expected, &what);
+            }
+        }
+    }
+}
+
+#[test]
+fn gathered_rows_are_the_rows_they_come_from() {
+    let (rows, cols, source_rows) = (33, 96, 21);
+    let tokens: usize = SEGMENTS.iter().sum();
+    let mut random = Random(5);
+    let from: Vec<u32> = (0..tokens).map(|_| random.below(source_rows) as u32).collect();
+    let x = activations(&mut random, source_rows * cols);
+    let picked: Vec<f32> = from.iter().flat_map(|&row| &x[row as usize * cols..][..cols]).copied().collect();
+    for ty in [GgmlType::Q5_0, GgmlType::F32] {
+        let bytes = weights(&mut random, ty, rows * cols);
+        let expected = twin(ty, rows, cols, &bytes, &picked);
+        for c in computes() {
+            let packed = vec![PackedMatrix::pack(&c, ty, rows, cols, &bytes).unwrap()];
+            let (mut source, mut gathered) = (Activations::with_floats(), Activations::with_floats());
+            source.reset(source_rows, cols);
+            source.quantize(&c, &x);
+            gathered.reset_segments(SEGMENTS, cols);
+            gathered.gather(&c, &source, &from);
+            let mut out = vec![f32::NAN; tokens * rows];
+            let job = ExpertJob { weights: &packed, bias: None, out: &mut out };
+            matmul_experts(&c, &gathered, &[0; SEGMENTS.len()], &mut [job]);
+            assert_same(&out, &expected, &format!("{ty}, {}", c.isa()));
         }
     }
 }
