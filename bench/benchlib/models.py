@@ -29,13 +29,25 @@ def smollm2(work=WORK, given=None):
 
 def requantised(source, quant, llama, work=WORK):
     """`source` in another quantisation. Requantising loses a little each time; the peers get the same file."""
-    stem = source.name.removesuffix(".gguf").removesuffix(".Q4_1")
-    path = work / "quants" / f"{stem}.{quant}.gguf"
+    return quantised(source, quant, f"{stem(source)}.{quant}.gguf", llama, work)
+
+
+def dequantised(source, quant, llama, work=WORK):
+    """The weights of `source`, a file of type `quant`, as F32: the same model without quantised arithmetic."""
+    return quantised(source, "F32", f"{stem(source)}.F32-of-{quant}.gguf", llama, work)
+
+
+def stem(source):
+    return source.name.removesuffix(".gguf").split(".")[0]
+
+
+def quantised(source, to, name, llama, work):
+    path = work / "quants" / name
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(".partial")
-        say(f"requantising to {quant}")
-        run([llama.program("llama-quantize"), "--allow-requantize", source, partial, quant])
+        say(f"requantising to {to}: {name}")
+        run([llama.program("llama-quantize"), "--allow-requantize", source, partial, to])
         partial.rename(path)
     return path
 
