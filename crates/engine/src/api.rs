@@ -157,8 +157,8 @@ impl Sampling {
 /// Why a request was rejected.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SubmitError {
-    /// Too many requests are waiting already.
-    #[error("the queue is full; try again in {retry_after_s} s")]
+    /// Too many requests are waiting already, of all callers or of this one.
+    #[error("too many requests are waiting; try again in {retry_after_s} s")]
     QueueFull {
         /// Estimated time until there is room, in seconds, at least 1.
         retry_after_s: u64,

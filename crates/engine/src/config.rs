@@ -33,7 +33,10 @@ pub struct EngineConfig {
     pub step_tokens: usize,
     /// Running sequences, at most.
     pub running_max: usize,
-    /// Waiting requests, at most.
+    /// Running sequences of one tenant, at most; `None` is as many as run in all. While others wait, a tenant has no more
+    /// than its share anyway.
+    pub running_per_tenant_max: Option<usize>,
+    /// Waiting requests, at most; one tenant may fill four fifths of it.
     pub queue: usize,
     /// Where and up to how many bytes blocks are kept on disk; `None` keeps them in memory only.
     pub disk: Option<(PathBuf, u64)>,
@@ -66,6 +69,7 @@ impl Default for EngineConfig {
             kv_bytes: 1 << 30,
             step_tokens: 512,
             running_max: 32,
+            running_per_tenant_max: None,
             queue: 256,
             disk: None,
             file_system: Arc::new(RealFileSystem),

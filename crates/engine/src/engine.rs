@@ -100,6 +100,7 @@ fn capacity(model: &Model, config: &EngineConfig) -> Result<usize, EngineError> 
         ("ctx", config.ctx),
         ("step_tokens", config.step_tokens),
         ("running_max", config.running_max),
+        ("running_per_tenant_max", config.running_per_tenant_max.unwrap_or(1)),
         ("queue", config.queue),
     ];
     if let Some((name, _)) = bounds.into_iter().find(|&(_, bound)| bound == 0) {
@@ -176,7 +177,11 @@ impl Engine {
             draft_model,
         };
         let parts = Parts {
-            limits: Limits { step_tokens: config.step_tokens, running_max: config.running_max },
+            limits: Limits {
+                step_tokens: config.step_tokens,
+                running_max: config.running_max,
+                per_tenant_max: config.running_per_tenant_max.unwrap_or(config.running_max),
+            },
             blocks,
             store: config.store,
             model,
@@ -230,7 +235,7 @@ impl Engine {
         let (scope, tenant) = (self.scope(&request.tenant, &request.prompt), scope.id());
         let job = Job { request, len_max, events, arrived: Instant::now(), scope, tenant, keep };
         handle.shared.in_flight.fetch_add(1, Relaxed);
-        handle.shared.inbox.push(job, retry_after_s).inspect_err(|_| {
+        handle.shared.inbox.push(tenant, job, retry_after_s).inspect_err(|_| {
             handle.shared.in_flight.fetch_sub(1, Relaxed);
         })?;
         Ok(answer)
@@ -330,6 +335,9 @@ impl Engine {
         }
         if let Some(id) = request.prediction.iter().find(|&&id| id as usize >= vocab) {
             return invalid("prediction", format!("token {id} is outside the vocabulary of {vocab}"));
+        }
+        if request.prediction.len() > ctx {
+            return invalid("prediction", format!("must have at most {ctx} tokens, what the context holds"));
         }
         if request.speculation.max_draft.is_some_and(|max| max > MAX_DRAFT_LIMIT) {
             return invalid("speculation.max_draft", format!("must be at most {MAX_DRAFT_LIMIT}"));

@@ -13,6 +13,7 @@ mod control;
 mod draft_planning;
 mod engine;
 mod explain;
+mod fairness;
 mod inbox;
 mod job;
 mod output;

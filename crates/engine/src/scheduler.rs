@@ -1,15 +1,19 @@
 //! Which sequences the next step works on, and on how many tokens of each.
 //!
-//! First come, first served. Every running answer gets its next token in every step; the rest of the step's
-//! token budget goes to prefills in order of arrival. When blocks run out, the sequence that was admitted
-//! last is preempted and resumed later, so the first one always continues and nothing starves.
-//! The scheduler never runs the model and never talks to a caller.
+//! Every running answer gets its next token in every step; the rest of the step's token budget goes to prefills, by the
+//! tenants' turns ([`fairness`](crate::fairness)) and within a tenant in order of arrival. When blocks run out, the
+//! youngest sequence of the tenant that runs the most is preempted and resumed later. The invariant: the oldest running
+//! sequence is never preempted, so it always continues, and nothing starves. The scheduler never runs the model and
+//! never talks to a caller.
 
-use std::collections::VecDeque;
+use std::collections::BTreeMap;
 
-use foretoken_cache::{ContextCache, RecomputeCost};
+use foretoken_cache::{ContextCache, RecomputeCost, ScopeId};
 
 use crate::block_table::blocks_for;
+use crate::fairness::{Demand, Fairness, Places};
+use crate::inbox::Inbox;
+use crate::job::Job;
 use crate::sequence::Sequence;
 use crate::work::Work;
 
@@ -24,13 +28,18 @@ pub(crate) struct Limits {
     pub(crate) step_tokens: usize,
     /// Running sequences, at most.
     pub(crate) running_max: usize,
+    /// Running sequences of one tenant, at most.
+    pub(crate) per_tenant_max: usize,
 }
+
+/// Fairness preempts no further sequence while this many per running place are preempted already.
+const PREEMPTED_PER_PLACE: usize = 4;
 
 /// The running sequences, in order of admission, and the preempted ones.
 pub(crate) struct Scheduler {
     pub(crate) running: Vec<Sequence>,
-    /// Preempted, the earliest admitted first; they go before anything in the queue.
-    pub(crate) preempted: VecDeque<Sequence>,
+    /// Preempted, in order of arrival; they go before anything that the same tenant has in the queue.
+    pub(crate) preempted: Vec<Sequence>,
     pub(crate) preemptions: u64,
     /// Measured cost of computing a prompt token.
     pub(crate) cost: RecomputeCost,
@@ -41,7 +50,7 @@ impl Scheduler {
     pub(crate) fn new(limits: Limits) -> Scheduler {
         Scheduler {
             running: Vec::new(),
-            preempted: VecDeque::new(),
+            preempted: Vec::new(),
             preemptions: 0,
             cost: RecomputeCost::default(),
             limits,
@@ -91,66 +100,126 @@ impl Scheduler {
         self.running.len() < self.limits.running_max && available >= reserved + blocks_for(tokens + 1)
     }
 
-    /// Resumes preempted sequences while there is room. True if none is left.
-    pub(crate) fn readmit(&mut self, cache: &ContextCache) -> bool {
-        while let Some(seq) = self.preempted.front() {
-            if !self.has_room(cache, seq.tokens.len()) {
-                return false;
-            }
-            if let Some(seq) = self.preempted.pop_front() {
-                self.start(cache, seq);
-            }
+    /// What every tenant with a request wants and has; `queued` are the tenants with requests in the inbox and the arrival
+    /// number of the first one.
+    fn demand(&self, queued: Vec<(ScopeId, u64)>) -> Demand<ScopeId> {
+        let mut demand: Demand<ScopeId> = BTreeMap::new();
+        self.running.iter().for_each(|seq| demand.entry(seq.tenant).or_default().running += 1);
+        let preempted = self.preempted.iter().map(|seq| (seq.tenant, seq.id));
+        for (tenant, arrived) in preempted.chain(queued) {
+            demand.entry(tenant).or_default().waiting.get_or_insert(arrived);
         }
-        true
+        demand
     }
 
-    /// The work of the next step. Reserves the blocks it needs; may preempt.
-    pub(crate) fn plan(&mut self, cache: &ContextCache) -> Vec<Work> {
-        let mut work = Vec::new();
+    /// The work of the next step. Allocates the blocks it needs; may preempt.
+    pub(crate) fn plan(&mut self, cache: &ContextCache, fairness: &Fairness<ScopeId>) -> Vec<Work> {
+        let mut planned = Vec::new();
         let mut budget = self.limits.step_tokens;
-        let mut index = 0;
-        while index < self.running.len() && budget > 0 {
-            if self.running[index].pending() == 1 && self.reserve(cache, index, 1) {
-                work.push(Work { index, rows: 1 });
+        for id in self.by_turns(fairness, |seq| seq.pending() == 1) {
+            if budget > 0 && self.reserve(cache, id, 1) {
+                planned.push((id, 1));
                 budget -= 1;
             }
-            index += 1;
         }
-        if !work.is_empty() {
+        if !planned.is_empty() {
             budget = budget.min((self.limits.step_tokens / PREFILL_SHARE_WHILE_DECODING).max(1));
         }
-        let mut index = 0;
-        while index < self.running.len() && budget > 0 {
-            let rows = self.running[index].pending().min(budget);
-            if self.running[index].is_reading() && self.reserve(cache, index, rows) {
-                work.push(Work { index, rows });
+        for id in self.by_turns(fairness, Sequence::is_reading) {
+            let Some(seq) = self.running.iter().find(|seq| seq.id == id) else { continue };
+            let rows = seq.pending().min(budget);
+            if rows > 0 && self.reserve(cache, id, rows) {
+                planned.push((id, rows));
                 budget -= rows;
             }
-            index += 1;
         }
         // A sequence planned early may have been preempted for a later one.
-        work.retain(|work| work.index < self.running.len());
-        work.sort_unstable_by_key(|work| work.index);
-        work
+        let rows_of = |id| planned.iter().find(|(planned, _)| *planned == id).map(|(_, rows)| *rows);
+        let running = self.running.iter().enumerate();
+        running.filter_map(|(index, seq)| rows_of(seq.id).map(|rows| Work { index, rows })).collect()
     }
 
-    /// Allocates blocks for `rows` more tokens of a running sequence, preempting later ones if needed. False if
-    /// the sequence itself was preempted.
-    fn reserve(&mut self, cache: &ContextCache, index: usize, rows: usize) -> bool {
-        loop {
-            let seq = &mut self.running[index];
+    /// Running sequences that `include` wants, the tenant that was served least first and each tenant's in order of
+    /// arrival.
+    fn by_turns(&self, fairness: &Fairness<ScopeId>, include: impl Fn(&Sequence) -> bool) -> Vec<u64> {
+        let running = self.running.iter().filter(|seq| include(seq));
+        let mut turns: Vec<_> = running.map(|seq| (fairness.served(&seq.tenant), seq.id)).collect();
+        turns.sort_unstable();
+        turns.into_iter().map(|(_, id)| id).collect()
+    }
+
+    /// Allocates blocks for `rows` more tokens of a running sequence, preempting others if needed. False if the sequence
+    /// itself was preempted.
+    fn reserve(&mut self, cache: &ContextCache, id: u64, rows: usize) -> bool {
+        while let Some(seq) = self.running.iter_mut().find(|seq| seq.id == id) {
             let needed = seq.committed + rows;
             if seq.table.reserve(cache, needed) {
                 return true;
             }
-            let Some(mut last) = self.running.pop() else { return false };
-            last.preempt();
-            self.preempted.push_front(last);
-            self.preemptions += 1;
-            if self.running.len() == index {
-                return false;
+            let demand = self.demand(Vec::new());
+            let held = |seq: &Sequence| demand.get(&seq.tenant).map_or(0, |need| need.running);
+            let most = self.running.iter().max_by_key(|seq| (held(seq), seq.id));
+            if let Some(index) = most.and_then(|most| self.running.iter().position(|seq| seq.id == most.id)) {
+                self.preempt(cache, index);
             }
         }
+        false
+    }
+
+    fn preempt(&mut self, cache: &ContextCache, index: usize) {
+        let mut seq = self.running.remove(index);
+        seq.preempt(cache);
+        let place = self.preempted.partition_point(|other| other.id < seq.id);
+        self.preempted.insert(place, seq);
+        self.preemptions += 1;
+    }
+}
+
+/// Admission of one step: the queue and the places that requests move between.
+pub(crate) struct Admission<'a, F> {
+    pub(crate) scheduler: &'a mut Scheduler,
+    pub(crate) cache: &'a ContextCache,
+    pub(crate) inbox: &'a Inbox<ScopeId, Job>,
+    /// Makes a sequence of a job and its arrival number.
+    pub(crate) begin: F,
+}
+
+impl<F: FnMut(Job, u64) -> Sequence> Places<ScopeId> for Admission<'_, F> {
+    fn demand(&self) -> Demand<ScopeId> {
+        self.scheduler.demand(self.inbox.heads())
+    }
+
+    fn has_room(&self, tenant: ScopeId) -> bool {
+        let preempted = self.scheduler.preempted.iter().find(|seq| seq.tenant == tenant);
+        let tokens = match preempted {
+            Some(seq) => Some(seq.tokens.len()),
+            None => self.inbox.peek(tenant, |job| job.request.prompt.len()),
+        };
+        tokens.is_some_and(|tokens| self.scheduler.has_room(self.cache, tokens))
+    }
+
+    fn start(&mut self, tenant: ScopeId) {
+        let preempted = &mut self.scheduler.preempted;
+        let seq = match preempted.iter().position(|seq| seq.tenant == tenant) {
+            Some(place) => Some(preempted.remove(place)),
+            None => self.inbox.pop(tenant).map(|(arrived, job)| (self.begin)(job, arrived)),
+        };
+        if let Some(seq) = seq {
+            self.scheduler.start(self.cache, seq);
+        }
+    }
+
+    fn preempt_youngest(&mut self, tenant: ScopeId) -> bool {
+        let Scheduler { running, preempted, limits, .. } = &*self.scheduler;
+        let of_tenant = running.iter().enumerate().filter(|(_, seq)| seq.tenant == tenant);
+        let youngest = of_tenant.max_by_key(|(_, seq)| seq.id).map(|(index, _)| index);
+        if preempted.len() >= PREEMPTED_PER_PLACE * limits.running_max {
+            return false;
+        }
+        youngest.is_some_and(|index| {
+            self.scheduler.preempt(self.cache, index);
+            true
+        })
     }
 }
 

@@ -34,10 +34,10 @@ pub(crate) struct Sequence {
     pub(crate) restore: Option<Restore>,
     /// Another sequence that is computing a shared prefix, and the length of that prefix.
     pub(crate) follows: Option<(u64, usize)>,
-    /// Unique within the engine.
+    /// Its arrival number, unique within the engine.
     pub(crate) id: u64,
+    pub(crate) tenant: ScopeId,
     scope: Scope,
-    tenant: ScopeId,
     cache_use: CacheUse,
     /// Prompt tokens that were cached before the sequence computed its first one.
     cache_hit: usize,
@@ -119,9 +119,13 @@ impl Sequence {
         self.output.is_abandoned()
     }
 
-    /// Releases all blocks; after resuming, what is not cached is computed again.
-    pub(crate) fn preempt(&mut self) {
-        self.table = BlockTable::default();
+    /// Releases all blocks, to the cache if it may write there; after resuming, what is not cached any more is computed
+    /// again.
+    pub(crate) fn preempt(&mut self, cache: &ContextCache) {
+        let mut table = std::mem::take(&mut self.table);
+        if self.cache_use.write {
+            table.share_tail(cache, &self.scope, &self.tokens, self.committed);
+        }
         self.committed = 0;
         self.restore = None;
         self.follows = None;

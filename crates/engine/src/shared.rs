@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::sync::{Mutex, PoisonError};
 
-use foretoken_cache::RecomputeCost;
+use foretoken_cache::{RecomputeCost, ScopeId};
 
 use crate::api::EngineStats;
 use crate::inbox::Inbox;
@@ -11,7 +11,7 @@ use crate::job::Job;
 
 /// What handles and the engine's thread share.
 pub(crate) struct Shared {
-    pub(crate) inbox: Inbox<Job>,
+    pub(crate) inbox: Inbox<ScopeId, Job>,
     /// Requests accepted and not yet answered or cancelled.
     pub(crate) in_flight: AtomicUsize,
     /// Requests answered from the store.
@@ -31,7 +31,7 @@ pub(crate) struct Snapshot {
 
 impl Shared {
     /// Nothing queued, nothing counted. `inbox` is the queue of requests.
-    pub(crate) fn new(inbox: Inbox<Job>) -> Shared {
+    pub(crate) fn new(inbox: Inbox<ScopeId, Job>) -> Shared {
         Shared {
             inbox,
             in_flight: AtomicUsize::new(0),

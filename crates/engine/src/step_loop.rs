@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use foretoken_cache::store::Store;
-use foretoken_cache::{ContextCache, RecomputeCost};
+use foretoken_cache::{ContextCache, RecomputeCost, ScopeId};
 use foretoken_kernels::kv::KvLayout;
 use foretoken_model::Model;
 use foretoken_model::step::{Logits, Scratch, SeqStep, WantLogits};
@@ -18,7 +18,9 @@ use foretoken_model::tokenizer::Tokenizer;
 
 use crate::api::{EngineStats, FinishReason};
 use crate::draft_planning::plan_drafts;
-use crate::scheduler::{Limits, Scheduler};
+use crate::fairness::Fairness;
+use crate::job::Job;
+use crate::scheduler::{Admission, Limits, Scheduler};
 use crate::sequence::{Computed, Sequence};
 use crate::shared::Shared;
 use crate::speculate::drafts::{Drafts, DraftsConfig};
@@ -49,7 +51,7 @@ pub(crate) struct StepLoop {
     shared: Arc<Shared>,
     stats: EngineStats,
     request_s: f64,
-    next_id: u64,
+    fairness: Fairness<ScopeId>,
     /// Blocks that fit in memory.
     blocks: usize,
     /// Steps done when the prefix tree was last checked.
@@ -86,7 +88,7 @@ impl StepLoop {
             model,
             tokenizer,
             cache,
-            next_id: 0,
+            fairness: Fairness::new(limits.running_max, limits.per_tenant_max),
             blocks,
             checked_at: 0,
             scheduler: Scheduler::new(limits),
@@ -100,10 +102,10 @@ impl StepLoop {
     pub(crate) fn run(mut self) {
         loop {
             self.drop_abandoned();
-            self.admit();
+            let blocked = self.admit();
             if self.scheduler.running.is_empty() {
                 self.publish();
-                if !self.scheduler.preempted.is_empty() {
+                if blocked {
                     // Blocks held by a cancelled restore or a writer are released without further action.
                     std::thread::sleep(RESTORE_WAIT);
                     continue;
@@ -120,7 +122,7 @@ impl StepLoop {
                 continue;
             }
             self.scheduler.wake(&self.cache);
-            let mut work = self.scheduler.plan(&self.cache);
+            let mut work = self.scheduler.plan(&self.cache, &self.fairness);
             if work.is_empty() {
                 self.wait_for_blocks();
                 continue;
@@ -159,20 +161,15 @@ impl StepLoop {
         self.shared.in_flight.fetch_sub(gone, Relaxed);
     }
 
-    /// Starts sequences while there is room, the preempted first, then the queue in order.
-    fn admit(&mut self) {
-        if !self.scheduler.readmit(&self.cache) {
-            return;
-        }
-        loop {
-            let fits = |tokens| self.scheduler.has_room(&self.cache, tokens);
-            let Some(job) = self.shared.inbox.pop_if(|job| fits(job.request.prompt.len())) else { return };
-            self.stats.prompt_tokens_total += job.request.prompt.len() as u64;
-            self.stats.prefix_queries_total += job.request.prompt.len() as u64;
-            self.next_id += 1;
-            let seq = Sequence::new(job, self.next_id, &mut self.drafts);
-            self.scheduler.start(&self.cache, seq);
-        }
+    /// Starts waiting requests by turns. True if one is left that has to wait for room.
+    fn admit(&mut self) -> bool {
+        let StepLoop { scheduler, cache, shared, drafts, stats, fairness, .. } = self;
+        let begin = |job: Job, arrived| {
+            stats.prompt_tokens_total += job.request.prompt.len() as u64;
+            stats.prefix_queries_total += job.request.prompt.len() as u64;
+            Sequence::new(job, arrived, drafts)
+        };
+        fairness.admit(&mut Admission { scheduler, cache, inbox: &shared.inbox, begin })
     }
 
     /// Computes the planned rows and gives each sequence without pending tokens its next tokens.
@@ -207,9 +204,11 @@ impl StepLoop {
         let mut ended = Vec::new();
         for (index, rows, seq) in seqs {
             let wanted = logits_of(seq, rows);
-            let before = seq.answer_len();
+            let (before, pending) = (seq.answer_len(), seq.pending());
             let reason = seq.advance(&mut computed, rows, first_row);
-            self.stats.generation_tokens_total += (seq.answer_len() - before) as u64;
+            let generated = seq.answer_len() - before;
+            self.fairness.charge(seq.tenant, if pending > 1 { rows.min(pending) } else { 0 }, generated);
+            self.stats.generation_tokens_total += generated as u64;
             ended.extend(reason.map(|reason| Ended { index, reason }));
             first_row += match wanted {
                 WantLogits::None => 0,

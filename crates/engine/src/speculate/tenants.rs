@@ -162,8 +162,11 @@ impl Tenants {
             return;
         }
         tenant.remember(prompt, answer, self.memory_tokens);
-        let held: usize = self.by_scope.values().map(|(_, tenant)| tenant.memory.lock().tokens()).sum();
-        if held > self.memory_tokens + self.memory_tokens / 2 && self.by_scope.len() > 1 {
+        let held = |tenants: &Tenants| -> usize {
+            tenants.by_scope.values().map(|(_, tenant)| tenant.memory.lock().tokens()).sum()
+        };
+        // One that is evicted may hold less than was added.
+        while self.by_scope.len() > 1 && held(self) > self.memory_tokens + self.memory_tokens / 2 {
             self.evict_oldest();
         }
     }

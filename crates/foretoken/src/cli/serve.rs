@@ -69,7 +69,13 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "N", default_value_t = 32, help_heading = "Limits")]
     pub(crate) max_running: usize,
 
-    /// Maximum requests in the queue; further ones get 429 with Retry-After.
+    /// Maximum requests of one tenant (API key and user) running concurrently, even when no other tenant
+    /// waits [default: --max-running]. While others wait, each tenant gets an equal share of --max-running.
+    #[arg(long, value_name = "N", help_heading = "Limits")]
+    pub(crate) max_running_per_tenant: Option<usize>,
+
+    /// Maximum requests in the queue; further ones get 429 with Retry-After. One tenant may fill four fifths
+    /// of it.
     #[arg(long, value_name = "N", default_value_t = 256, help_heading = "Limits")]
     pub(crate) max_waiting: usize,
 

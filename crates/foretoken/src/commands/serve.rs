@@ -141,6 +141,7 @@ fn load_model(args: &ServeArgs, mut shared: Option<SharedConfig>) -> Result<(Ser
             _ => Responses::Deterministic,
         },
         running_max: args.max_running,
+        running_per_tenant_max: args.max_running_per_tenant,
         queue: args.max_waiting,
         step_tokens: args.step_tokens,
         disk,
