@@ -178,6 +178,18 @@ fn a_lookup_during_the_listing_asks_the_file_system() {
     drop(release);
 }
 
+#[test]
+fn the_lister_leaves_its_own_writer_s_temporary_files_alone_whatever_their_time() {
+    let world = World::new();
+    let folder = Path::new(FOLDER).join("ab");
+    world.fs.create_folders(&folder).unwrap();
+    // On this file system every file is as old as can be.
+    let [own, left_behind] = [7, 8].map(|instance: u64| folder.join(format!(".writing-{instance:016x}-0")));
+    [&own, &left_behind].map(|path| world.fs.edit(path, |bytes| bytes.push(1)));
+    let _tier = world.open_with(|config| config.instance = 7);
+    assert_eq!(world.fs.files(Path::new(FOLDER)), [own]);
+}
+
 struct SlowListing {
     inner: Arc<RamFileSystem>,
     released: std::sync::Mutex<Receiver<()>>,

@@ -47,6 +47,8 @@ fn list_names(shared: &Shared) {
         let (mut keys, mut temporary) = (Vec::new(), Vec::new());
         let listed = shared.fs.list(&folder, &mut |name| match sort(name, first) {
             Name::Block(key) => keys.push(key),
+            // This process' own writer is in the middle of it, whatever time the file system gives the file.
+            Name::Temporary if name.starts_with(&shared.temporary_prefix()) => {}
             Name::Temporary => temporary.push(folder.join(name)),
             Name::Foreign => {
                 shared.faults.record(

@@ -55,11 +55,8 @@ fn write_timed(shared: &Shared, block: &SealedBlock) -> bool {
     }
     let began = shared.clock.elapsed();
     let path = shared.path(&header.key);
-    let temporary = path.with_file_name(format!(
-        "{TEMPORARY_PREFIX}{:016x}-{}",
-        shared.config.instance,
-        shared.counters.written.get()
-    ));
+    let name = format!("{}{}", shared.temporary_prefix(), shared.counters.written.get());
+    let temporary = path.with_file_name(name);
     if let Err(error) = write(shared, &temporary, &path, &header, block) {
         shared.faults.record(Fault::of(&error), &path, &error);
         // This may fail as the write did; the lister of a later process tries again.
@@ -93,4 +90,11 @@ fn make_folders(shared: &Shared, path: &Path) -> io::Result<()> {
         shared.faults.record(Fault::FolderMissing, root, &"the cache folder was removed; creating it again");
     }
     shared.fs.create_folders(path.parent().unwrap_or(root))
+}
+
+impl Shared {
+    /// How this process' temporary names begin.
+    pub(super) fn temporary_prefix(&self) -> String {
+        format!("{TEMPORARY_PREFIX}{:016x}-", self.config.instance)
+    }
 }
