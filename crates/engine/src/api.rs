@@ -35,6 +35,9 @@ pub struct Request {
     pub show_control: bool,
     /// The tenant. No cache entry is shared between two tenants.
     pub tenant: String,
+    /// The API key that sent it, under any name that tells keys apart. Places and the queue are shared over callers
+    /// first, then over the tenants of each.
+    pub caller: String,
     /// What the request may do with the caches.
     pub cache: CacheUse,
     /// What the caller expects the answer to be, as tokens: a draft, never an instruction. Empty is none.

@@ -33,10 +33,10 @@ pub struct EngineConfig {
     pub step_tokens: usize,
     /// Running sequences, at most.
     pub running_max: usize,
-    /// Running sequences of one tenant, at most; `None` is as many as run in all. While others wait, a tenant has no more
-    /// than its share anyway.
+    /// Running sequences of one tenant, at most; `None` is as many as run in all. While others wait, a tenant has no
+    /// more than its share anyway.
     pub running_per_tenant_max: Option<usize>,
-    /// Waiting requests, at most; one tenant may fill four fifths of it.
+    /// Waiting requests, at most; one caller may fill four fifths of it, one tenant about two thirds.
     pub queue: usize,
     /// Where and up to how many bytes blocks are kept on disk; `None` keeps them in memory only.
     pub disk: Option<(PathBuf, u64)>,

@@ -24,6 +24,7 @@ use crate::api::{
 };
 use crate::block_table::blocks_for;
 use crate::config::{EngineConfig, EngineError, Responses};
+use crate::fairness::Owner;
 use crate::inbox::Inbox;
 use crate::job::Job;
 use crate::replay::{self, Keep};
@@ -232,10 +233,12 @@ impl Engine {
         // One event per token, one for the end.
         let (events, answer) = Answer::channel(answer_max + 1);
         let retry_after_s = self.retry_after_s();
-        let (scope, tenant) = (self.scope(&request.tenant, &request.prompt), scope.id());
-        let job = Job { request, len_max, events, arrived: Instant::now(), scope, tenant, keep };
+        let caller = handle.secret.scope(&request.caller, handle.fingerprint).id();
+        let owner = Owner { caller, tenant: scope.id() };
+        let scope = self.scope(&request.tenant, &request.prompt);
+        let job = Job { request, len_max, events, arrived: Instant::now(), scope, owner, keep };
         handle.shared.in_flight.fetch_add(1, Relaxed);
-        handle.shared.inbox.push(tenant, job, retry_after_s).inspect_err(|_| {
+        handle.shared.inbox.push(owner, job, retry_after_s).inspect_err(|_| {
             handle.shared.in_flight.fetch_sub(1, Relaxed);
         })?;
         Ok(answer)

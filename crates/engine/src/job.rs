@@ -6,6 +6,7 @@ use foretoken_cache::{Scope, ScopeId};
 use tokio::sync::mpsc;
 
 use crate::api::{Event, Request};
+use crate::fairness::Owner;
 use crate::replay::Keep;
 
 /// A queued request.
@@ -17,8 +18,8 @@ pub(crate) struct Job {
     pub(crate) arrived: Instant,
     /// The scope that its block keys are derived from.
     pub(crate) scope: Scope,
-    /// Its tenant, whose answers it adds to and drafts from.
-    pub(crate) tenant: ScopeId,
+    /// Its caller and its tenant, whose answers it adds to and drafts from.
+    pub(crate) owner: Owner<ScopeId>,
     /// Where the finished answer is stored.
     pub(crate) keep: Keep,
 }

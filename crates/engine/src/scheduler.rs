@@ -1,17 +1,15 @@
 //! Which sequences the next step works on, and on how many tokens of each.
 //!
 //! Every running answer gets its next token in every step; the rest of the step's token budget goes to prefills, by the
-//! tenants' turns ([`fairness`](crate::fairness)) and within a tenant in order of arrival. When blocks run out, the
-//! youngest sequence of the tenant that runs the most is preempted and resumed later. The invariant: the oldest running
+//! owners' turns ([`fairness`](crate::fairness)) and within a tenant in order of arrival. When blocks run out, the
+//! youngest sequence of the owner that runs the most is preempted and resumed later. The invariant: the oldest running
 //! sequence is never preempted, so it always continues, and nothing starves. The scheduler never runs the model and
 //! never talks to a caller.
-
-use std::collections::BTreeMap;
 
 use foretoken_cache::{ContextCache, RecomputeCost, ScopeId};
 
 use crate::block_table::blocks_for;
-use crate::fairness::{Demand, Fairness, Places};
+use crate::fairness::{Demand, Fairness, Owner, Places};
 use crate::inbox::Inbox;
 use crate::job::Job;
 use crate::sequence::Sequence;
@@ -89,6 +87,9 @@ impl Scheduler {
 
     /// Whether a sequence of `tokens` tokens can start now without taking blocks from another.
     pub(crate) fn has_room(&self, cache: &ContextCache, tokens: usize) -> bool {
+        if self.running.len() >= self.limits.running_max {
+            return false;
+        }
         let held: usize = self.running.iter().map(|seq| seq.table.sealed()).sum();
         // A held block may be a pinned one.
         let available = cache.available_max().saturating_sub(held.max(cache.pinned()));
@@ -97,18 +98,17 @@ impl Scheduler {
             .iter()
             .map(|seq| blocks_for(seq.tokens.len()).saturating_sub(seq.table.blocks()))
             .sum();
-        self.running.len() < self.limits.running_max && available >= reserved + blocks_for(tokens + 1)
+        available >= reserved + blocks_for(tokens + 1)
     }
 
-    /// What every tenant with a request wants and has; `queued` are the tenants with requests in the inbox and the arrival
-    /// number of the first one.
-    fn demand(&self, queued: Vec<(ScopeId, u64)>) -> Demand<ScopeId> {
-        let mut demand: Demand<ScopeId> = BTreeMap::new();
-        self.running.iter().for_each(|seq| demand.entry(seq.tenant).or_default().running += 1);
-        let preempted = self.preempted.iter().map(|seq| (seq.tenant, seq.id));
-        for (tenant, arrived) in preempted.chain(queued) {
-            demand.entry(tenant).or_default().waiting.get_or_insert(arrived);
-        }
+    /// Demand of every owner with a request; `queued` are the owners with requests in the inbox and the arrival number
+    /// of the first one.
+    fn demand(&self, queued: Vec<(Owner<ScopeId>, u64)>) -> Demand<ScopeId> {
+        let mut demand = Demand::default();
+        self.running.iter().for_each(|seq| demand.add_running(seq.owner));
+        // A preempted one arrived before anything that its owner has in the queue.
+        self.preempted.iter().for_each(|seq| demand.add_waiting(seq.owner, seq.id));
+        queued.into_iter().for_each(|(owner, arrived)| demand.add_waiting(owner, arrived));
         demand
     }
 
@@ -139,17 +139,16 @@ impl Scheduler {
         running.filter_map(|(index, seq)| rows_of(seq.id).map(|rows| Work { index, rows })).collect()
     }
 
-    /// Running sequences that `include` wants, the tenant that was served least first and each tenant's in order of
-    /// arrival.
+    /// Running sequences that `include` selects, by their owners' turns and each owner's in order of arrival.
     fn by_turns(&self, fairness: &Fairness<ScopeId>, include: impl Fn(&Sequence) -> bool) -> Vec<u64> {
         let running = self.running.iter().filter(|seq| include(seq));
-        let mut turns: Vec<_> = running.map(|seq| (fairness.served(&seq.tenant), seq.id)).collect();
+        let mut turns: Vec<_> = running.map(|seq| (fairness.served(seq.owner), seq.id)).collect();
         turns.sort_unstable();
         turns.into_iter().map(|(_, id)| id).collect()
     }
 
-    /// Allocates blocks for `rows` more tokens of a running sequence, preempting others if needed. False if the sequence
-    /// itself was preempted.
+    /// Allocates blocks for `rows` more tokens of a running sequence, preempting others if needed. False if the
+    /// sequence itself was preempted.
     fn reserve(&mut self, cache: &ContextCache, id: u64, rows: usize) -> bool {
         while let Some(seq) = self.running.iter_mut().find(|seq| seq.id == id) {
             let needed = seq.committed + rows;
@@ -157,9 +156,9 @@ impl Scheduler {
                 return true;
             }
             let demand = self.demand(Vec::new());
-            let held = |seq: &Sequence| demand.get(&seq.tenant).map_or(0, |need| need.running);
-            let most = self.running.iter().max_by_key(|seq| (held(seq), seq.id));
-            if let Some(index) = most.and_then(|most| self.running.iter().position(|seq| seq.id == most.id)) {
+            let running = self.running.iter().enumerate();
+            let youngest = running.max_by_key(|(_, seq)| (demand.running(seq.owner), seq.id));
+            if let Some(index) = youngest.map(|(index, _)| index) {
                 self.preempt(cache, index);
             }
         }
@@ -189,30 +188,30 @@ impl<F: FnMut(Job, u64) -> Sequence> Places<ScopeId> for Admission<'_, F> {
         self.scheduler.demand(self.inbox.heads())
     }
 
-    fn has_room(&self, tenant: ScopeId) -> bool {
-        let preempted = self.scheduler.preempted.iter().find(|seq| seq.tenant == tenant);
+    fn has_room(&self, owner: Owner<ScopeId>) -> bool {
+        let preempted = self.scheduler.preempted.iter().find(|seq| seq.owner == owner);
         let tokens = match preempted {
             Some(seq) => Some(seq.tokens.len()),
-            None => self.inbox.peek(tenant, |job| job.request.prompt.len()),
+            None => self.inbox.peek(owner, |job| job.request.prompt.len()),
         };
         tokens.is_some_and(|tokens| self.scheduler.has_room(self.cache, tokens))
     }
 
-    fn start(&mut self, tenant: ScopeId) {
+    fn start(&mut self, owner: Owner<ScopeId>) {
         let preempted = &mut self.scheduler.preempted;
-        let seq = match preempted.iter().position(|seq| seq.tenant == tenant) {
+        let seq = match preempted.iter().position(|seq| seq.owner == owner) {
             Some(place) => Some(preempted.remove(place)),
-            None => self.inbox.pop(tenant).map(|(arrived, job)| (self.begin)(job, arrived)),
+            None => self.inbox.pop(owner).map(|(arrived, job)| (self.begin)(job, arrived)),
         };
         if let Some(seq) = seq {
             self.scheduler.start(self.cache, seq);
         }
     }
 
-    fn preempt_youngest(&mut self, tenant: ScopeId) -> bool {
+    fn preempt_youngest(&mut self, owner: Owner<ScopeId>) -> bool {
         let Scheduler { running, preempted, limits, .. } = &*self.scheduler;
-        let of_tenant = running.iter().enumerate().filter(|(_, seq)| seq.tenant == tenant);
-        let youngest = of_tenant.max_by_key(|(_, seq)| seq.id).map(|(index, _)| index);
+        let of_owner = running.iter().enumerate().filter(|(_, seq)| seq.owner == owner);
+        let youngest = of_owner.max_by_key(|(_, seq)| seq.id).map(|(index, _)| index);
         if preempted.len() >= PREEMPTED_PER_PLACE * limits.running_max {
             return false;
         }

@@ -13,6 +13,7 @@ use foretoken_model::tokenizer::Tokenizer;
 
 use crate::api::{CacheUse, DraftReport, FinishReason, Source, Summary, Timings, Usage};
 use crate::block_table::BlockTable;
+use crate::fairness::Owner;
 use crate::job::Job;
 use crate::output::{Output, Scores};
 use crate::replay::Keep;
@@ -36,7 +37,7 @@ pub(crate) struct Sequence {
     pub(crate) follows: Option<(u64, usize)>,
     /// Its arrival number, unique within the engine.
     pub(crate) id: u64,
-    pub(crate) tenant: ScopeId,
+    pub(crate) owner: Owner<ScopeId>,
     scope: Scope,
     cache_use: CacheUse,
     /// Prompt tokens that were cached before the sequence computed its first one.
@@ -74,11 +75,11 @@ pub(crate) struct Computed<'a> {
 
 impl Sequence {
     pub(crate) fn new(job: Job, id: u64, drafts: &mut Drafts) -> Sequence {
-        let Job { mut request, len_max, events, arrived, scope, tenant, keep } = job;
+        let Job { mut request, len_max, events, arrived, scope, owner, keep } = job;
         let temperature = request.sampling.temperature;
         let sampler = Sampler::new(std::mem::take(&mut request.sampling));
         Sequence {
-            speculator: drafts.speculator(tenant, &request, (sampler.seed(), temperature)),
+            speculator: drafts.speculator(owner.tenant, &request, (sampler.seed(), temperature)),
             sampler,
             expected: TextFollower::of_prediction(&mut request),
             output: Output::new(&mut request, events),
@@ -90,7 +91,7 @@ impl Sequence {
             follows: None,
             id,
             scope,
-            tenant,
+            owner,
             cache_use: request.cache,
             cache_hit: 0,
             computed: false,
@@ -323,7 +324,7 @@ impl Sequence {
                 drafts.remember(speculator, prompt, answer);
             }
         }
-        self.keep.answer(self.tenant, prompt, answer, &reason);
+        self.keep.answer(self.owner.tenant, prompt, answer, &reason);
         let (report, saved_ms) = self.drafted();
         let summary = Summary {
             reason,

@@ -207,7 +207,7 @@ impl StepLoop {
             let (before, pending) = (seq.answer_len(), seq.pending());
             let reason = seq.advance(&mut computed, rows, first_row);
             let generated = seq.answer_len() - before;
-            self.fairness.charge(seq.tenant, if pending > 1 { rows.min(pending) } else { 0 }, generated);
+            self.fairness.charge(seq.owner, if pending > 1 { rows.min(pending) } else { 0 }, generated);
             self.stats.generation_tokens_total += generated as u64;
             ended.extend(reason.map(|reason| Ended { index, reason }));
             first_row += match wanted {

@@ -95,7 +95,22 @@ fn a_tenant_that_fills_the_queue_leaves_room_for_others() {
     let _running = submit("a", 0).expect("there is room");
     until("it runs", || engine.stats().running == 1);
     let waiting: Vec<_> = (1..).map_while(|i| submit("a", i).ok()).collect();
-    assert_eq!(waiting.len(), 8);
+    assert_eq!(waiting.len(), 7);
     assert!(matches!(submit("a", 20), Err(SubmitError::QueueFull { .. })));
     assert!(submit("b", 1).is_ok());
+}
+
+#[test]
+fn a_caller_with_many_users_leaves_other_callers_their_places() {
+    let engine = engine(|config| (config.ctx, config.running_max) = (LONG_CTX, 4));
+    let by = |caller: &str, user: &str, request: Request| {
+        engine.submit(Request { caller: caller.into(), ..of(user, request) }).expect("there is room")
+    };
+    let _many: Vec<_> = (0..12).map(|i| by("a", &format!("a/{i}"), request([1, 2, i], LONG, 1))).collect();
+    until("every place is taken", || engine.stats().running == 4);
+    // A share of two: one long answer, and short ones beside it.
+    let _long = by("b", "b/0", request([3], LONG, 1));
+    for i in 0..3 {
+        assert_eq!(collect(by("b", "b/0", request([7, i], 5, 1))).0.len(), 5);
+    }
 }

@@ -77,6 +77,7 @@ impl Caller {
     pub(crate) fn mark(&self, fields: Fields<'_>, request: &mut Request) -> Result<(), ApiError> {
         let user = user_id(fields)?;
         request.tenant = tenant_name(&self.key, user.unwrap_or_default());
+        request.caller.clone_from(&self.key);
         request.cache = CacheUse { read: !self.no_cache, write: !self.no_store };
         if let Some(cache) = fields.get("cache") {
             let cache = Fields::at("cache", cache)?;

@@ -70,11 +70,12 @@ pub(crate) struct ServeArgs {
     pub(crate) max_running: usize,
 
     /// Maximum requests of one tenant (API key and user) running concurrently, even when no other tenant
-    /// waits [default: --max-running]. While others wait, each tenant gets an equal share of --max-running.
+    /// waits [default: --max-running]. While others wait, each API key gets an equal share of --max-running,
+    /// and of that each of its users.
     #[arg(long, value_name = "N", help_heading = "Limits")]
     pub(crate) max_running_per_tenant: Option<usize>,
 
-    /// Maximum requests in the queue; further ones get 429 with Retry-After. One tenant may fill four fifths
+    /// Maximum requests in the queue; further ones get 429 with Retry-After. One API key may fill four fifths
     /// of it.
     #[arg(long, value_name = "N", default_value_t = 256, help_heading = "Limits")]
     pub(crate) max_waiting: usize,
