@@ -55,7 +55,7 @@ fn answers_of_tenants_that_preempt_each_other_are_those_of_each_alone() {
         let prompt = (0..40 + 30 * (i % 4)).map(move |t| (t * 3 + i * 7 + tenant) % 250);
         let ask = of(&format!("tenant {tenant}"), request(prompt, 60 + 20 * (i as usize % 5), u64::from(i)));
         // Some leave no blocks in the cache, so resuming computes everything again.
-        let cache = CacheUse { read: i % 3 != 0, write: i % 3 == 1 };
+        let cache = CacheUse { read: !i.is_multiple_of(3), write: i % 3 == 1 };
         Request { cache, ..ask }
     };
     let backlog: Vec<_> = (0..30).map(|i| busy.submit(ask(0, i)).expect("there is room")).collect();
