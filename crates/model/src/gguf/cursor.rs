@@ -1,12 +1,11 @@
-//! A bounded reader over a file's bytes. It never steps outside them, and its errors say where it stood and
-//! what it was reading.
+//! A bounds-checked reader over a file's bytes. Its errors name the offset and what was being read.
 
 use std::fmt;
 use std::path::Path;
 
 use super::error::GgufError;
 
-/// What is being read, for error messages. Formatted only when something is wrong.
+/// What is being read, for error messages. Formatted only on an error.
 #[derive(Clone, Copy)]
 pub(super) enum Subject<'a> {
     Header,
@@ -28,7 +27,7 @@ impl fmt::Display for Subject<'_> {
     }
 }
 
-/// A place in a file.
+/// A position in a file.
 #[derive(Clone)]
 pub(super) struct Cursor<'a> {
     path: &'a Path,
@@ -76,7 +75,7 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// Checks that `count` things of at least `least` bytes each can still follow.
+    /// Checks that `count` items of at least `least` bytes each fit into the remaining bytes.
     pub(super) fn expect_room(&self, count: u64, least: u64, what: &str) -> Result<(), GgufError> {
         match count.checked_mul(least) {
             Some(need) if need <= self.remaining() as u64 => Ok(()),

@@ -1,21 +1,20 @@
-//! Everything that can be wrong with a GGUF file, said so that a person can act on it: which file, which
-//! key or tensor, which byte.
+//! Errors of reading a GGUF file. Each names the file, the key or tensor, and the byte.
 
 use std::path::PathBuf;
 
-use super::value::ValueType;
+use super::value_type::ValueType;
 
-/// Why a GGUF file could not be opened, or a metadata value not be read.
+/// An error of opening a GGUF file or of reading a metadata value.
 #[derive(Debug, thiserror::Error)]
 pub enum GgufError {
-    /// The operating system refused: no such file, no permission, not a regular file.
+    /// An I/O error: no such file, no permission, not a regular file.
     #[error("{path}: cannot {action}: {source}", path = path.display())]
     Io {
         /// The file.
         path: PathBuf,
-        /// What was being done: "open", "map", …
+        /// The operation that failed: "open", "map", …
         action: &'static str,
-        /// The system's answer.
+        /// The operating system's error.
         source: std::io::Error,
     },
     /// The file does not start with `GGUF`.
@@ -26,7 +25,7 @@ pub enum GgufError {
         /// Its first bytes, escaped.
         start: String,
     },
-    /// A version that this reader does not know, version 1 among them.
+    /// A version that is not supported, such as 1.
     #[error("{path}: GGUF version {version} is not supported (2 and 3 are); convert the model again with a current converter", path = path.display())]
     Version {
         /// The file.
@@ -39,7 +38,7 @@ pub enum GgufError {
     BigEndian {
         /// The file.
         path: PathBuf,
-        /// The version in its header, bytes put right.
+        /// The version in its header, in native byte order.
         version: u32,
     },
     /// A structure contradicts the file's size, the format or itself.
@@ -47,47 +46,47 @@ pub enum GgufError {
     Malformed {
         /// The file.
         path: PathBuf,
-        /// The key, the tensor or the part of the header that is wrong.
+        /// The malformed key, tensor or header field.
         subject: String,
-        /// Where in the file.
+        /// Byte offset in the file.
         at: u64,
         /// What is wrong with it.
         problem: String,
     },
-    /// A tensor is stored in a type that the kernels have no code for.
+    /// A tensor has a type that the kernels do not support.
     #[error("{path}: tensor `{tensor}`, byte {at}: its type {name} (id {id}) is not supported", path = path.display())]
     UnsupportedType {
         /// The file.
         path: PathBuf,
         /// The tensor.
         tensor: String,
-        /// Where its type stands in the file.
+        /// Byte offset of its type in the file.
         at: u64,
         /// ggml's number for the type.
         id: u32,
         /// ggml's name for it, or "unknown".
         name: &'static str,
     },
-    /// A key holds another type than the one asked for.
+    /// A key's value has another type than requested.
     #[error("{path}: key `{key}` should be {wanted} but is {found}", path = path.display())]
     WrongType {
         /// The file.
         path: PathBuf,
         /// The key.
         key: String,
-        /// What the caller needs.
+        /// The requested type.
         wanted: &'static str,
-        /// What the file holds.
+        /// The type in the file.
         found: ValueType,
     },
-    /// A key holds an integer that does not fit the type asked for.
+    /// A key's integer is out of range for the requested type.
     #[error("{path}: key `{key}` is {value}, which does not fit {wanted}", path = path.display())]
     OutOfRange {
         /// The file.
         path: PathBuf,
         /// The key.
         key: String,
-        /// What the caller needs.
+        /// The requested type.
         wanted: &'static str,
         /// The value in the file.
         value: String,
@@ -101,10 +100,10 @@ pub enum GgufError {
         number: u64,
         /// How many parts there are.
         count: u64,
-        /// The first part's path as its name suggests.
+        /// The first part's path, derived from the name of this one.
         first: PathBuf,
     },
-    /// Parts of a split model are not there.
+    /// Parts of a split model are missing.
     #[error("{path}: split into {count} files, of which are missing: {missing}", path = path.display())]
     MissingParts {
         /// The first part.
@@ -117,9 +116,9 @@ pub enum GgufError {
     /// The parts of a split model do not belong together.
     #[error("{path}: {problem}", path = path.display())]
     Split {
-        /// The part at fault.
+        /// The affected part.
         path: PathBuf,
-        /// What does not fit.
+        /// The contradiction.
         problem: String,
     },
 }

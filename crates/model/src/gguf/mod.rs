@@ -1,8 +1,8 @@
 //! GGUF files, read through a memory map: metadata by key, tensors by name, bytes in place.
 //!
-//! It reads versions 2 and 3, in one file or split over several. It does not write files (the writer here
-//! serves tests) and does not know what a key or a tensor means to a model. The invariant: once
-//! [`Gguf::open`] has returned, every range it holds lies inside its file, so nothing later can step out.
+//! It reads versions 2 and 3, in one file or split over several. It does not write files (the writer is for tests)
+//! and does not interpret keys or tensors. The invariant: once [`Gguf::open`] has returned, every range it holds lies
+//! inside its file, so later reads cannot be out of bounds.
 //!
 //! Format: the GGUF specification of the ggml project (`docs/gguf.md`).
 
@@ -16,6 +16,7 @@ mod split;
 mod tensor;
 mod types;
 mod value;
+mod value_type;
 #[doc(hidden)]
 pub mod writer;
 
@@ -27,7 +28,8 @@ use part::Part;
 pub use error::GgufError;
 pub(crate) use split::split_names;
 pub use tensor::TensorInfo;
-pub use value::{Array, Value, ValueType};
+pub use value::{Array, Value};
+pub use value_type::ValueType;
 
 /// An open model file, or all files of a split model.
 ///
@@ -72,7 +74,7 @@ impl Gguf {
                 subject: format!("tensor `{}`", tensor.name),
                 at: tensor.offset as u64,
                 problem: format!(
-                    "the name is there twice; the other is at byte {} of {}",
+                    "duplicate name; the other tensor is at byte {} of {}",
                     other.offset,
                     parts[other.part].path.display()
                 ),
@@ -120,8 +122,8 @@ impl Gguf {
         &self.parts[tensor.part].bytes[tensor.range()]
     }
 
-    /// Lets the system take back the memory of a tensor's pages, after its data was packed elsewhere.
-    /// Reading the tensor again stays possible; it comes back from the file.
+    /// Releases the memory of a tensor's pages, once its data has been packed elsewhere. The tensor stays readable; its
+    /// pages are read from the file again.
     ///
     /// # Panics
     /// May panic if `tensor` comes from another `Gguf`.

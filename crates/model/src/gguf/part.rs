@@ -1,5 +1,5 @@
 //! One file of a model: header, metadata entries, tensor list and the layout of its data section, each
-//! checked against the file's size before it is believed.
+//! checked against the file's size.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,8 @@ use super::error::GgufError;
 use super::map::Bytes;
 use super::tensor::TensorInfo;
 use super::types::type_name;
-use super::value::{self, Value, ValueType};
+use super::value::{self, Value};
+use super::value_type::ValueType;
 
 /// More keys or tensors than this in one file is a hostile file, not a model.
 const ENTRIES_MAX: u64 = 1 << 16;
@@ -28,7 +29,7 @@ const ENTRY_BYTES_MIN: u64 = 8 + 1 + 4 + 1;
 /// A name's length field, one byte of name, the number of dimensions, one dimension, a type and an offset.
 const INFO_BYTES_MIN: u64 = 8 + 1 + 4 + 8 + 4 + 8;
 
-/// A metadata entry: where its value is in the file.
+/// A metadata entry: the key, and the place of its value in the file.
 pub(super) struct Entry {
     pub(super) key: String,
     pub(super) ty: ValueType,
@@ -36,7 +37,7 @@ pub(super) struct Entry {
     pub(super) value: Range<usize>,
 }
 
-/// One mapped file, its structure proven sound.
+/// One mapped file whose structure has been checked.
 pub(super) struct Part {
     pub(super) path: PathBuf,
     pub(super) bytes: Bytes,
@@ -66,7 +67,7 @@ impl Part {
         if let Some([first, second]) = adjacent_equal(&by_key, |i| &entries[i].key) {
             let (entry, other) = (&entries[second], entries[first].value.start);
             let at = entry.value.start;
-            let problem = format!("the key is there twice; its other value is at byte {other}");
+            let problem = format!("duplicate key; its other value is at byte {other}");
             return Err(Cursor::new(path, &bytes, at, Subject::Key(&entry.key)).fault(at, problem));
         }
         let alignment = read_alignment(path, &bytes, &entries, &by_key)?;
@@ -149,12 +150,12 @@ fn read_entry(cursor: &mut Cursor<'_>, n: u64) -> Result<Entry, GgufError> {
         let problem = format!("its name has {} bytes, allowed are 1 to {KEY_BYTES_MAX}", key.len());
         return Err(cursor.fault(at, problem));
     }
-    let mut value = cursor.clone();
-    value.subject = Subject::Key(key);
-    let ty = ValueType::read(&mut value)?;
-    let start = value.at();
-    value::skip(&mut value, ty, 0)?;
-    let end = value.at();
+    let mut ahead = cursor.clone();
+    ahead.subject = Subject::Key(key);
+    let ty = value::read_type(&mut ahead)?;
+    let start = ahead.at();
+    value::skip(&mut ahead, ty, 0)?;
+    let end = ahead.at();
     cursor.take((end - cursor.at()) as u64, "its value")?;
     Ok(Entry { key: key.to_owned(), ty, value: start..end })
 }
@@ -234,7 +235,7 @@ fn read_dims(cursor: &mut Cursor<'_>) -> Result<Vec<usize>, GgufError> {
     Ok(dims)
 }
 
-/// Turns relative offsets into places in the file, after checking that every tensor is aligned, inside
+/// Converts relative offsets to offsets in the file, after checking that every tensor is aligned, inside
 /// the data section, and overlaps no other. Returns where the data section starts.
 fn place_tensors(
     path: &Path,

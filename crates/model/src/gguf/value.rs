@@ -1,92 +1,16 @@
-//! Metadata values: their types, how long they are in the file, and how they are read.
+//! Metadata values: their extent in the file, and how they are read.
 //!
-//! At open every value is only *walked* ([`skip`]): its extent is proven to lie inside the file. Reading it
-//! happens on demand and borrows from the map, so that a vocabulary of 150,000 strings costs nothing until
-//! someone asks for it.
+//! Opening a file only *skips* values ([`skip`]), which proves that each lies inside the file. They are read on demand
+//! and borrow from the map, so a vocabulary of 150,000 strings costs nothing until it is used.
 
 use std::fmt;
 
 use super::cursor::Cursor;
 use super::error::GgufError;
+use super::value_type::ValueType;
 
 /// Arrays inside arrays, counted from the outermost. No known file nests at all.
 const DEPTH_MAX: usize = 4;
-
-/// A metadata value's type, with the numbers of the GGUF specification.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs)]
-#[repr(u32)]
-pub enum ValueType {
-    U8 = 0,
-    I8 = 1,
-    U16 = 2,
-    I16 = 3,
-    U32 = 4,
-    I32 = 5,
-    F32 = 6,
-    Bool = 7,
-    Str = 8,
-    Array = 9,
-    U64 = 10,
-    I64 = 11,
-    F64 = 12,
-}
-
-impl ValueType {
-    fn from_id(id: u32) -> Option<Self> {
-        use ValueType::*;
-        [U8, I8, U16, I16, U32, I32, F32, Bool, Str, Array, U64, I64, F64].get(id as usize).copied()
-    }
-
-    /// Bytes of one value, if all values of the type have the same size.
-    fn fixed_size(self) -> Option<u64> {
-        use ValueType::*;
-        match self {
-            U8 | I8 | Bool => Some(1),
-            U16 | I16 => Some(2),
-            U32 | I32 | F32 => Some(4),
-            U64 | I64 | F64 => Some(8),
-            Str | Array => None,
-        }
-    }
-
-    /// The fewest bytes that a value of this type takes in a file.
-    fn least_size(self) -> u64 {
-        match self {
-            ValueType::Str => 8,
-            ValueType::Array => 12,
-            other => other.fixed_size().unwrap_or(1),
-        }
-    }
-
-    /// Reads a type number.
-    pub(super) fn read(cursor: &mut Cursor<'_>) -> Result<Self, GgufError> {
-        let at = cursor.at();
-        let id = cursor.u32("its value type")?;
-        ValueType::from_id(id).ok_or_else(|| cursor.fault(at, format!("value type {id} does not exist")))
-    }
-}
-
-impl fmt::Display for ValueType {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        use ValueType::*;
-        f.write_str(match self {
-            U8 => "u8",
-            I8 => "i8",
-            U16 => "u16",
-            I16 => "i16",
-            U32 => "u32",
-            I32 => "i32",
-            F32 => "f32",
-            Bool => "bool",
-            Str => "string",
-            Array => "array",
-            U64 => "u64",
-            I64 => "i64",
-            F64 => "f64",
-        })
-    }
-}
 
 /// A metadata value, borrowed from the file.
 #[derive(Clone)]
@@ -180,7 +104,7 @@ impl<'a> Value<'a> {
 }
 
 impl fmt::Debug for Value<'_> {
-    /// Scalars and strings as they are; an array as its length and type, since it may be a vocabulary.
+    /// Scalars and strings in full; arrays as length and type, since one may be a whole vocabulary.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Value::Bool(v) => v.fmt(f),
@@ -220,7 +144,7 @@ impl<'a> Array<'a> {
         self.len == 0
     }
 
-    /// The elements in order. An error (a string that is not UTF-8, say) ends the walk.
+    /// The elements in order. An error, such as a string that is not UTF-8, ends the iteration.
     pub fn iter(&self) -> impl Iterator<Item = Result<Value<'a>, GgufError>> + use<'a> {
         let (mut cursor, element, mut left) = (self.first.clone(), self.element, self.len);
         std::iter::from_fn(move || {
@@ -242,8 +166,15 @@ impl<'a> Array<'a> {
     }
 }
 
+/// Reads the number of a type.
+pub(super) fn read_type(cursor: &mut Cursor<'_>) -> Result<ValueType, GgufError> {
+    let at = cursor.at();
+    let id = cursor.u32("its value type")?;
+    ValueType::from_id(id).ok_or_else(|| cursor.fault(at, format!("value type {id} does not exist")))
+}
+
 fn array_head(cursor: &mut Cursor<'_>) -> Result<(ValueType, u64), GgufError> {
-    let element = ValueType::read(cursor)?;
+    let element = read_type(cursor)?;
     let len = cursor.u64("the array's length")?;
     cursor.expect_room(len, element.least_size(), &format!("elements of type {element}"))?;
     Ok((element, len))
@@ -262,7 +193,7 @@ fn skip_elements(
     }
 }
 
-/// Steps over a value without keeping anything; `depth` counts the arrays around it.
+/// Advances past a value; `depth` is the number of enclosing arrays.
 pub(super) fn skip(cursor: &mut Cursor<'_>, ty: ValueType, depth: usize) -> Result<(), GgufError> {
     match ty {
         ValueType::Str => cursor.blob("its string").map(|_| ()),
