@@ -6,9 +6,9 @@
 
 use std::ops::Range;
 
-use crate::arch::{Kernel, Simd};
 use crate::compute::Compute;
 use crate::share::Shared;
+use crate::simd::{Kernel, Simd16};
 
 /// Rows of a tile; the last one may have fewer.
 pub(crate) const TILE: usize = 16;
@@ -216,7 +216,7 @@ impl Kernel for QuantiseRow<'_> {
     type Out = ();
 
     #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
+    fn run<S: Simd16>(self, s: S) {
         let (whole, rest) = self.x.as_chunks::<32>();
         let mut at = self.place.first;
         for x in whole {
@@ -234,7 +234,7 @@ impl Kernel for QuantiseRow<'_> {
 }
 
 #[inline(always)]
-fn quantise_block<S: Simd>(s: S, x: &[f32; 32], cell: &mut Cell) {
+fn quantise_block<S: Simd16>(s: S, x: &[f32; 32], cell: &mut Cell) {
     let cell = &mut cell.0;
     // SAFETY: `x` has 32 values.
     let amax = f32::from_bits(unsafe { s.max_abs_bits(x.as_ptr()) });

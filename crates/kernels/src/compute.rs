@@ -2,9 +2,9 @@
 //!
 //! It holds no buffers and no model state. Results do not depend on it, only their latency does.
 
-use crate::arch::{Avx2, Avx512, AvxVnni, Kernel, Scalar, Simd};
 use crate::isa::Isa;
 use crate::pool::Pool;
+use crate::simd::{Avx2, Avx512, AvxVnni, Kernel, Scalar, Simd16};
 
 /// A thread pool and the proof that the CPU has an instruction set.
 pub struct Compute {

@@ -1,12 +1,12 @@
 //! Instruction sets: which of them this machine has, and their names on the command line.
 //!
 //! Detection happens here and nowhere else. An `Isa` is only a name; the proof that the machine has the
-//! instructions is a token of `arch`, which a `Compute` holds.
+//! instructions is a token of `simd`, which a `Compute` holds.
 
 use std::fmt;
 use std::str::FromStr;
 
-use crate::arch::{Avx2, Avx512, AvxVnni};
+use crate::simd::{Avx2, Avx512, AvxVnni};
 
 /// A family of kernels. All of them give the same bits; they differ in speed only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

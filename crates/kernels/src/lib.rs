@@ -2,7 +2,6 @@
 
 mod activations;
 pub mod affinity;
-mod arch;
 pub mod attention;
 mod compute;
 mod isa;

@@ -8,8 +8,9 @@ use std::ops::Range;
 
 use crate::activations::{Activations, CELL, TILE};
 use crate::compute::{Compute, Token};
-use crate::packed::{LANES, PackedMatrix};
+use crate::packed::PackedMatrix;
 use crate::share::Shared;
+use crate::simd::LANES;
 use crate::tile::{TileCall, run};
 
 /// Bytes of weights per panel: they stay in L1 while all tiles of a long step use them.

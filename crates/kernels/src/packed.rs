@@ -11,9 +11,7 @@ use crate::compute::Compute;
 use crate::memory::Memory;
 use crate::quant::{Block, GgmlType, Layout, float, parse_into};
 use crate::share::Shared;
-
-/// Rows of a group, which are the lanes of a vector.
-pub(crate) const LANES: usize = 16;
+use crate::simd::LANES;
 
 /// A matrix of `rows` × `cols` weights in the layout of the kernels.
 pub struct PackedMatrix {

@@ -5,9 +5,9 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use crate::arch::{Kernel, Simd};
 use crate::compute::Compute;
 use crate::memory::Memory;
+use crate::simd::{Kernel, Simd16};
 
 /// Bytes read per pass: much more than any last-level cache share we know.
 const BUFFER: usize = 512 << 20;
@@ -60,7 +60,7 @@ impl Kernel for Read<'_> {
     type Out = u8;
 
     #[inline(always)]
-    fn run<S: Simd>(self, s: S) -> u8 {
+    fn run<S: Simd16>(self, s: S) -> u8 {
         let (lines, _) = self.0.as_chunks::<256>();
         let mut sums = {
             let zeros = [0u8; 64];
@@ -86,7 +86,7 @@ impl Kernel for Dots {
     type Out = i32;
 
     #[inline(always)]
-    fn run<S: Simd>(self, s: S) -> i32 {
+    fn run<S: Simd16>(self, s: S) -> i32 {
         const CHAINS: usize = 12;
         let bytes = black_box([1u8; 64]);
         // SAFETY: 64 bytes, and 4 of them.

@@ -6,9 +6,8 @@
 use std::marker::PhantomData;
 
 use crate::activations::{CELL, MINUS_SUM, SCALE, SCALED_SUM};
-use crate::arch::{Kernel, Simd};
-use crate::packed::LANES;
 use crate::quant::{GgmlType, Layout, Scales};
+use crate::simd::{Kernel, LANES, Simd16};
 
 /// How far ahead of its reads a kernel asks for weights: about what it needs during one memory access.
 const AHEAD: usize = 4096;
@@ -46,7 +45,7 @@ pub(crate) trait Format {
     /// # Safety
     /// `weights` must be a packed group of this format with `call.cols` columns, and `call.activations` the cells (or
     /// floats) of `T` tokens.
-    unsafe fn group<S: Simd, const T: usize>(s: S, weights: *const u8, call: &TileCall) -> [S::F; T];
+    unsafe fn group<S: Simd16, const T: usize>(s: S, weights: *const u8, call: &TileCall) -> [S::V; T];
 }
 
 /// A tile of `T` tokens, to be run on an instruction set.
@@ -65,7 +64,7 @@ impl<F: Format, const T: usize> Kernel for Tile<'_, F, T> {
     type Out = ();
 
     #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
+    fn run<S: Simd16>(self, s: S) {
         let call = self.0;
         for group in 0..call.groups {
             // SAFETY: `new`'s caller promised these groups, tokens and outputs.
@@ -84,7 +83,7 @@ impl<F: Format, const T: usize> Kernel for Tile<'_, F, T> {
 /// # Safety
 /// `row` and `t` must be within what `Tile::new` was promised.
 #[inline(always)]
-unsafe fn store<S: Simd>(s: S, call: &TileCall, row: usize, t: usize, sum: S::F) {
+unsafe fn store<S: Simd16>(s: S, call: &TileCall, row: usize, t: usize, sum: S::V) {
     // SAFETY: `row` and `t` are of the call, whose pointers the maker of the tile vouches for.
     unsafe {
         let out = call.out.add(t * call.out_step + row);
@@ -92,15 +91,15 @@ unsafe fn store<S: Simd>(s: S, call: &TileCall, row: usize, t: usize, sum: S::F)
         if rows >= LANES {
             let mut sum = sum;
             if !call.bias.is_null() {
-                sum = s.add_f(sum, s.load_f(call.bias.add(row)));
+                sum = s.add(sum, s.load(call.bias.add(row)));
             }
             if call.add {
-                sum = s.add_f(s.load_f(out), sum);
+                sum = s.add(s.load(out), sum);
             }
-            s.store_f(out, sum);
+            s.store(out, sum);
         } else {
             let mut lanes = [0.0; LANES];
-            s.store_f(lanes.as_mut_ptr(), sum);
+            s.store(lanes.as_mut_ptr(), sum);
             for (i, mut sum) in lanes.into_iter().take(rows).enumerate() {
                 if !call.bias.is_null() {
                     sum += *call.bias.add(row + i);
@@ -121,9 +120,9 @@ pub(crate) trait Quantised {
 
 impl<Q: Quantised> Format for Q {
     #[inline(always)]
-    unsafe fn group<S: Simd, const T: usize>(s: S, weights: *const u8, call: &TileCall) -> [S::F; T] {
+    unsafe fn group<S: Simd16, const T: usize>(s: S, weights: *const u8, call: &TileCall) -> [S::V; T] {
         let layout = const { Q::LAYOUT };
-        let mut sums = [s.zero_f(); T];
+        let mut sums = [s.splat(0.0); T];
         let mut at = weights;
         let mut activations = call.activations;
         for _ in 0..call.cols / (32 * layout.subs()) {
@@ -155,13 +154,13 @@ impl<Q: Quantised> Format for Q {
 /// # Safety
 /// `at` must be a record of this layout.
 #[inline(always)]
-unsafe fn super_scales<S: Simd>(s: S, layout: &Layout, at: *const u8) -> [S::F; 2] {
+unsafe fn super_scales<S: Simd16>(s: S, layout: &Layout, at: *const u8) -> [S::V; 2] {
     // SAFETY: as many fields as the layout has are there.
     unsafe {
         match layout.super_fields() {
-            0 => [s.zero_f(); 2],
-            1 => [s.load_f16(at), s.zero_f()],
-            _ => [s.load_f16(at), s.load_f16(at.add(32))],
+            0 => [s.splat(0.0); 2],
+            1 => [s.load_f16(at.cast()), s.splat(0.0)],
+            _ => [s.load_f16(at.cast()), s.load_f16(at.add(32).cast())],
         }
     }
 }
@@ -185,7 +184,7 @@ macro_rules! each_token {
 /// # Safety
 /// `at` must be a 32-block of this layout.
 #[inline(always)]
-unsafe fn codes<S: Simd>(s: S, layout: &Layout, at: *const u8) -> [S::B; 8] {
+unsafe fn codes<S: Simd16>(s: S, layout: &Layout, at: *const u8) -> [S::B; 8] {
     let (low, high) = (layout.low_bits, layout.high_bits);
     let per_low = 8 / low;
     // Loops, not closures: what isn't inlined into the token's `enter` loses its instructions.
@@ -219,7 +218,7 @@ unsafe fn codes<S: Simd>(s: S, layout: &Layout, at: *const u8) -> [S::B; 8] {
 /// # Safety
 /// `cell` must be a cell; `from` and the number of chunks within 8; `minus_sum` the field of these chunks.
 #[inline(always)]
-unsafe fn dot<S: Simd>(
+unsafe fn dot<S: Simd16>(
     s: S,
     layout: &Layout,
     codes: &[S::B],
@@ -248,33 +247,35 @@ unsafe fn dot<S: Simd>(
 /// # Safety
 /// `at` must be a 32-block of this layout, and `activations` point to `T` cells.
 #[inline(always)]
-unsafe fn single<S: Simd, const T: usize>(
+unsafe fn single<S: Simd16, const T: usize>(
     s: S,
     layout: &Layout,
     at: *const u8,
     activations: *const u8,
-    [d, dmin]: [S::F; 2],
-    sums: &mut [S::F; T],
+    [d, dmin]: [S::V; 2],
+    sums: &mut [S::V; T],
 ) {
     // SAFETY: fields and cells are within the block and the tokens.
     unsafe {
         let codes = codes(s, layout, at);
         let fields = at.add(layout.plane_bytes());
         let (scale, min) = match layout.scales {
-            Scales::Half { min: false } => (s.load_f16(fields), None),
-            Scales::Half { min: true } => (s.load_f16(fields), Some(s.load_f16(fields.add(32)))),
+            Scales::Half { min: false } => (s.load_f16(fields.cast()), None),
+            Scales::Half { min: true } => {
+                (s.load_f16(fields.cast()), Some(s.load_f16(fields.add(32).cast())))
+            }
             Scales::Exponent => (s.load_exponent(fields), None),
             Scales::Super | Scales::Pair { .. } => {
-                let min = s.mul_f(dmin, s.convert(s.load_u8(fields.add(16))));
-                (s.mul_f(d, s.convert(s.load_u8(fields))), Some(min))
+                let min = s.mul(dmin, s.convert(s.load_u8(fields.add(16))));
+                (s.mul(d, s.convert(s.load_u8(fields))), Some(min))
             }
         };
         each_token!(|t| {
             let (cell, sum) = (activations.add(CELL * t), &mut sums[t]);
             let dot = s.convert(dot(s, layout, &codes, cell, 0, MINUS_SUM));
-            *sum = s.fma(s.mul_f(dot, scale), s.splat_f(cell.add(SCALE).cast()), *sum);
+            *sum = s.fma(s.mul(dot, scale), s.splat_at(cell.add(SCALE).cast()), *sum);
             if let Some(min) = min {
-                let x = s.splat_f(cell.add(SCALED_SUM).cast());
+                let x = s.splat_at(cell.add(SCALED_SUM).cast());
                 *sum = match layout.scales {
                     Scales::Super => s.fnma(min, x, *sum),
                     _ => s.fma(min, x, *sum),
@@ -289,13 +290,13 @@ unsafe fn single<S: Simd, const T: usize>(
 /// # Safety
 /// `at` must be a 32-block of this layout, and `activations` point to `T` cells.
 #[inline(always)]
-unsafe fn paired<S: Simd, const T: usize>(
+unsafe fn paired<S: Simd16, const T: usize>(
     s: S,
     layout: &Layout,
     at: *const u8,
     activations: *const u8,
-    [d, dmin]: [S::F; 2],
-    sums: &mut [S::F; T],
+    [d, dmin]: [S::V; 2],
+    sums: &mut [S::V; T],
 ) {
     // SAFETY: fields and cells are within the block and the tokens.
     unsafe {
@@ -314,12 +315,12 @@ unsafe fn paired<S: Simd, const T: usize>(
             let (cell, sum) = (activations.add(CELL * t), &mut sums[t]);
             let low = s.mul_i(dot(s, layout, &codes[..4], cell, 0, minus_low), scale_low);
             let high = s.mul_i(dot(s, layout, &codes[4..], cell, 4, minus_high), scale_high);
-            let scale = s.splat_f(cell.add(SCALE).cast());
-            *sum = s.fma(s.mul_f(s.convert(s.add_i(low, high)), d), scale, *sum);
+            let scale = s.splat_at(cell.add(SCALE).cast());
+            *sum = s.fma(s.mul(s.convert(s.add_i(low, high)), d), scale, *sum);
             if has_min {
                 let low = s.mul_i(min_low, s.splat_i(cell.add(minus_low).cast()));
                 let high = s.mul_i(min_high, s.splat_i(cell.add(minus_high).cast()));
-                *sum = s.fma(s.mul_f(s.convert(s.add_i(low, high)), dmin), scale, *sum);
+                *sum = s.fma(s.mul(s.convert(s.add_i(low, high)), dmin), scale, *sum);
             }
         });
     }
@@ -340,14 +341,14 @@ macro_rules! formats {
         $(impl Format for Float<formats::$float> {
             /// One chain of multiply-adds per lane over rising k.
             #[inline(always)]
-            unsafe fn group<S: Simd, const T: usize>(s: S, weights: *const u8, call: &TileCall) -> [S::F; T] {
-                let mut sums = [s.zero_f(); T];
+            unsafe fn group<S: Simd16, const T: usize>(s: S, weights: *const u8, call: &TileCall) -> [S::V; T] {
+                let mut sums = [s.splat(0.0); T];
                 for k in 0..call.cols {
                     // SAFETY: column k of the group, 16 values of this type, and value k of every token's row.
                     unsafe {
                         let w = s.$load(weights.add(k * LANES * $width).cast());
                         for (t, sum) in sums.iter_mut().enumerate() {
-                            let x = s.splat_f(call.activations.add(t * call.step + 4 * k).cast());
+                            let x = s.splat_at(call.activations.add(t * call.step + 4 * k).cast());
                             *sum = s.fma(w, x, *sum);
                         }
                     }
@@ -360,7 +361,7 @@ macro_rules! formats {
         ///
         /// # Safety
         /// As `Tile::new`, for the format of `ty` and the returned number of tokens.
-        pub(crate) unsafe fn run(simd: impl Simd, ty: GgmlType, call: &TileCall, tokens: usize) -> usize {
+        pub(crate) unsafe fn run(simd: impl Simd16, ty: GgmlType, call: &TileCall, tokens: usize) -> usize {
             // SAFETY: the caller's promise.
             unsafe {
                 match ty {
@@ -376,7 +377,7 @@ macro_rules! formats {
 pub(crate) struct Float<F>(PhantomData<F>);
 
 formats! {
-    F32: 4, load_f;
+    F32: 4, load;
     F16: 2, load_f16;
     BF16: 2, load_bf16;
     | Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, IQ4_NL, MXFP4

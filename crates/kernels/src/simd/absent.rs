@@ -1,4 +1,4 @@
-//! The x86-64 tokens on other processors: they are never made, and have plain Rust's operations in name only.
+//! The x86-64 tokens on other CPUs: aliases of the scalar token that are never made.
 
 use super::Scalar;
 
@@ -7,7 +7,7 @@ pub(crate) type AvxVnni = Scalar;
 pub(crate) type Avx512 = Scalar;
 
 impl Scalar {
-    /// The answer to every question for an x86-64 instruction set.
+    /// No other CPU has an x86-64 instruction set.
     pub(crate) fn new() -> Option<Self> {
         None
     }
