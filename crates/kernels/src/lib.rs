@@ -4,6 +4,7 @@ mod activations;
 pub mod affinity;
 pub mod attention;
 mod compute;
+mod float_tile;
 mod isa;
 pub mod kv;
 pub mod math;

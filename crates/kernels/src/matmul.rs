@@ -17,6 +17,10 @@ use crate::tile::{TileCall, run};
 const PANEL_BYTES: usize = 24 * 1024;
 /// Rows whose multiplication takes about as long as reading the weights from memory.
 const ROWS_PER_READ: usize = 3;
+/// As [`PANEL_BYTES`] for float weights, whose panels stay in L2: their tiles read several groups at once.
+const FLOAT_PANEL_BYTES: usize = 256 * 1024;
+/// Float panels are multiples of this many groups, which the sizes of float tiles divide.
+const FLOAT_PANEL_GROUPS: usize = 12;
 
 /// One matrix to multiply.
 pub struct MatmulJob<'a> {
@@ -148,7 +152,12 @@ impl<'a> Unit<'a> {
         if self.rows.len() <= TILE {
             return self.tile(token, x, self.rows.clone(), groups);
         }
-        let panel = (PANEL_BYTES / self.weight.group_bytes()).max(1);
+        let group_bytes = self.weight.group_bytes();
+        let panel = if self.weight.is_float() {
+            (FLOAT_PANEL_BYTES / group_bytes / FLOAT_PANEL_GROUPS).max(1) * FLOAT_PANEL_GROUPS
+        } else {
+            (PANEL_BYTES / group_bytes).max(1)
+        };
         for first in groups.clone().step_by(panel) {
             for start in self.rows.clone().step_by(TILE) {
                 let tile = start..self.rows.end.min(start + TILE);

@@ -1,30 +1,32 @@
-//! The inner loops: a few tokens times a run of 16-row groups, the same code for every instruction set.
+//! The inner loops of a matmul: a few tokens times a run of 16-row groups, the same code for every instruction set.
 //!
-//! The codes of a 32-block are unpacked once and multiplied with every token of the tile. Each output is one
-//! lane's chain of operations over rising k, whatever the tile; this is where the canonical order lives.
+//! The codes of a 32-block are unpacked once and multiplied with every token of the tile; float weights are in
+//! [`crate::float_tile`]. The invariant is the canonical order: each output is one lane's chain of operations over rising
+//! k, for any size of tile.
 
 use std::marker::PhantomData;
 
 use crate::activations::{CELL, MINUS_SUM, SCALE, SCALED_SUM};
+use crate::float_tile::{self, Float};
 use crate::quant::{GgmlType, Layout, Scales};
 use crate::simd::{Kernel, LANES, Simd16};
 
-/// How far ahead of its reads a kernel asks for weights: about what it needs during one memory access.
-const AHEAD: usize = 4096;
+/// Distance in bytes from a kernel's reads to its prefetches: about what it reads during one memory access.
+pub(crate) const AHEAD: usize = 4096;
 
 /// Consecutive groups of a matrix, times consecutive tokens of a tile.
 pub(crate) struct TileCall {
     /// The first group.
     pub(crate) weights: *const u8,
-    /// Groups to do.
+    /// Number of groups.
     pub(crate) groups: usize,
     /// Bytes of a group.
     pub(crate) group_bytes: usize,
     /// Input features.
     pub(crate) cols: usize,
-    /// The first token's first cell, or its row of floats.
+    /// The first token's first cell; for float weights, its row of floats.
     pub(crate) activations: *const u8,
-    /// Bytes from a token's 32-block to its next one; for floats, from a row to the next.
+    /// Bytes from a token's 32-block to its next one; for float weights, from a token's row to the next token's.
     pub(crate) step: usize,
     /// The first token's output of the first group.
     pub(crate) out: *mut f32,
@@ -34,18 +36,20 @@ pub(crate) struct TileCall {
     pub(crate) rows: usize,
     /// Added to the results, if not null; as long as `rows`.
     pub(crate) bias: *const f32,
-    /// Whether results are added to what is in `out`.
+    /// Whether results are accumulated into `out`.
     pub(crate) add: bool,
 }
 
-/// A packed weight format, as the kernels see it.
+/// The kernel of a packed weight format.
 pub(crate) trait Format {
-    /// The products of one group with `T` tokens.
+    /// Whether the weights are floats, whose tiles have sizes of their own.
+    const FLOAT: bool;
+
+    /// Computes and stores the products of all groups of `call` with `T` tokens.
     ///
     /// # Safety
-    /// `weights` must be a packed group of this format with `call.cols` columns, and `call.activations` the cells (or
-    /// floats) of `T` tokens.
-    unsafe fn group<S: Simd16, const T: usize>(s: S, weights: *const u8, call: &TileCall) -> [S::V; T];
+    /// As [`Tile::new`].
+    unsafe fn run<S: Simd16, const T: usize>(s: S, call: &TileCall);
 }
 
 /// A tile of `T` tokens, to be run on an instruction set.
@@ -65,26 +69,18 @@ impl<F: Format, const T: usize> Kernel for Tile<'_, F, T> {
 
     #[inline(always)]
     fn run<S: Simd16>(self, s: S) {
-        let call = self.0;
-        for group in 0..call.groups {
-            // SAFETY: `new`'s caller promised these groups, tokens and outputs.
-            unsafe {
-                let sums = F::group::<S, T>(s, call.weights.add(group * call.group_bytes), call);
-                for (t, sum) in sums.into_iter().enumerate() {
-                    store(s, call, group * LANES, t, sum);
-                }
-            }
-        }
+        // SAFETY: the promise made to `new`.
+        unsafe { F::run::<S, T>(s, self.0) }
     }
 }
 
-/// Adds bias and old output as asked, and writes one group's outputs of one token.
+/// Adds bias and old output as requested, and writes one group's outputs of one token.
 ///
 /// # Safety
 /// `row` and `t` must be within what `Tile::new` was promised.
 #[inline(always)]
-unsafe fn store<S: Simd16>(s: S, call: &TileCall, row: usize, t: usize, sum: S::V) {
-    // SAFETY: `row` and `t` are of the call, whose pointers the maker of the tile vouches for.
+pub(crate) unsafe fn store<S: Simd16>(s: S, call: &TileCall, row: usize, t: usize, sum: S::V) {
+    // SAFETY: `row` and `t` are of the call, whose pointers are valid by `Tile::new`.
     unsafe {
         let out = call.out.add(t * call.out_step + row);
         let rows = call.rows - row;
@@ -119,34 +115,58 @@ pub(crate) trait Quantised {
 }
 
 impl<Q: Quantised> Format for Q {
+    const FLOAT: bool = false;
+
     #[inline(always)]
-    unsafe fn group<S: Simd16, const T: usize>(s: S, weights: *const u8, call: &TileCall) -> [S::V; T] {
-        let layout = const { Q::LAYOUT };
-        let mut sums = [s.splat(0.0); T];
-        let mut at = weights;
-        let mut activations = call.activations;
-        for _ in 0..call.cols / (32 * layout.subs()) {
-            // SAFETY: a record of this layout and its `subs` cells of each token are within what was promised;
-            // prefetching doesn't read.
+    unsafe fn run<S: Simd16, const T: usize>(s: S, call: &TileCall) {
+        for group in 0..call.groups {
+            // SAFETY: the caller guarantees these groups, tokens and outputs.
             unsafe {
-                let d = super_scales(s, &layout, at);
-                at = at.add(32 * layout.super_fields());
-                for _ in 0..layout.subs() {
-                    for line in 0..layout.sub_bytes().div_ceil(64) {
-                        s.prefetch(at.wrapping_add(AHEAD + 64 * line));
-                    }
-                    if matches!(layout.scales, Scales::Pair { .. }) {
-                        paired::<S, T>(s, &layout, at, activations, d, &mut sums);
-                    } else {
-                        single::<S, T>(s, &layout, at, activations, d, &mut sums);
-                    }
-                    at = at.add(layout.sub_bytes());
-                    activations = activations.add(call.step);
+                let sums = quantised_group::<Q, S, T>(s, call.weights.add(group * call.group_bytes), call);
+                for (t, sum) in sums.into_iter().enumerate() {
+                    store(s, call, group * LANES, t, sum);
                 }
             }
         }
-        sums
     }
+}
+
+/// The products of one group with `T` tokens.
+///
+/// # Safety
+/// `weights` must be a packed group of this format with `call.cols` columns, and `call.activations` the cells of `T`
+/// tokens.
+#[inline(always)]
+unsafe fn quantised_group<Q: Quantised, S: Simd16, const T: usize>(
+    s: S,
+    weights: *const u8,
+    call: &TileCall,
+) -> [S::V; T] {
+    let layout = const { Q::LAYOUT };
+    let mut sums = [s.splat(0.0); T];
+    let mut at = weights;
+    let mut activations = call.activations;
+    for _ in 0..call.cols / (32 * layout.subs()) {
+        // SAFETY: a record of this layout and its `subs` cells of each token are valid by the caller's promise;
+        // prefetching doesn't read.
+        unsafe {
+            let d = super_scales(s, &layout, at);
+            at = at.add(32 * layout.super_fields());
+            for _ in 0..layout.subs() {
+                for line in 0..layout.sub_bytes().div_ceil(64) {
+                    s.prefetch(at.wrapping_add(AHEAD + 64 * line));
+                }
+                if matches!(layout.scales, Scales::Pair { .. }) {
+                    paired::<S, T>(s, &layout, at, activations, d, &mut sums);
+                } else {
+                    single::<S, T>(s, &layout, at, activations, d, &mut sums);
+                }
+                at = at.add(layout.sub_bytes());
+                activations = activations.add(call.step);
+            }
+        }
+    }
+    sums
 }
 
 /// The f16 scales of a 256-block's scales and minima, for 16 rows.
@@ -165,8 +185,8 @@ unsafe fn super_scales<S: Simd16>(s: S, layout: &Layout, at: *const u8) -> [S::V
     }
 }
 
-/// Repeats the body for the tokens below `T`. The compiler rolls up a loop of this many tokens and keeps its
-/// sums in memory; written out, they stay in registers.
+/// Repeats the body for the tokens below `T`. In a loop over this many tokens the compiler keeps the sums in memory;
+/// unrolled by hand, they stay in registers.
 macro_rules! each_token {
     (|$t:ident| $body:block) => {
         each_token!(@ $t $body 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15)
@@ -187,7 +207,7 @@ macro_rules! each_token {
 unsafe fn codes<S: Simd16>(s: S, layout: &Layout, at: *const u8) -> [S::B; 8] {
     let (low, high) = (layout.low_bits, layout.high_bits);
     let per_low = 8 / low;
-    // Loops, not closures: what isn't inlined into the token's `enter` loses its instructions.
+    // Loops, not closures: code that isn't inlined into the token's `enter` is compiled without its instructions.
     // SAFETY: chunks of both planes are within the block.
     unsafe {
         let mut codes = [s.load_b(at); 8];
@@ -213,7 +233,7 @@ unsafe fn codes<S: Simd16>(s: S, layout: &Layout, at: *const u8) -> [S::B; 8] {
     }
 }
 
-/// The dot product of some chunks with as many fours of a cell, zero point taken off.
+/// The dot product of some chunks with as many groups of 4 values of a cell, zero point subtracted.
 ///
 /// # Safety
 /// `cell` must be a cell; `from` and the number of chunks within 8; `minus_sum` the field of these chunks.
@@ -328,36 +348,17 @@ unsafe fn paired<S: Simd16, const T: usize>(
 
 /// The formats by their type's name.
 macro_rules! formats {
-    ($($float:ident: $width:literal, $load:ident;)+ | $($name:ident),+) => {
-        /// A type per format.
+    ($($float:ident)+ | $($name:ident),+) => {
+        /// A type per quantised format.
         #[allow(non_camel_case_types)]
         pub(crate) mod formats {
-            $(pub(crate) struct $float;)+
             $(pub(crate) struct $name;)+
         }
         $(impl Quantised for formats::$name {
             const LAYOUT: Layout = GgmlType::$name.layout().expect("a quantised type");
         })+
-        $(impl Format for Float<formats::$float> {
-            /// One chain of multiply-adds per lane over rising k.
-            #[inline(always)]
-            unsafe fn group<S: Simd16, const T: usize>(s: S, weights: *const u8, call: &TileCall) -> [S::V; T] {
-                let mut sums = [s.splat(0.0); T];
-                for k in 0..call.cols {
-                    // SAFETY: column k of the group, 16 values of this type, and value k of every token's row.
-                    unsafe {
-                        let w = s.$load(weights.add(k * LANES * $width).cast());
-                        for (t, sum) in sums.iter_mut().enumerate() {
-                            let x = s.splat_at(call.activations.add(t * call.step + 4 * k).cast());
-                            *sum = s.fma(w, x, *sum);
-                        }
-                    }
-                }
-                sums
-            }
-        })+
 
-        /// Runs one tile kernel of the type `ty`, and returns how many tokens it did.
+        /// Runs one tile kernel of the type `ty`, and returns its number of tokens.
         ///
         /// # Safety
         /// As `Tile::new`, for the format of `ty` and the returned number of tokens.
@@ -365,7 +366,7 @@ macro_rules! formats {
             // SAFETY: the caller's promise.
             unsafe {
                 match ty {
-                    $(GgmlType::$float => simd.tile::<Float<formats::$float>>(call, tokens),)+
+                    $(GgmlType::$float => simd.tile::<Float<float_tile::$float>>(call, tokens),)+
                     $(GgmlType::$name => simd.tile::<formats::$name>(call, tokens),)+
                 }
             }
@@ -373,12 +374,7 @@ macro_rules! formats {
     };
 }
 
-/// Marks a format of floats, which have no layout.
-pub(crate) struct Float<F>(PhantomData<F>);
-
 formats! {
-    F32: 4, load;
-    F16: 2, load_f16;
-    BF16: 2, load_bf16;
+    F32 F16 BF16
     | Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, IQ4_NL, MXFP4
 }

@@ -107,7 +107,11 @@ impl<const VNNI: bool> Simd16 for Ymm<VNNI> {
     }
 
     unsafe fn tile<F: Format>(self, call: &TileCall, tokens: usize) -> usize {
-        tiles!(self, F, call, tokens, [4, 2, 1])
+        if F::FLOAT {
+            tiles!(self, F, call, tokens, [6, 5, 4, 3, 2, 1])
+        } else {
+            tiles!(self, F, call, tokens, [4, 2, 1])
+        }
     }
 
     #[inline(always)]

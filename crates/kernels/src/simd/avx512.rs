@@ -67,7 +67,11 @@ impl Simd16 for Avx512 {
     }
 
     unsafe fn tile<F: Format>(self, call: &TileCall, tokens: usize) -> usize {
-        tiles!(self, F, call, tokens, [16, 15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1])
+        if F::FLOAT {
+            tiles!(self, F, call, tokens, [8, 7, 6, 5, 4, 3, 2, 1])
+        } else {
+            tiles!(self, F, call, tokens, [16, 15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1])
+        }
     }
 
     #[inline(always)]
