@@ -1,7 +1,7 @@
-//! Which CPUs there are, and binding a thread to one.
+//! The CPUs of this machine, and binding a thread to one.
 //!
-//! For the choice of a default thread count and for pinned pools. Not a topology library: it knows
-//! allowed CPUs and SMT siblings on Linux, and elsewhere only how many CPUs the system admits to.
+//! For the default number of threads and for pinned pools. Not a topology library: it finds allowed CPUs and SMT
+//! siblings on Linux, and elsewhere only the number of CPUs.
 #![cfg_attr(loom, allow(dead_code, reason = "threads of a model have no CPU"))]
 
 /// One allowed CPU per physical core, in rising order. Never empty.
@@ -28,18 +28,18 @@ pub(crate) fn allowed_cpu_count() -> usize {
     platform::allowed_cpus().len()
 }
 
-/// The CPU that the calling thread is on, if the platform tells.
+/// The CPU that the calling thread runs on, where the platform reports it.
 #[inline]
 pub(crate) fn current_cpu() -> Option<u32> {
     platform::current_cpu()
 }
 
-/// Moves the calling thread to another CPU than `cpu`, and leaves it free to be moved again.
+/// Migrates the calling thread off `cpu`, without binding it to another one.
 pub(crate) fn leave(cpu: u32) {
     platform::leave(cpu as usize);
 }
 
-/// Binds the calling thread to one CPU. Returns whether the system agreed; never on platforms other than Linux.
+/// Binds the calling thread to one CPU. Returns whether that succeeded; always false on platforms other than Linux.
 pub fn pin_current_thread(cpu: usize) -> bool {
     platform::pin(cpu)
 }
@@ -94,7 +94,7 @@ mod platform {
         let mut others = allowed;
         // SAFETY: `cpu` is below the number of bits of the set.
         unsafe { libc::CPU_CLR(cpu, &mut others) };
-        // The system refuses an empty set. If it agrees, the thread has moved when the call returns.
+        // The system refuses an empty set. On success the thread has migrated when the call returns.
         if allow(&others) {
             allow(&allowed);
         }

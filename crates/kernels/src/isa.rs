@@ -1,17 +1,17 @@
-//! Instruction sets: which of them this machine has, and their names on the command line.
+//! Instruction sets: detection, and their names on the command line.
 //!
-//! Detection happens here and nowhere else. An `Isa` is only a name; the proof that the machine has the
-//! instructions is a token of `simd`, which a `Compute` holds.
+//! Detection happens here and nowhere else. An `Isa` is only a name; the proof that the CPU has the
+//! instructions is a token of `simd`, held by a `Compute`.
 
 use std::fmt;
 use std::str::FromStr;
 
 use crate::simd::{Avx2, Avx512, AvxVnni};
 
-/// A family of kernels. All of them give the same bits; they differ in speed only.
+/// An instruction set that kernels are compiled for. Results have the same bits with all of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Isa {
-    /// Plain Rust, on any processor.
+    /// Plain Rust, for any CPU.
     Scalar,
     /// AVX2 with FMA and F16C.
     Avx2,

@@ -1,10 +1,10 @@
 //! Canonical transcendental functions and reductions over a logits row.
 //!
 //! Everything here is a fixed sequence of correctly rounded operations, so that it gives the same bits on
-//! every instruction set. It never calls the platform's mathematical library (`libm` the crate makes RoPE
-//! tables, in f64, once). Reductions run in 16 lanes and fold as [`Simd16::fold_add`] says; elements that a
-//! last, partial vector lacks count as minus infinity. Vector code has no closures: they would be compiled
-//! without the instruction set's features.
+//! every instruction set. It never calls the platform's mathematical library (RoPE tables are
+//! computed once, in f64, with the `libm` crate). Reductions run in 16 lanes and fold as [`Simd16::fold_add`] says; a
+//! partial last vector is padded with minus infinity. Vector code has no closures: they would be compiled without the
+//! instruction set's features.
 
 use crate::compute::Compute;
 use crate::simd::{Kernel, LANES, Simd16, dispatch};
@@ -58,7 +58,7 @@ pub(crate) fn gelu16<S: Simd16>(s: S, x: S::V) -> S::V {
     s.div(x, s.add(s.splat(1.0), e))
 }
 
-/// The whole vectors of a row, and the last, partial one if there is one, filled up with `pad`.
+/// The whole vectors of a row, and the partial last one, if any, padded with `pad`.
 #[inline(always)]
 pub(crate) fn vectors(x: &[f32], pad: f32) -> (&[[f32; LANES]], Option<[f32; LANES]>) {
     let (whole, rest) = x.as_chunks::<LANES>();
@@ -117,7 +117,7 @@ impl Kernel for Max<'_> {
     }
 }
 
-/// The index of the largest value, the first of equals. NaN is never the largest; 0 if there is nothing to choose.
+/// The index of the largest value, the first of equals. NaN is never the largest; 0 for an empty row.
 pub fn argmax(c: &Compute, x: &[f32]) -> usize {
     let max = dispatch(c, Max(x));
     x.iter().position(|&v| v == max).unwrap_or(0)
@@ -136,7 +136,7 @@ impl Kernel for NearMax<'_> {
     fn run<S: Simd16>(self, s: S) {
         let floor = max_of(s, self.x) - self.within;
         for (at, part) in self.x.chunks(4 * LANES).enumerate() {
-            // Few parts hold such a value, and one maximum tells.
+            // Few parts hold such a value; the maximum rules out the others.
             if max_of(s, part) < floor {
                 continue;
             }

@@ -1,6 +1,6 @@
 //! Zeroed memory for packed weights and KV blocks: aligned to cache lines, in huge pages where it is large.
 //!
-//! It exists because `Vec` neither aligns nor lets the pages be touched first by the threads that fill them.
+//! It exists because `Vec` neither aligns its memory nor lets the threads that fill it touch the pages first.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::ops::{Deref, DerefMut};
@@ -23,7 +23,7 @@ unsafe impl Send for Memory {}
 unsafe impl Sync for Memory {}
 
 impl Memory {
-    /// `len` zero bytes; `None` when the system has no more. Large ones take no physical memory until written.
+    /// `len` zero bytes; `None` when the allocation fails. Large ones take no physical memory until written.
     pub fn zeroed(len: usize) -> Option<Self> {
         #[cfg(unix)]
         if len >= HUGE_PAGE {
@@ -45,7 +45,7 @@ impl Memory {
             return None;
         }
         #[cfg(target_os = "linux")]
-        // SAFETY: advice on the mapping just made; refusing it changes nothing but speed.
+        // SAFETY: advice on the mapping just made; its failure affects only speed.
         unsafe {
             libc::madvise(start, len, libc::MADV_HUGEPAGE);
         }
@@ -53,7 +53,7 @@ impl Memory {
     }
 }
 
-/// Asks for huge pages for the whole ones in `bytes`. Changes nothing but speed, and only before first use.
+/// Requests huge pages for the whole huge pages in `bytes`. Affects only speed, and only before first use.
 pub fn advise_huge_pages(bytes: &mut [u8]) {
     #[cfg(target_os = "linux")]
     {
@@ -61,7 +61,7 @@ pub fn advise_huge_pages(bytes: &mut [u8]) {
         let Some(len) = bytes.len().checked_sub(start).map(|rest| rest / HUGE_PAGE * HUGE_PAGE) else {
             return;
         };
-        // SAFETY: advice on whole pages of memory that the caller has to itself; refusing it changes nothing.
+        // SAFETY: advice on whole pages of exclusively borrowed memory; its failure affects only speed.
         unsafe {
             libc::madvise(bytes.as_mut_ptr().add(start).cast(), len, libc::MADV_HUGEPAGE);
         }

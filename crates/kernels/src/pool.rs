@@ -1,16 +1,16 @@
-//! The barrier pool: one closure, run once on every worker, then everybody meets again.
+//! The barrier pool: runs one closure once on every worker and waits for all of them.
 //!
-//! It is for forks of a few microseconds inside a forward pass, where the caller is itself worker 0 and
-//! the split of the work is decided by the closure. It is not a task queue: there is one job at a time,
+//! It is for parallel sections of a few microseconds inside a forward pass, where the caller is itself worker 0 and
+//! the closure decides how the work is partitioned. It is not a task queue: there is one job at a time,
 //! no stealing and no nesting. The invariant: a worker touches the job only while its slot says `WORK`
 //! (or `WAITED`), and [`Pool::run`] does not return, or unwind, before every slot has left those states.
 //!
-//! Each worker shares one cache line with the caller. Its state goes round
-//! `IDLE → WORK → IDLE`, with two detours: a worker that has spun long enough waits as `PARKED`, and a
-//! caller that has spun long enough turns `WORK` into `WAITED`, so that whoever arrives knows to wake.
+//! Each worker shares one cache line with the caller. Its state cycles `IDLE → WORK → IDLE`, with two exceptions: a
+//! worker that has spun for its time limit sleeps as `PARKED`, and a caller that has spun for its time limit turns `WORK`
+//! into `WAITED`, so that the worker knows to unpark it.
 //!
-//! A scheduler likes to wake a worker on the very CPU of its caller, and two threads that hardly ever sleep are
-//! not always taken apart again. So a worker that finds itself there moves away, if there are CPUs enough.
+//! The system's scheduler may wake a worker on its caller's CPU, and rarely migrates threads that hardly ever sleep. So a
+//! worker on the caller's CPU migrates itself, if there are enough CPUs.
 
 use std::any::Any;
 use std::ops::Range;
@@ -28,7 +28,7 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// This worker's share of `items`, as even as possible and contiguous: shares of all workers tile `0..items`.
+    /// This worker's contiguous share of `items`, as even as possible; the shares of all workers partition `0..items`.
     pub fn share(self, items: usize) -> std::ops::Range<usize> {
         let start = items * self.index / self.count;
         let end = items * (self.index + 1) / self.count;
@@ -36,8 +36,8 @@ impl Worker {
     }
 }
 
-/// Numbers of a small operation, per thread, from which on a fork gains more than it costs (about 130 ns with two
-/// threads, measured; a number takes 0.1 to 0.4 ns).
+/// Numbers per thread above which a small operation is faster on the pool. A run costs about 130 ns with two threads
+/// (measured), a number 0.1 to 0.4 ns.
 const FORK_NUMBERS: usize = 1 << 10;
 
 /// Ready for a job; the worker spins.
@@ -48,25 +48,25 @@ const PARKED: u32 = 1;
 const WORK: u32 = 2;
 /// As `WORK`, and the caller sleeps and must be unparked.
 const WAITED: u32 = 3;
-/// The pool is going away.
+/// The pool is being dropped.
 const EXIT: u32 = 4;
 
 type Job = *const (dyn Fn(Worker) + Sync);
 type Panic = Box<dyn Any + Send>;
 
-/// What passes through a slot. Owned by the worker while the state is `WORK` or `WAITED` (except `caller`,
+/// Data exchanged between the caller and one worker. Owned by the worker while the state is `WORK` or `WAITED` (except `caller`,
 /// which the caller fills just before it moves the state to `WAITED`), by the caller otherwise.
 #[repr(align(128))]
 struct Slot {
     state: AtomicU32,
-    /// Where the caller ran when it filled the job cell; written and read like that cell.
+    /// The caller's CPU when it filled the job cell; synchronised like that cell.
     caller_cpu: UnsafeCell<Option<u32>>,
     job: UnsafeCell<Option<Job>>,
     caller: UnsafeCell<Option<Thread>>,
     panic: UnsafeCell<Option<Panic>>,
 }
 
-// SAFETY: the cells are handed back and forth by `state` as described on the type, with acquire and
+// SAFETY: ownership of the cells is passed by `state` as described on the type, with acquire and
 // release at each handover; the job pointer is to a `Sync` closure that outlives the handover.
 unsafe impl Send for Slot {}
 // SAFETY: as above.
@@ -95,7 +95,7 @@ impl Pool {
     }
 
     /// As [`Pool::new`], with worker `i` bound to the CPU `cpus[i]` where the platform can. Workers without
-    /// an entry float, and so does worker 0: bind it with [`crate::affinity::pin_current_thread`].
+    /// an entry are not bound, nor is worker 0: bind it with [`crate::affinity::pin_current_thread`].
     pub fn pinned(threads: usize, cpus: &[usize]) -> Self {
         Self::build(threads, cpus)
     }
@@ -126,8 +126,8 @@ impl Pool {
         self.slots.len() + 1
     }
 
-    /// Runs `f` over ranges that make up `0..items`: one per worker if there are so many `numbers` in all that a
-    /// fork pays, else one range on this thread.
+    /// Runs `f` over ranges that partition `0..items`: one per worker if the total of `numbers` is large enough for the
+    /// pool, else one range on this thread.
     pub(crate) fn split(&self, items: usize, numbers: usize, f: &(dyn Fn(Range<usize>) + Sync)) {
         if items < 2 || numbers < FORK_NUMBERS * self.threads() {
             f(0..items);
@@ -148,7 +148,7 @@ impl Pool {
             return f(Worker { index: 0, count });
         }
         assert!(!self.busy.swap(true, Ordering::Acquire), "Pool::run inside another run of the same pool");
-        // SAFETY: only the lifetime is erased. `finish` below waits until every worker has let go of the
+        // SAFETY: only the lifetime is erased. `finish` below waits until no worker uses the
         // pointer, and nothing between here and there can unwind past it: `f` runs under `catch_unwind`.
         let job: Job =
             unsafe { std::mem::transmute::<&(dyn Fn(Worker) + Sync), &'static (dyn Fn(Worker) + Sync)>(f) };
@@ -176,7 +176,7 @@ impl Drop for Pool {
             }
         }
         for handle in self.handles.drain(..) {
-            // A worker catches the panics of jobs, so there is nothing to learn from the result.
+            // A worker catches the panics of jobs, so the result is always `Ok`.
             drop(handle.join());
         }
     }
@@ -220,7 +220,7 @@ impl Slot {
         self.panic.with_mut(|cell| unsafe { (*cell).take() })
     }
 
-    /// Worker: serves jobs until the pool goes away.
+    /// Worker: runs jobs until the pool is dropped.
     fn work(&self, worker: Worker, distance: &mut sync::Distance) {
         while let Some(job) = self.next() {
             // SAFETY: the state is `WORK` or `WAITED`, so the worker owns the cell.
@@ -254,7 +254,7 @@ impl Slot {
         self.job.with_mut(|cell| unsafe { (*cell).take() })
     }
 
-    /// Worker: gives the slot back and wakes the caller if it sleeps.
+    /// Worker: releases the slot and unparks the caller if it sleeps.
     fn release(&self) -> bool {
         match self.state.compare_exchange(WORK, IDLE, Ordering::AcqRel, Ordering::Acquire) {
             Ok(_) => true,
@@ -282,16 +282,16 @@ mod sync {
 
     use crate::affinity;
 
-    /// How long a waiter burns its core before it starts to offer it to others.
+    /// How long a waiter spins before it yields its CPU.
     const SPIN: Duration = Duration::from_micros(5);
-    /// How long a waiter stays runnable before it sleeps: longer than the pauses inside and between steps.
+    /// How long a waiter spins and yields before it sleeps: longer than the gaps inside and between steps.
     const AWAKE: Duration = Duration::from_micros(2_000);
-    /// Pauses between two looks at the clock.
+    /// Spin iterations between two reads of the clock.
     const PAUSES: u32 = 64;
-    /// How long a worker stays where it is after it has moved.
+    /// Minimum time between two migrations of a worker.
     const SETTLE: Duration = Duration::from_millis(5);
 
-    /// What keeps a worker off its caller's CPU.
+    /// Keeps a worker off its caller's CPU.
     pub(super) struct Distance {
         /// Whether there is a CPU for each thread of the pool.
         roomy: bool,
@@ -303,7 +303,7 @@ mod sync {
             Self { roomy: threads <= affinity::allowed_cpu_count(), moved: None }
         }
 
-        /// Worker: moves away if this is the caller's CPU too.
+        /// Worker: migrates if it runs on the caller's CPU.
         #[inline]
         pub(super) fn keep_from(&mut self, caller: Option<u32>) {
             if self.roomy && caller.is_some() && caller == affinity::current_cpu() {
@@ -321,7 +321,7 @@ mod sync {
         }
     }
 
-    /// Waits, awake, until `ready`; false after a bounded time.
+    /// Spins until `ready`; false after a bounded time.
     pub(super) fn spin_until(ready: impl Fn() -> bool) -> bool {
         let mut start = None;
         loop {
@@ -348,7 +348,7 @@ mod sync {
         }
     }
 
-    /// As `loom::cell::UnsafeCell`: access through a closure, so that loom can see its extent.
+    /// As `loom::cell::UnsafeCell`: access through a closure, so that loom can track its extent.
     pub(super) struct UnsafeCell<T>(std::cell::UnsafeCell<T>);
 
     impl<T> UnsafeCell<T> {

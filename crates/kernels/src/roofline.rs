@@ -1,6 +1,6 @@
-//! The two ceilings of a step on this machine: how fast memory is read, and how fast dot products are made.
+//! The two ceilings of a step on this machine: memory bandwidth and dot product rate.
 //!
-//! Measured, not looked up, with the pool that serves requests.
+//! Both are measured, with the pool that serves requests.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -9,14 +9,14 @@ use crate::compute::Compute;
 use crate::memory::Memory;
 use crate::simd::{Kernel, Simd16};
 
-/// Bytes read per pass: much more than any last-level cache share we know.
+/// Bytes read per pass: much more than the last-level cache share of any known CPU.
 const BUFFER: usize = 512 << 20;
 const PASSES: usize = 5;
 /// Dot products per worker and pass.
 const DOTS: usize = 1 << 22;
 
-/// Sustained reads in GB/s (10^9 bytes) with all threads of `c`, the best of several passes; `None` when there
-/// is no memory for the buffer.
+/// Sustained read bandwidth in GB/s (10^9 bytes) with all threads of `c`, the best of several passes; `None` when the
+/// buffer cannot be allocated.
 #[must_use]
 pub fn read_bandwidth_gbps(c: &Compute) -> Option<f64> {
     let mut buffer = Memory::zeroed(BUFFER)?;
@@ -34,8 +34,7 @@ pub fn read_bandwidth_gbps(c: &Compute) -> Option<f64> {
     Some(BUFFER as f64 / time.as_secs_f64() / 1e9)
 }
 
-/// Rate of the instruction set's byte dot products in TOPS (10^12 multiplications and additions a second) with all
-/// threads of `c`.
+/// Rate of byte dot products in TOPS (10^12 multiplications and additions per second) with all threads of `c`.
 #[must_use]
 pub fn dot_rate_tops(c: &Compute) -> f64 {
     let time = best_time(c, |_| {
@@ -53,7 +52,7 @@ fn best_time(c: &Compute, work: impl Fn(crate::pool::Worker) + Sync) -> Duration
     times.min().unwrap_or_default()
 }
 
-/// Adds up all 64-byte lines.
+/// ORs all 64-byte lines.
 struct Read<'a>(&'a [u8]);
 
 impl Kernel for Read<'_> {
@@ -93,7 +92,7 @@ impl Kernel for Dots {
         let codes = unsafe { s.load_b(bytes.as_ptr()) };
         let mut sums = [s.zero_i(); CHAINS];
         for _ in 0..DOTS / CHAINS {
-            // Hidden and different for every chain, or products would be made once and only added.
+            // Opaque and different for every chain, or the compiler would hoist the products.
             let bytes = black_box(&bytes).as_ptr();
             for (i, sum) in sums.iter_mut().enumerate() {
                 // SAFETY: 4 bytes of the 64.

@@ -1,8 +1,8 @@
-//! A mutable slice that the workers of one fork write in disjoint parts.
+//! A mutable slice whose disjoint parts are written by the workers of one parallel section.
 
 use std::marker::PhantomData;
 
-/// Writable from several threads, each at places that no other one touches.
+/// Writable from several threads in disjoint parts.
 #[derive(Clone, Copy)]
 pub(crate) struct Shared<'a, T> {
     start: *mut T,
@@ -10,7 +10,7 @@ pub(crate) struct Shared<'a, T> {
     slice: PhantomData<&'a mut [T]>,
 }
 
-// SAFETY: the pointer comes from an exclusive borrow, and `part` makes its callers keep parts disjoint.
+// SAFETY: the pointer comes from an exclusive borrow, and callers of `part` guarantee disjoint parts.
 unsafe impl<T: Send> Send for Shared<'_, T> {}
 // SAFETY: as above.
 unsafe impl<T: Send> Sync for Shared<'_, T> {}
@@ -28,7 +28,7 @@ impl<'a, T> Shared<'a, T> {
     ///
     /// # Safety
     /// No other part that is in use may overlap it.
-    #[allow(clippy::mut_from_ref)] // that is what the promise is for
+    #[allow(clippy::mut_from_ref)] // parts are disjoint by the caller's promise
     pub(crate) unsafe fn part(&self, from: usize, len: usize) -> &'a mut [T] {
         assert!(from <= self.len && len <= self.len - from, "part {from}+{len} of {}", self.len);
         // SAFETY: in bounds, and exclusive by the caller's promise.

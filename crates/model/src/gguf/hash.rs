@@ -1,9 +1,9 @@
-//! What identifies a model: a hash over every byte of its files that can change an answer.
+//! A model's identity: a hash over every byte of its files that can change an answer.
 //!
 //! BLAKE3 of the structure (header, metadata with the tokenizer, tensor list) and of each tensor's own BLAKE3, so
 //! that tensors can be hashed on several threads. It depends on the files' bytes alone, not on their names. There
-//! is no quicker identity from samples, sizes or times beside it: names of cached blocks are made of this one, and
-//! a block of other weights that is taken for one's own is a wrong answer.
+//! is no faster identity from samples, sizes or times: keys of cached blocks are derived from this one, and a block of
+//! other weights under the same key would be a wrong answer.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -12,7 +12,7 @@ use super::Gguf;
 
 impl Gguf {
     /// Changes with any byte of metadata or weights. Reads the whole model at the first call, on up to `threads`
-    /// threads, and remembers the answer; gives each tensor's pages back to the system.
+    /// threads, and caches the result; releases each tensor's pages.
     pub fn hash_on(&self, threads: usize) -> [u8; 32] {
         *self.hash.get_or_init(|| {
             let hashes = self.tensor_hashes(threads.max(1));
@@ -29,7 +29,7 @@ impl Gguf {
         })
     }
 
-    /// [`Gguf::hash_on`] one thread, unless it is known already.
+    /// [`Gguf::hash_on`] one thread, unless it is cached.
     pub fn fingerprint(&self) -> [u8; 32] {
         self.hash_on(1)
     }

@@ -1,6 +1,6 @@
 //! The bytes of one file: mapped read-only, or held in memory for tests and fuzzing.
 //!
-//! This is the crate's only `unsafe`. Nothing here looks at what the bytes mean.
+//! This is the crate's only `unsafe`. Nothing here interprets the bytes.
 #![allow(unsafe_code)]
 
 use std::fs::File;
@@ -30,17 +30,17 @@ impl Bytes {
         if meta.len() == 0 {
             return Ok(Bytes::Owned(Vec::new()));
         }
-        // SAFETY: the map is private and read-only, and no `&mut` to it is ever made. What cannot be ruled
-        // out from here is another process changing the file while it is mapped. Bytes that change are
-        // read as bytes and every structure made from them is checked when it is made; a file that
-        // is *truncated* under us raises SIGBUS on the next touch of a page that is gone. Whoever manages
-        // model files therefore replaces them by rename, never in place, as our own downloads do.
+        // SAFETY: the map is private and read-only, and no `&mut` to it is ever made. Another
+        // process may still change the file while it is mapped. Bytes that change are read as bytes, and every
+        // structure is checked when it is built from them; a file that is *truncated* raises SIGBUS on the next
+        // access to a lost page. Model files must therefore be replaced by rename, never in place, as our own
+        // downloads do.
         let map = unsafe { Mmap::map(&file) }.map_err(fail("map"))?;
         Ok(Bytes::Mapped(map))
     }
 
-    /// Tells the system that the pages of `range` are not needed in memory for now. Reading them again
-    /// brings the same bytes back from the file. A failure costs memory only, so it is not reported.
+    /// Releases the memory of the pages of `range`; the next access reads them from the file again. A failure costs
+    /// only memory, so it is not reported.
     pub(super) fn release(&self, range: Range<usize>) {
         let Bytes::Mapped(map) = self else { return };
         if range.is_empty() || range.end > map.len() {

@@ -1,5 +1,5 @@
-//! Typed access to metadata. An absent key is `None`; a key of another type than asked for is an error that
-//! names both, since reading on with a default would load the model wrongly.
+//! Typed access to metadata. An absent key is `None`; a key of another type than requested is an error that names both,
+//! because a default in its place would load the model wrongly.
 
 use super::Gguf;
 use super::error::GgufError;

@@ -10,9 +10,9 @@ use super::part::Part;
 const NUMBER_KEY: &str = "split.no";
 const COUNT_KEY: &str = "split.count";
 const TENSORS_KEY: &str = "split.tensors.count";
-/// The largest models come in a few hundred parts.
+/// Maximum number of parts; the largest models have a few hundred.
 const PARTS_MAX: u64 = 1_000;
-/// Missing parts that an error names before it only counts them.
+/// Maximum number of missing parts that an error names.
 const NAMED_MAX: usize = 5;
 
 /// The names of all files of a split model, if `first` is the name of its first.

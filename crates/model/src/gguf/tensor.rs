@@ -1,15 +1,15 @@
-//! What a file says about a tensor.
+//! The description of a tensor in a file.
 
 use std::ops::Range;
 
 use foretoken_kernels::quant::GgmlType;
 
-/// A tensor's name, shape, type and place, all checked against the file.
+/// A tensor's name, shape, type and location, all checked against the file.
 #[derive(Clone, Debug)]
 pub struct TensorInfo {
     /// Its name, such as `blk.0.attn_q.weight`.
     pub name: String,
-    /// How its values are stored.
+    /// Its element type.
     pub ty: GgmlType,
     pub(super) dims: Vec<usize>,
     /// Which file of a split model, from 0.

@@ -1,6 +1,6 @@
-//! Names of ggml's tensor types, also of those that the kernels do not support, for error messages.
+//! Names of ggml's tensor types, including unsupported ones, for error messages.
 
-/// ggml's name for a type number; "unknown" for a number that ggml has not used.
+/// ggml's name for a type number; "unknown" for a number that ggml does not define.
 pub(super) fn type_name(id: u32) -> &'static str {
     const NAMES: [&str; 41] = [
         "F32",

@@ -1,6 +1,6 @@
-//! Builds GGUF files in memory, for tests of this crate and of those above it. Not part of the public interface.
+//! Builds GGUF files in memory, for tests of this crate and of its dependents. Not part of the public interface.
 //!
-//! It writes what it is told, wrong things too: tests of the reader need files that lie.
+//! It checks nothing: tests of the reader need malformed files.
 
 /// A metadata value to write.
 #[derive(Clone, Debug)]
@@ -108,12 +108,12 @@ struct Tensor {
     name: String,
     dims: Vec<u64>,
     type_id: u32,
-    /// Instead of the place where the data goes.
+    /// Overrides the offset of the data.
     offset: Option<u64>,
     data: Vec<u8>,
 }
 
-/// A file in the making.
+/// Builder of a file.
 pub struct GgufWriter {
     version: u32,
     alignment: usize,

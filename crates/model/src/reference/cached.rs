@@ -1,4 +1,4 @@
-//! What the cache folder holds.
+//! Lists the models in the cache folder.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ const DEPTH_MAX: usize = 8;
 /// A model in the cache folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CachedModel {
-    /// The reference that leads to it.
+    /// The reference that resolves to it.
     pub reference: ModelRef,
     /// The file.
     pub path: PathBuf,
@@ -20,7 +20,7 @@ pub struct CachedModel {
     pub bytes: u64,
 }
 
-/// All models in the cache folder `dir`, sorted by path. A folder that does not exist holds none.
+/// All models in the cache folder `dir`, sorted by path. Empty if the folder does not exist.
 pub fn cached_models(dir: &Path) -> Result<Vec<CachedModel>, ReferenceError> {
     let mut models = Vec::new();
     for source in ["hf", "pypi"] {
@@ -30,7 +30,7 @@ pub fn cached_models(dir: &Path) -> Result<Vec<CachedModel>, ReferenceError> {
     Ok(models)
 }
 
-/// Adds the files below `dir` whose place makes a reference; `steps` leads from the source's folder to `dir`.
+/// Adds the files below `dir` whose path corresponds to a reference; `steps` is the path from the source's folder to `dir`.
 fn collect(
     dir: &Path,
     steps: &mut Vec<String>,

@@ -10,35 +10,35 @@ use sha2::{Digest, Sha256};
 
 use super::error::ReferenceError;
 
-/// Told how a download goes. Methods are called from one thread at a time.
+/// Receives the progress of a download. Methods are called from one thread at a time.
 pub trait Progress: Send + Sync {
-    /// A download starts, or starts over: its name, and its bytes if they are known.
+    /// A download starts or restarts: its name, and its size in bytes if known.
     fn start(&self, what: &str, total: Option<u64>);
-    /// How many bytes are there by now.
+    /// Bytes downloaded so far.
     fn at(&self, bytes: u64);
-    /// The download that was started is over, well or badly.
+    /// The download has ended, successfully or not.
     fn finish(&self);
 }
 
-/// No one is told.
+/// Ignores progress.
 impl Progress for () {
     fn start(&self, _what: &str, _total: Option<u64>) {}
     fn at(&self, _bytes: u64) {}
     fn finish(&self) {}
 }
 
-/// Where downloads go and how they are made.
+/// Settings of downloads.
 #[derive(Clone)]
 pub struct Downloads {
-    /// The cache folder; made when needed.
+    /// The cache folder; created on demand.
     pub dir: PathBuf,
-    /// Another address to fetch `hf:` references from: a mirror, or a stand-in under test.
+    /// Another endpoint for `hf:` references: a mirror, or a test server.
     pub hf_endpoint: Option<String>,
     /// The token for gated repositories.
     pub hf_token: Option<String>,
     /// The Python interpreter that has pip.
     pub python: String,
-    /// Who is told about progress.
+    /// Receiver of progress.
     pub progress: Arc<dyn Progress>,
 }
 
@@ -60,7 +60,7 @@ impl Downloads {
         Downloads { hf_endpoint: read("HF_ENDPOINT"), hf_token: read("HF_TOKEN"), ..Downloads::new(dir) }
     }
 
-    /// Waits until no other thread or process downloads the same model, then holds others off until dropped.
+    /// Locks the model's download across threads and processes, until dropped.
     pub(super) fn lock(&self, reference: &str) -> Result<File, ReferenceError> {
         let dir = self.dir.join("locks");
         make_dir(&dir)?;
@@ -75,8 +75,8 @@ pub(super) fn make_dir(dir: &Path) -> Result<(), ReferenceError> {
     fs::create_dir_all(dir).map_err(ReferenceError::io(dir, "create the folder"))
 }
 
-/// Checks the sum of a finished file, if one is known, then gives it its final name. A file with the wrong
-/// sum is deleted.
+/// Checks the checksum of a finished file, if one is known, then renames it to its final name. A file with a wrong
+/// checksum is deleted.
 pub(super) fn publish(
     reference: &str,
     partial: &Path,

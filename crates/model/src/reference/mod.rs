@@ -1,5 +1,5 @@
-//! Where a model comes from: a path, a file in a Hugging Face repository, a file in a Python package, or the
-//! name of a built-in choice; and getting it onto this machine.
+//! Model references (a path, a file in a Hugging Face repository, a file in a Python package, or a built-in name), and
+//! downloading them.
 //!
 //! It is not for reading models (see [`crate::gguf`]). The invariant: a file appears under its final name in the
 //! cache folder only when it is complete and, where its sha256 is known, verified. Files are never changed in
@@ -22,7 +22,7 @@ pub use error::{ParseReferenceError, ReferenceError};
 /// The model used when none is named.
 pub const DEFAULT_MODEL: &str = "smollm2";
 
-/// A model that has a name of its own.
+/// A built-in model.
 struct BuiltIn {
     name: &'static str,
     package: &'static str,
@@ -62,11 +62,11 @@ pub struct HfFile {
     owner: String,
     repo: String,
     revision: String,
-    /// May lie in folders.
+    /// May include folders.
     file: String,
 }
 
-/// A file in a wheel, in whatever folder of it.
+/// A file in any folder of a wheel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PypiFile {
     package: String,
@@ -143,7 +143,7 @@ fn parse_pypi(rest: &str) -> Option<PypiFile> {
     sound.then(|| PypiFile { package: package.into(), version: version.into(), file: file.into() })
 }
 
-/// Whether the text can stand as one step of a path and of a URL, and as an argument that is not an option.
+/// Whether the text is valid as one component of a path and of a URL, and as an argument that is not an option.
 fn is_name(text: &str) -> bool {
     let sound = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | '+');
     !text.is_empty() && text.len() <= 200 && text.chars().all(sound) && !text.starts_with(['.', '-'])

