@@ -87,12 +87,15 @@ fn main() {
     let threads = args.next().map_or(2, |arg| arg.parse().unwrap());
     let isa = args.next().map_or(Isa::detect(), |arg| arg.parse().unwrap());
     let ty = args.next().map(|name| GgmlType::all().find(|ty| ty.name() == name).unwrap());
+    let float = ty.is_some_and(|ty: GgmlType| ty.layout().is_none());
+    // A file of floats has a head of floats.
+    let head = ty.filter(|_| float);
     let large = model == "large";
     let shape = if large {
-        let (ty, head) = (ty.unwrap_or(GgmlType::Q4_0), GgmlType::Q4_0);
+        let (ty, head) = (ty.unwrap_or(GgmlType::Q4_0), head.unwrap_or(GgmlType::Q4_0));
         Shape { layers: 28, width: 1536, kv: 256, ffn: 8960, vocab: 49152, ty, head }
     } else {
-        let (ty, head) = (ty.unwrap_or(GgmlType::Q4_1), GgmlType::Q8_0);
+        let (ty, head) = (ty.unwrap_or(GgmlType::Q4_1), head.unwrap_or(GgmlType::Q8_0));
         Shape { layers: 30, width: 576, kv: 192, ffn: 1536, vocab: 49152, ty, head }
     };
     let c = Compute::new(isa, threads).unwrap();
@@ -112,7 +115,7 @@ fn main() {
     let prompt = if large { 64 } else { 512 };
     let x: Vec<f32> = (0..prompt * shape.ffn).map(|i| ((i * 37 % 101) as f32 - 50.0) * 0.01).collect();
     let mut out = vec![0.0; (prompt * 2 * shape.ffn).max(16 * shape.vocab)];
-    let mut activations = Activations::new();
+    let mut activations = if float { Activations::with_floats() } else { Activations::new() };
     let median = |tokens, head_rows, times: usize, activations: &mut Activations, out: &mut [f32]| {
         let mut seconds: Vec<f64> =
             (0..times).map(|_| step(&c, &forks, tokens, head_rows, &x, activations, out)).collect();

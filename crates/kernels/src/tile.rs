@@ -179,6 +179,9 @@ unsafe fn super_scales<S: Simd16>(s: S, layout: &Layout, at: *const u8) -> [S::V
     unsafe {
         match layout.super_fields() {
             0 => [s.splat(0.0); 2],
+            1 if layout.scale_shift > 0 => {
+                [s.mul(s.load_f16(at.cast()), s.splat(layout.scale_factor())), s.splat(0.0)]
+            }
             1 => [s.load_f16(at.cast()), s.splat(0.0)],
             _ => [s.load_f16(at.cast()), s.load_f16(at.add(32).cast())],
         }
@@ -285,6 +288,8 @@ unsafe fn single<S: Simd16, const T: usize>(
                 (s.load_f16(fields.cast()), Some(s.load_f16(fields.add(32).cast())))
             }
             Scales::Exponent => (s.load_exponent(fields), None),
+            Scales::Whole => (d, None),
+            Scales::Signed => (s.mul(d, s.convert(s.load_i8(fields))), None),
             Scales::Super | Scales::Pair { .. } => {
                 let min = s.mul(dmin, s.convert(s.load_u8(fields.add(16))));
                 (s.mul(d, s.convert(s.load_u8(fields))), Some(min))
@@ -376,5 +381,6 @@ macro_rules! formats {
 
 formats! {
     F32 F16 BF16
-    | Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, IQ4_NL, MXFP4
+    | Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, IQ4_NL, MXFP4, IQ2_XXS, IQ2_XS,
+    IQ2_S, IQ3_XXS, IQ3_S, IQ1_S, IQ1_M, IQ4_XS, TQ1_0, TQ2_0
 }

@@ -1,13 +1,13 @@
-//! Reading one GGUF block: the integers it stores, put in the order of k.
+//! Parses one GGUF block into its stored integers, in the order of k.
 
-use super::GgmlType;
+use super::{GgmlType, codebook};
 
 /// The stored integers of a block of one row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Block {
     /// Unsigned codes by k; a block of 32 uses the first 32.
     pub codes: [u8; 256],
-    /// Per 32: scale and minimum (f16 bits, e8m0, or small integers), or for types with a scale per 16, the
+    /// Per 32: scale and minimum (f16 bits, e8m0, or small integers; negative ones as a byte in two's complement), or for types with a scale per 16, the
     /// bytes of both halves.
     pub sub: [[u16; 2]; 8],
     /// Per block of 256: f16 bits of the scale and of the minima's scale.
@@ -18,7 +18,7 @@ impl Block {
     pub(crate) const ZERO: Self = Self { codes: [0; 256], sub: [[0; 2]; 8], sup: [0; 2] };
 }
 
-/// Takes one block apart. Field orders are ggml's (`ggml-common.h`, `ggml-quants.c`).
+/// Parses one block. Field orders are ggml's (`ggml-common.h`, `ggml-quants.c`).
 ///
 /// # Panics
 /// When `bytes` is shorter than a block, or the type is a float.
@@ -93,14 +93,58 @@ pub(crate) fn parse_into(ty: GgmlType, bytes: &[u8], block: &mut Block) {
             }
             codes_q6(&bytes[..128], &bytes[128..192], &mut b.codes);
         }
+        GgmlType::IQ4_XS => {
+            b.sup[0] = half_at(0);
+            scales_iq4(half_at(2), &bytes[4..8], &mut b.sub);
+            for (codes, qs) in b.codes.chunks_exact_mut(32).zip(bytes[8..136].chunks_exact(16)) {
+                nibbles_16(qs, codes);
+            }
+        }
+        GgmlType::TQ1_0 => {
+            b.sup[0] = half_at(52);
+            trits(&bytes[..32], &mut b.codes[..160]);
+            trits(&bytes[32..48], &mut b.codes[160..240]);
+            trits(&bytes[48..52], &mut b.codes[240..]);
+        }
+        GgmlType::TQ2_0 => {
+            b.sup[0] = half_at(64);
+            pairs_32(&bytes[..64], &mut b.codes);
+        }
+        GgmlType::IQ2_XXS => codebook::iq2_xxs(bytes, b),
+        GgmlType::IQ2_XS => codebook::iq2_xs(bytes, b),
+        GgmlType::IQ2_S => codebook::iq2_s(bytes, b),
+        GgmlType::IQ3_XXS => codebook::iq3_xxs(bytes, b),
+        GgmlType::IQ3_S => codebook::iq3_s(bytes, b),
+        GgmlType::IQ1_S => codebook::iq1_s(bytes, b),
+        GgmlType::IQ1_M => codebook::iq1_m(bytes, b),
     }
 }
 
 /// 16 bytes: low nibbles are k 0–15, high nibbles k 16–31.
-fn nibbles_16(qs: &[u8], codes: &mut [u8; 256]) {
+fn nibbles_16(qs: &[u8], codes: &mut [u8]) {
     for (k, byte) in qs[..16].iter().enumerate() {
         codes[k] = byte & 15;
         codes[k + 16] = byte >> 4;
+    }
+}
+
+/// Each byte holds one base-3 digit of every run of codes, as a fraction of 256: multiplying by 3 shifts digits out at
+/// the top, the first run's first.
+fn trits(qs: &[u8], codes: &mut [u8]) {
+    let mut power = 1u8;
+    for codes in codes.chunks_exact_mut(qs.len()) {
+        for (code, byte) in codes.iter_mut().zip(qs) {
+            *code = (u16::from(byte.wrapping_mul(power)) * 3 >> 8) as u8;
+        }
+        power = power.wrapping_mul(3);
+    }
+}
+
+/// 8 scales of 6 bits, less 32: low nibbles in 4 bytes, high bit pairs in 16 bits.
+fn scales_iq4(high: u16, low: &[u8], sub: &mut [[u16; 2]; 8]) {
+    for (j, sub) in sub.iter_mut().enumerate() {
+        let scale = low[j / 2] >> (j % 2 * 4) & 15 | ((high >> (2 * j) & 3) as u8) << 4;
+        sub[0] = u16::from(scale.wrapping_sub(32));
     }
 }
 

@@ -1,6 +1,9 @@
-//! How each quantised type is taken apart: bit planes for the codes, and a kind of scales.
+//! The packed form of each quantised type: bit planes for the codes, and a kind of scales.
 //!
-//! One description serves packing, dequantising and the kernels, which see it as a constant.
+//! One description serves packing, dequantising and the kernels, which see it as a constant. Types with a codebook of
+//! vectors (IQ1, IQ2, IQ3) are packed as codes of single values, because few values occur: 3 bits for 1 and 2 bits, 4
+//! for 3. That takes more memory than the file (IQ1_S 3.3 bits per weight for 1.6, IQ2_XXS 3.3 for 2.1, IQ3_XXS 4.3 for
+//! 3.1) and in return needs no lookup of vectors in the inner loop: these types run on the kernels of the others.
 
 use super::GgmlType;
 use super::block::Block;
@@ -15,6 +18,10 @@ pub enum Scales {
     },
     /// A power of two per 32 (e8m0), taken times one half.
     Exponent,
+    /// An f16 scale per 256.
+    Whole,
+    /// Per 256 an f16 scale, per 32 a signed integer scale.
+    Signed,
     /// Per 256 an f16 scale and an f16 scale of the minima, per 32 an integer for each of them.
     Super,
     /// Per 256 an f16 scale; per 16 a signed integer scale. `min`: instead, scale (low 4 bits) and minimum
@@ -25,19 +32,21 @@ pub enum Scales {
     },
 }
 
-/// How the weights of a quantised type are stored once packed, and what they mean.
+/// The packed form and the meaning of a quantised type's weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Layout {
     /// Bits of a code in the first plane: 2, 4 or 8.
     pub low_bits: usize,
     /// Further bits in the second plane: 0, 1 or 2.
     pub high_bits: usize,
-    /// Taken off the code (after the table, if any): 0 or a power of two.
+    /// Subtracted from the code (after the table, if any): 0 or a power of two.
     pub zero: u8,
     /// Values of the codes, plus `zero`.
     pub table: Option<&'static [u8; 16]>,
     /// The kind of scales.
     pub scales: Scales,
+    /// The f16 scale of a block of 256 is divided by two to this power.
+    pub scale_shift: u32,
 }
 
 /// -127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113; plus 128.
@@ -45,8 +54,26 @@ static IQ4_NL: [u8; 16] = [1, 24, 45, 63, 79, 93, 106, 118, 129, 141, 153, 166, 
 /// Twice the e2m1 values: 0, 1, 2, 3, 4, 6, 8, 12 and their negatives; plus 16.
 static E2M1: [u8; 16] = [16, 17, 18, 19, 20, 22, 24, 28, 16, 15, 14, 13, 12, 10, 8, 4];
 
-const PLAIN: Layout =
-    Layout { low_bits: 4, high_bits: 0, zero: 0, table: None, scales: Scales::Half { min: false } };
+/// ±8, ±25 and ±43 by index and sign; plus 64.
+static IQ2: [u8; 16] = [72, 89, 107, 64, 56, 39, 21, 64, 64, 64, 64, 64, 64, 64, 64, 64];
+/// ±4, ±12, ±20, ±28, ±36, ±44, ±52 and ±62; plus 64.
+static IQ3_XXS: [u8; 16] = [68, 76, 84, 92, 100, 108, 116, 126, 60, 52, 44, 36, 28, 20, 12, 2];
+/// ±1, ±3, ±5, ±7, ±9, ±11, ±13 and ±15; plus 16.
+static IQ3_S: [u8; 16] = [17, 19, 21, 23, 25, 27, 29, 31, 15, 13, 11, 9, 7, 5, 3, 1];
+/// Eight times -1, 0 and 1 shifted by an eighth up: -7, 1, 9, or down: -9, -1, 7; plus 16.
+static IQ1: [u8; 16] = [9, 17, 25, 16, 7, 15, 23, 16, 16, 16, 16, 16, 16, 16, 16, 16];
+
+/// 3-bit codes into a table, as the IQ types of 1 and 2 bits are packed.
+const THREE_BITS: Layout =
+    Layout { low_bits: 2, high_bits: 1, scales: Scales::Signed, scale_shift: 3, ..PLAIN };
+const PLAIN: Layout = Layout {
+    low_bits: 4,
+    high_bits: 0,
+    zero: 0,
+    table: None,
+    scales: Scales::Half { min: false },
+    scale_shift: 0,
+};
 
 impl GgmlType {
     /// The layout of a quantised type; `None` for F32, F16 and BF16.
@@ -68,6 +95,20 @@ impl GgmlType {
             Self::Q6_K => Layout { high_bits: 2, zero: 32, scales: Scales::Pair { min: false }, ..PLAIN },
             Self::IQ4_NL => Layout { zero: 128, table: Some(&IQ4_NL), ..PLAIN },
             Self::MXFP4 => Layout { zero: 16, table: Some(&E2M1), scales: Scales::Exponent, ..PLAIN },
+            Self::IQ2_XXS => Layout { zero: 64, table: Some(&IQ2), ..THREE_BITS },
+            Self::IQ2_XS | Self::IQ2_S => {
+                Layout { zero: 64, table: Some(&IQ2), scales: Scales::Pair { min: false }, ..THREE_BITS }
+            }
+            Self::IQ3_XXS => {
+                Layout { zero: 64, table: Some(&IQ3_XXS), scales: Scales::Signed, scale_shift: 2, ..PLAIN }
+            }
+            Self::IQ3_S => Layout { zero: 16, table: Some(&IQ3_S), scales: Scales::Signed, ..PLAIN },
+            Self::IQ1_S => Layout { zero: 16, table: Some(&IQ1), ..THREE_BITS },
+            Self::IQ1_M => {
+                Layout { zero: 16, table: Some(&IQ1), scales: Scales::Pair { min: false }, ..THREE_BITS }
+            }
+            Self::IQ4_XS => Layout { zero: 128, table: Some(&IQ4_NL), scales: Scales::Signed, ..PLAIN },
+            Self::TQ1_0 | Self::TQ2_0 => Layout { low_bits: 2, zero: 1, scales: Scales::Whole, ..PLAIN },
         })
     }
 }
@@ -78,7 +119,7 @@ impl Layout {
     pub const fn subs(&self) -> usize {
         match self.scales {
             Scales::Half { .. } | Scales::Exponent => 1,
-            Scales::Super | Scales::Pair { .. } => 8,
+            Scales::Whole | Scales::Signed | Scales::Super | Scales::Pair { .. } => 8,
         }
     }
 
@@ -87,7 +128,7 @@ impl Layout {
         match self.scales {
             Scales::Half { .. } | Scales::Exponent => 0,
             Scales::Super | Scales::Pair { min: true } => 2,
-            Scales::Pair { min: false } => 1,
+            Scales::Whole | Scales::Signed | Scales::Pair { min: false } => 1,
         }
     }
 
@@ -95,7 +136,8 @@ impl Layout {
     pub(crate) const fn sub_fields(&self) -> (usize, usize) {
         match self.scales {
             Scales::Half { min } => (1 + min as usize, 2),
-            Scales::Exponent => (1, 1),
+            Scales::Whole => (0, 1),
+            Scales::Exponent | Scales::Signed => (1, 1),
             Scales::Super | Scales::Pair { .. } => (2, 1),
         }
     }
@@ -117,6 +159,12 @@ impl Layout {
         32 * self.super_fields() + self.subs() * self.sub_bytes()
     }
 
+    /// The factor of the f16 scale of a block of 256: a power of two, so multiplying by it is exact.
+    #[must_use]
+    pub const fn scale_factor(&self) -> f32 {
+        1.0 / (1u32 << self.scale_shift) as f32
+    }
+
     /// The integer that a code stands for: what the kernels' dot products multiply.
     #[must_use]
     pub fn integer(&self, code: u8) -> i32 {
@@ -129,11 +177,13 @@ impl Layout {
         for (k, out) in out.iter_mut().enumerate() {
             let q = self.integer(block.codes[k]) as f32;
             let [a, b] = block.sub[k / 32];
-            let [d, dmin] = [half(block.sup[0]), half(block.sup[1])];
+            let [d, dmin] = [half(block.sup[0]) * self.scale_factor(), half(block.sup[1])];
             *out = match self.scales {
                 Scales::Half { min: false } => half(a) * q,
                 Scales::Half { min: true } => half(a) * q + half(b),
                 Scales::Exponent => exponent(a as u8) * q,
+                Scales::Whole => d * q,
+                Scales::Signed => (d * f32::from(a as u8 as i8)) * q,
                 Scales::Super => (d * f32::from(a)) * q - dmin * f32::from(b),
                 Scales::Pair { min } => {
                     let field = [a, b][k / 16 % 2] as u8;

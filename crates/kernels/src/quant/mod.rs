@@ -1,10 +1,10 @@
-//! The number formats of GGUF weights: their sizes, and what each block means.
+//! The types of GGUF weights: their sizes, and the values of their blocks.
 //!
-//! Nothing here is fast. These are the definitions that the packed kernels are tested against, themselves
-//! checked against the `gguf` Python package. `Block` holds a block's integers as they are stored, so packing
-//! can move them without rounding anything.
+//! Nothing here is optimised for speed. These are the reference definitions of the packed kernels, checked against the
+//! `gguf` Python package. `Block` holds a block's stored integers, so packing reorders them without rounding.
 
 mod block;
+mod codebook;
 mod layout;
 
 pub(crate) use block::parse_into;
@@ -46,10 +46,30 @@ pub enum GgmlType {
     IQ4_NL,
     /// 4-bit floats (e2m1), one power of two per 32.
     MXFP4,
+    /// Codebook of 8 values in {8, 25, 43}, signs of even parity; 4-bit scale per 32.
+    IQ2_XXS,
+    /// As IQ2_XXS with a larger codebook; 4-bit scale per 16.
+    IQ2_XS,
+    /// As IQ2_XS with a still larger codebook and any signs.
+    IQ2_S,
+    /// Codebook of 4 values in {4, 12, …, 62}, signs of even parity; 4-bit scale per 32.
+    IQ3_XXS,
+    /// Codebook of 4 odd values up to 15, any signs; 4-bit scale per 32.
+    IQ3_S,
+    /// Codebook of 8 values in {-1, 0, 1}, shifted by an eighth up or down; 3-bit scale per 32.
+    IQ1_S,
+    /// As IQ1_S with the direction of the shift per 8 and the scale per 16.
+    IQ1_M,
+    /// 4 bits into the table of IQ4_NL, 6-bit scale per 32, one half per 256.
+    IQ4_XS,
+    /// Ternary, five values per byte; one half per 256.
+    TQ1_0,
+    /// Ternary, 2 bits per value; one half per 256.
+    TQ2_0,
 }
 
 /// Every type with its GGUF id, name, elements per block and bytes per block.
-const TYPES: [(GgmlType, u32, &str, usize, usize); 15] = [
+const TYPES: [(GgmlType, u32, &str, usize, usize); 25] = [
     (GgmlType::F32, 0, "F32", 1, 4),
     (GgmlType::F16, 1, "F16", 1, 2),
     (GgmlType::BF16, 30, "BF16", 1, 2),
@@ -65,6 +85,16 @@ const TYPES: [(GgmlType, u32, &str, usize, usize); 15] = [
     (GgmlType::Q6_K, 14, "Q6_K", 256, 210),
     (GgmlType::IQ4_NL, 20, "IQ4_NL", 32, 18),
     (GgmlType::MXFP4, 39, "MXFP4", 32, 17),
+    (GgmlType::IQ2_XXS, 16, "IQ2_XXS", 256, 66),
+    (GgmlType::IQ2_XS, 17, "IQ2_XS", 256, 74),
+    (GgmlType::IQ2_S, 22, "IQ2_S", 256, 82),
+    (GgmlType::IQ3_XXS, 18, "IQ3_XXS", 256, 98),
+    (GgmlType::IQ3_S, 21, "IQ3_S", 256, 110),
+    (GgmlType::IQ1_S, 19, "IQ1_S", 256, 50),
+    (GgmlType::IQ1_M, 29, "IQ1_M", 256, 56),
+    (GgmlType::IQ4_XS, 23, "IQ4_XS", 256, 136),
+    (GgmlType::TQ1_0, 34, "TQ1_0", 256, 54),
+    (GgmlType::TQ2_0, 35, "TQ2_0", 256, 66),
 ];
 
 impl GgmlType {
@@ -73,7 +103,7 @@ impl GgmlType {
         TYPES.into_iter().map(|entry| entry.0)
     }
 
-    /// The type with this id in a GGUF tensor record; `None` for one that isn't supported.
+    /// The type with this id in a GGUF tensor record; `None` if it is not supported.
     #[must_use]
     pub fn from_id(id: u32) -> Option<Self> {
         TYPES.iter().find(|entry| entry.1 == id).map(|entry| entry.0)

@@ -206,7 +206,7 @@ fn tensors() -> Vec<Hostile> {
             GgufWriter::new().tensor("t", &[33], 2, vec![0; 36]).finish(),
             &["rows of 33", "Q4_0 blocks of 32"],
         ),
-        case("type-known", typed(16), &["tensor `t`, byte 45", "type IQ2_XXS (id 16) is not supported"]),
+        case("type-known", typed(40), &["tensor `t`, byte 45", "type NVFP4 (id 40) is not supported"]),
         case("type-unknown", typed(4_000), &["tensor `t`", "type unknown (id 4000) is not supported"]),
     ]
 }
