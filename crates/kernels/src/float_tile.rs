@@ -7,7 +7,7 @@
 use std::marker::PhantomData;
 
 use crate::simd::{LANES, Simd16};
-use crate::tile::{AHEAD, Format, TileCall, store};
+use crate::tile::{AHEAD, Format, TileCall, TileSizes, store};
 
 /// Most groups of a tile.
 const GROUPS_MAX: usize = 4;
@@ -64,7 +64,7 @@ const fn groups_of_tile(sums: usize, tokens: usize) -> usize {
 }
 
 impl<W: FloatType> Format for Float<W> {
-    const FLOAT: bool = true;
+    const SIZES: TileSizes = TileSizes::Float;
 
     #[inline(always)]
     unsafe fn run<S: Simd16, const T: usize>(s: S, call: &TileCall) {

@@ -40,10 +40,21 @@ pub(crate) struct TileCall {
     pub(crate) add: bool,
 }
 
+/// Numbers of tokens for which a format's kernel is compiled.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TileSizes {
+    /// Every size up to the largest of a quantised format: a step of any size is one tile.
+    All,
+    /// Powers of two: rare formats should not lengthen compilation and the program.
+    Powers,
+    /// Those of float formats.
+    Float,
+}
+
 /// The kernel of a packed weight format.
 pub(crate) trait Format {
-    /// Whether the weights are floats, whose tiles have sizes of their own.
-    const FLOAT: bool;
+    /// The sizes of its tiles.
+    const SIZES: TileSizes;
 
     /// Computes and stores the products of all groups of `call` with `T` tokens.
     ///
@@ -112,10 +123,11 @@ pub(crate) unsafe fn store<S: Simd16>(s: S, call: &TileCall, row: usize, t: usiz
 /// A quantised type's layout as a constant.
 pub(crate) trait Quantised {
     const LAYOUT: Layout;
+    const SIZES: TileSizes;
 }
 
 impl<Q: Quantised> Format for Q {
-    const FLOAT: bool = false;
+    const SIZES: TileSizes = Q::SIZES;
 
     #[inline(always)]
     unsafe fn run<S: Simd16, const T: usize>(s: S, call: &TileCall) {
@@ -353,15 +365,16 @@ unsafe fn paired<S: Simd16, const T: usize>(
 
 /// The formats by their type's name.
 macro_rules! formats {
-    ($($float:ident)+ | $($name:ident),+) => {
+    ($($float:ident)+; $($sizes:ident: $($name:ident $(= $same:ident)*),+;)+) => {
         /// A type per quantised format.
         #[allow(non_camel_case_types)]
         pub(crate) mod formats {
-            $(pub(crate) struct $name;)+
+            $($(pub(crate) struct $name;)+)+
         }
-        $(impl Quantised for formats::$name {
+        $($(impl Quantised for formats::$name {
             const LAYOUT: Layout = GgmlType::$name.layout().expect("a quantised type");
-        })+
+            const SIZES: TileSizes = TileSizes::$sizes;
+        })+)+
 
         /// Runs one tile kernel of the type `ty`, and returns its number of tokens.
         ///
@@ -372,7 +385,7 @@ macro_rules! formats {
             unsafe {
                 match ty {
                     $(GgmlType::$float => simd.tile::<Float<float_tile::$float>>(call, tokens),)+
-                    $(GgmlType::$name => simd.tile::<formats::$name>(call, tokens),)+
+                    $($(GgmlType::$name $(| GgmlType::$same)* => simd.tile::<formats::$name>(call, tokens),)+)+
                 }
             }
         }
@@ -380,7 +393,8 @@ macro_rules! formats {
 }
 
 formats! {
-    F32 F16 BF16
-    | Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, IQ4_NL, MXFP4, IQ2_XXS, IQ2_XS,
-    IQ2_S, IQ3_XXS, IQ3_S, IQ1_S, IQ1_M, IQ4_XS, TQ1_0, TQ2_0
+    F32 F16 BF16;
+    All: Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, IQ4_NL, MXFP4, IQ4_XS;
+    // `=`: another type with the same layout.
+    Powers: IQ2_XXS, IQ2_XS = IQ2_S, IQ3_XXS, IQ3_S, IQ1_S, IQ1_M, TQ1_0 = TQ2_0;
 }

@@ -3,7 +3,7 @@
 use std::arch::x86_64::*;
 
 use super::{Kernel, Simd16, tiles};
-use crate::tile::{Format, TileCall};
+use crate::tile::{Format, TileCall, TileSizes};
 
 /// The proof that the CPU has AVX2, FMA and F16C, and with `VNNI` also AVX-VNNI.
 #[derive(Clone, Copy)]
@@ -107,10 +107,9 @@ impl<const VNNI: bool> Simd16 for Ymm<VNNI> {
     }
 
     unsafe fn tile<F: Format>(self, call: &TileCall, tokens: usize) -> usize {
-        if F::FLOAT {
-            tiles!(self, F, call, tokens, [6, 5, 4, 3, 2, 1])
-        } else {
-            tiles!(self, F, call, tokens, [4, 2, 1])
+        match F::SIZES {
+            TileSizes::All | TileSizes::Powers => tiles!(self, F, call, tokens, [4, 2, 1]),
+            TileSizes::Float => tiles!(self, F, call, tokens, [6, 5, 4, 3, 2, 1]),
         }
     }
 

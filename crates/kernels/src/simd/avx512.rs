@@ -4,7 +4,7 @@ use std::arch::x86_64::*;
 
 use super::avx2::{fold_add_8, fold_max_8};
 use super::{Kernel, Simd16, tiles};
-use crate::tile::{Format, TileCall};
+use crate::tile::{Format, TileCall, TileSizes};
 
 /// The proof that the CPU has AVX-512 F, BW, VL, DQ and VNNI, and what AVX2 kernels need.
 #[derive(Clone, Copy)]
@@ -67,10 +67,12 @@ impl Simd16 for Avx512 {
     }
 
     unsafe fn tile<F: Format>(self, call: &TileCall, tokens: usize) -> usize {
-        if F::FLOAT {
-            tiles!(self, F, call, tokens, [8, 7, 6, 5, 4, 3, 2, 1])
-        } else {
-            tiles!(self, F, call, tokens, [16, 15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1])
+        match F::SIZES {
+            TileSizes::All => {
+                tiles!(self, F, call, tokens, [16, 15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1])
+            }
+            TileSizes::Powers => tiles!(self, F, call, tokens, [16, 8, 4, 2, 1]),
+            TileSizes::Float => tiles!(self, F, call, tokens, [8, 7, 6, 5, 4, 3, 2, 1]),
         }
     }
 
