@@ -1,4 +1,4 @@
-//! Attention: close to a naive one in f64, and the same bits whatever surrounds a row.
+//! Attention: close to a naive one in f64, and the same bits for any other rows of the step.
 #![cfg(not(loom))]
 
 use std::ops::Range;
@@ -10,12 +10,12 @@ use proptest::prelude::*;
 
 const LAYERS: usize = 2;
 
-/// A block's bytes at the alignment that a pool gives them.
+/// A block's bytes, aligned as in a pool.
 #[derive(Clone, Copy)]
 #[repr(align(64))]
 struct Line(#[allow(dead_code, reason = "read as bytes")] [u8; 64]);
 
-/// The KV memory of one sequence, full of signalling garbage.
+/// The KV memory of one sequence, filled with signalling NaNs.
 struct Memory {
     lines: Vec<Line>,
     blocks: usize,
@@ -194,7 +194,7 @@ fn every_instruction_set_and_thread_count_gives_the_same_bits() {
 }
 
 #[test]
-fn a_row_does_not_see_the_sequences_beside_it() {
+fn a_row_does_not_depend_on_other_sequences_of_the_step() {
     let shape = Shape::new(3, 3, 64, 64);
     for c in [plain(), Compute::new(Isa::detect(), 2).expect("the detected instruction set")] {
         let lengths = [700_usize, 3, 65, 130];
@@ -259,7 +259,7 @@ fn tree_equals_its_paths(c: &Compute, shape: &Shape, committed: usize, parents: 
 #[test]
 fn a_tree_that_straddles_blocks_and_spans_equals_its_paths() {
     let shape = Shape::new(1, 3, 32, 32);
-    // Two branches, interleaved, of 80 rows: slots run far ahead of positions.
+    // Two interleaved branches of 80 rows: slots exceed positions by up to 80.
     let parents: Vec<i32> = (0..80).map(|i| i - 2).map(|parent: i32| parent.max(-1)).collect();
     for committed in [0, 1, 470, 511] {
         tree_equals_its_paths(&plain(), &shape, committed, &parents);
@@ -276,7 +276,7 @@ fn unwritten_and_later_slots_are_never_used() {
 }
 
 #[test]
-fn a_later_row_of_the_step_never_shows_even_if_it_is_nan() {
+fn a_later_row_of_the_step_has_no_effect_even_if_it_is_nan() {
     let shape = Shape::new(1, 1, 16, 16);
     for c in computes() {
         let run = |last: f32| {
@@ -295,7 +295,7 @@ fn a_later_row_of_the_step_never_shows_even_if_it_is_nan() {
 }
 
 #[test]
-fn what_f16_cannot_hold_is_cut_and_nan_is_kept() {
+fn values_beyond_f16_are_clamped_and_nan_is_preserved() {
     let cases = [
         (1e6, 65_504.0),
         (-1e30, -65_504.0),
@@ -341,7 +341,7 @@ fn sealed_blocks_read_like_open_ones() {
 }
 
 #[test]
-fn a_drafting_heads_layer_and_the_hidden_row_have_their_place_in_the_block() {
+fn a_draft_heads_layer_and_the_hidden_row_are_stored_in_the_block() {
     let c = plain();
     let plain = Shape::new(2, 2, 32, 32);
     // The last layer is the head's, and the row's length is not one that ends on a cache line.

@@ -1,4 +1,4 @@
-//! The pool's start, finish, park and exit paths under every interleaving that loom can tell apart.
+//! The pool's start, finish, park and exit paths under every interleaving that loom distinguishes.
 //! Run: `RUSTFLAGS="--cfg loom" cargo test -p foretoken-kernels --release --test loom_pool`.
 #![cfg(loom)]
 
@@ -37,6 +37,6 @@ fn three_threads_one_run() {
 }
 
 #[test]
-fn a_pool_that_never_ran_goes_away() {
+fn a_pool_that_never_ran_is_dropped() {
     loom::model(|| drop(Pool::new(2)));
 }

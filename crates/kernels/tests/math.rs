@@ -1,4 +1,4 @@
-//! The canonical functions: close to the true ones, and the same on every instruction set.
+//! The canonical functions: accurate, and with the same bits on every instruction set.
 #![cfg(not(loom))]
 
 use foretoken_kernels::{Activations, Compute, Isa, math, ops};
@@ -51,7 +51,7 @@ fn exp_has_exact_ends() {
 }
 
 #[test]
-fn near_max_finds_all_that_are_near_and_nothing_else() {
+fn near_max_finds_exactly_the_values_near_the_maximum() {
     let row: Vec<f32> = (0..1003).map(|i| ((i * 7919) % 1000) as f32 * 0.01).collect();
     let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     for c in computes() {
@@ -135,7 +135,7 @@ fn head_norms_touch_heads_only() {
     }
 }
 
-/// What a fused operation leaves, seen through a matmul with float weights: the identity.
+/// The activations that a fused operation produces, read back through a matmul with the identity.
 fn through_matmul(c: &Compute, cols: usize, fill: impl Fn(&mut Activations)) -> Vec<f32> {
     use foretoken_kernels::{GgmlType, MatmulJob, PackedMatrix, matmul};
     let identity: Vec<u8> = (0..cols * cols)

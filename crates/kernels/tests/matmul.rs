@@ -100,7 +100,7 @@ fn activations(random: &mut Random, elements: usize) -> Vec<f32> {
     x
 }
 
-/// 32 activations as the kernels see them.
+/// 32 quantised activations.
 struct Quantised {
     q: [i32; 32],
     scale: f32,
@@ -313,7 +313,7 @@ fn bias_is_added_last_and_add_keeps_what_was_there() {
 }
 
 #[test]
-fn several_jobs_in_one_fork_equal_each_alone() {
+fn several_jobs_in_one_call_equal_each_alone() {
     let (cols, tokens) = (128, 5);
     let mut random = Random(11);
     let shapes = [(48, GgmlType::Q4_0), (5, GgmlType::F16), (33, GgmlType::Q8_0)];
@@ -400,7 +400,7 @@ fn gathered_rows_are_the_rows_they_come_from() {
 }
 
 #[test]
-fn a_row_that_is_not_finite_spoils_only_itself() {
+fn a_row_that_is_not_finite_affects_only_itself() {
     let (rows, cols) = (16, 64);
     let mut random = Random(3);
     let bytes = weights(&mut random, GgmlType::Q4_0, rows * cols);
@@ -426,7 +426,7 @@ fn a_row_that_is_not_finite_spoils_only_itself() {
 }
 
 #[test]
-fn unfit_tensors_are_refused() {
+fn malformed_tensors_are_refused() {
     let c = Compute::new(Isa::Scalar, 1).unwrap();
     let pack = |ty, rows, cols, bytes: &[u8]| PackedMatrix::pack(&c, ty, rows, cols, bytes).err().unwrap();
     assert_eq!(pack(GgmlType::F32, 0, 4, &[]), PackError::Empty { rows: 0, cols: 4 });

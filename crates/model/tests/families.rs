@@ -15,8 +15,8 @@ use foretoken_model::gguf::Gguf;
 use foretoken_model::step::{SeqStep, WantLogits};
 use serde::Deserialize;
 
-/// Largest error allowed, relative to the largest expected logit of the fixture. Keeping K and V as f16 alone
-/// is worth 5e-4 in the worst of them; the least of their features, when wrong, is worth 2e-1.
+/// Largest error allowed, relative to the largest expected logit of the fixture. Storing K and V as f16 alone
+/// causes 5e-4 in the worst of them; the least significant of their features, when wrong, causes 2e-1.
 const TOLERANCE: f32 = 1e-3;
 
 #[derive(Deserialize)]

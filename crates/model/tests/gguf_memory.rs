@@ -1,5 +1,5 @@
-//! Opening a file allocates no more than its size justifies, whatever its counts claim. Alone in its binary,
-//! because the allocator counts for the whole process.
+//! Opening a file allocates no more than its size justifies, whatever its counts claim. A binary of its own,
+//! because the allocator counts the whole process.
 #![allow(clippy::unwrap_used)]
 
 use std::path::Path;

@@ -1,7 +1,7 @@
 //! Law 1: a token's logits depend on the tokens before it and on the file, and on nothing else.
 //!
-//! The reference is always the dullest way: one thread, one token per step, alone. Everything else must give
-//! the same bits: chunks of any size, draft trees, neighbours in the step, more threads, other instructions.
+//! The reference is always the simplest way: one thread, one token per step, one sequence. Everything else must give
+//! the same bits: chunks of any size, draft trees, other sequences in the step, more threads, other instruction sets.
 
 mod support;
 
@@ -31,7 +31,7 @@ fn bits(logits: &[f32]) -> Bits {
     logits.iter().map(|x| x.to_bits()).collect()
 }
 
-/// A row's logits, and the hidden row from which a drafting head would go on.
+/// A row's logits, and the hidden row that a draft head would take as input.
 fn row_bits(logits: &Logits, row: usize) -> Bits {
     bits(logits.row(row)).into_iter().chain(bits(logits.hidden(row))).collect()
 }
@@ -84,7 +84,7 @@ fn step(model: &Model, seqs: &mut [Seq], rows: &[usize]) -> Vec<Vec<Bits>> {
         .collect()
 }
 
-/// Logits after each token, in the dullest way.
+/// Logits after each token, in the simplest way.
 fn one_by_one(model: &Model, tokens: &[u32]) -> Vec<Bits> {
     let mut seqs = [Seq::new(model, tokens)];
     tokens.iter().flat_map(|_| step(model, &mut seqs, &[1]).remove(0)).collect()

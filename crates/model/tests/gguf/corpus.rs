@@ -14,7 +14,7 @@ fn folder() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/corpus/gguf")
 }
 
-/// Reads everything a file offers and checks what must hold for any file that opens.
+/// Reads all of a file and checks the invariants of any file that opens.
 fn exercise(bytes: Vec<u8>) -> Result<(), String> {
     let size = bytes.len() as u64;
     let gguf = Gguf::from_bytes("corpus", bytes).map_err(|e| e.to_string())?;
@@ -75,7 +75,7 @@ fn the_valid_file_passes_the_same_checks() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(3_000))]
 
-    /// A file with a few bytes changed and its end cut either opens and is sound, or is refused by name.
+    /// A file with a few bytes changed and its end truncated either opens and is sound, or is refused by name.
     #[test]
     fn mutated_files_open_soundly_or_are_refused(
         edits in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6),

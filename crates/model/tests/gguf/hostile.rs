@@ -1,4 +1,4 @@
-//! Files that lie, each in one way, with the words that the error must contain. `corpus.rs` writes them to
+//! Malformed files, each with one defect, and the words that the error must contain. `corpus.rs` writes them to
 //! `tests/corpus/gguf`, where the fuzzer finds them as seeds.
 
 use foretoken_model::gguf::Gguf;
@@ -52,7 +52,7 @@ fn put(mut bytes: Vec<u8>, at: usize, value: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// One key with a value of raw bytes, to write lengths that no writer would.
+/// One key with a value of raw bytes, for lengths that no writer would write.
 fn raw_key(key: &str, type_id: u32, value: &[u8]) -> Vec<u8> {
     let mut bytes = GgufWriter::new().finish();
     bytes.truncate(24);
@@ -212,7 +212,7 @@ fn tensors() -> Vec<Hostile> {
 }
 
 #[test]
-fn every_lie_is_named() {
+fn every_defect_is_named() {
     for Hostile { name, bytes, says } in all() {
         let error = Gguf::from_bytes("model.gguf", bytes).expect_err(name).to_string();
         for words in [&["model.gguf: "], says].concat() {

@@ -1,4 +1,4 @@
-//! The GGUF reader: what it reads, and what it refuses and how it says so.
+//! The GGUF reader: what it reads, what it refuses, and its errors.
 #![allow(clippy::unwrap_used)]
 
 mod corpus;

@@ -1,4 +1,4 @@
-//! Typed getters: what they give, and what they say about a key of another type.
+//! Typed getters: their values, and their errors for keys of another type.
 
 use foretoken_model::gguf::writer::{GgufWriter, Meta};
 use foretoken_model::gguf::{Gguf, Value, ValueType};
@@ -36,7 +36,7 @@ fn arrays_come_back_as_written() {
 }
 
 #[test]
-fn nested_arrays_are_walked_in_order() {
+fn nested_arrays_are_read_in_order() {
     let gguf = open(valid());
     let outer = gguf.get_array("a.nested").unwrap().unwrap();
     assert_eq!((outer.len(), outer.element_type()), (2, ValueType::Array));
@@ -73,7 +73,7 @@ fn a_float_is_not_an_integer() {
 }
 
 #[test]
-fn an_integer_that_does_not_fit_is_not_cut() {
+fn an_integer_out_of_range_is_not_truncated() {
     let error = open(valid()).get_u32("a.u64").unwrap_err().to_string();
     assert_eq!(error, "model.gguf: key `a.u64` is 18446744073709551615, which does not fit u32");
 }

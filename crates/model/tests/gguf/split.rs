@@ -58,7 +58,7 @@ fn missing_parts_are_named() {
 }
 
 #[test]
-fn a_later_part_sends_to_the_first() {
+fn a_later_part_names_the_first() {
     let dir = split(|_, writer| Some(writer));
     let error = Gguf::open(name(dir.path(), 2)).unwrap_err().to_string();
     assert!(
@@ -111,7 +111,7 @@ fn a_tensor_in_two_parts_is_refused() {
 }
 
 #[test]
-fn a_renamed_part_says_how_it_must_be_called() {
+fn a_renamed_part_names_the_expected_name() {
     let dir = split(|_, writer| Some(writer));
     let renamed = dir.path().join("model.gguf");
     std::fs::rename(name(dir.path(), 1), &renamed).unwrap();

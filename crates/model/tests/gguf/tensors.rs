@@ -1,4 +1,4 @@
-//! Tensors: shapes, places, data, release and identity.
+//! Tensors: shapes, offsets, data, release and identity.
 
 use foretoken_kernels::quant::GgmlType;
 use foretoken_model::gguf::Gguf;
@@ -59,7 +59,7 @@ fn resident_file_kb() -> u64 {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn release_gives_the_memory_back() {
+fn release_frees_the_memory() {
     let file = tempfile::NamedTempFile::new().unwrap();
     let data = vec![3u8; 64 << 20];
     std::fs::write(file.path(), GgufWriter::new().tensor("t", &[16 << 20], 0, data).finish()).unwrap();

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 
 use foretoken_model::reference::{Downloads, ModelRef, Progress, ReferenceError, cached_models};
 
-/// Remembers what it is told.
+/// Records progress.
 #[derive(Default)]
 struct Told(Mutex<Vec<String>>);
 
@@ -54,7 +54,7 @@ fn a_path_is_itself() {
 }
 
 #[test]
-fn a_path_that_leads_nowhere_names_the_alternatives() {
+fn a_path_that_does_not_exist_names_the_alternatives() {
     let error = resolve("smollm3", &Downloads::new("unused")).unwrap_err().to_string();
     assert!(error.starts_with("smollm3: no such file") && error.contains("smollm2"), "{error}");
 }
