@@ -363,7 +363,7 @@ impl ContextCache {
         if wanted > left { Err(PinLimit { wanted, left }) } else { Ok(()) }
     }
 
-    /// Removes the pin of a prefix; returns how many blocks it covered.
+    /// Removes the pin of a prefix; returns how many blocks it covered, 0 if the prefix was not pinned.
     pub fn unpin(&self, scope: &Scope, tokens: &[u32]) -> usize {
         let mut tree = self.tree();
         let blocks = tree.unpin(scope, tokens);

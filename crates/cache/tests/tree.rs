@@ -222,6 +222,8 @@ fn pins_with_a_common_beginning_are_independent() {
     assert_eq!(tree.pinned(None, Duration::from_secs(59)).0, 3, "a shorter pin does not cut a longer one");
     assert_eq!(tree.pinned(Some((&alice, &other)), Duration::from_secs(59)), (3, 4));
     assert_eq!(tree.unpin(&alice, &one), 3);
+    assert_eq!(tree.unpin(&alice, &one), 0, "it is not pinned any more");
+    assert_eq!(tree.unpin(&scope("bob"), &one), 0, "nor is it cached for bob");
     assert_eq!(tree.pinned(None, NOW).0, 2);
     assert_eq!(tree.evict(8, NOW), 2);
     assert_eq!(hit(&mut tree, &alice, &other), 128);

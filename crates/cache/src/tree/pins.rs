@@ -48,7 +48,8 @@ impl PrefixTree {
     }
 
     /// Removes the pin of a prefix, also if its last block was filled up since; returns how many blocks it
-    /// covered. Pins of longer prefixes stay, and a declared prefix before it stays pinned until it expires.
+    /// covered, 0 if the prefix was not pinned. Pins of longer prefixes stay, and a declared prefix before it stays
+    /// pinned until it expires.
     pub fn unpin(&mut self, scope: &Scope, tokens: &[u32]) -> usize {
         let path = self.path(scope, tokens);
         let full = tokens.len() / BLOCK_TOKENS;
@@ -62,11 +63,12 @@ impl PrefixTree {
             let continued = self.node(parent).children.iter().filter(|(tokens, _)| tokens.starts_with(rest));
             tips.extend(continued.map(|(_, &child)| child));
         }
+        let mut unpinned = false;
         for tip in tips {
-            self.node_mut(tip).pinned_until = None;
+            unpinned |= self.node_mut(tip).pinned_until.take().is_some_and(|until| until > self.now);
             self.pins.remove(&tip);
         }
-        path.len()
+        if unpinned { path.len() } else { 0 }
     }
 
     /// How many blocks are pinned at `now`, and how many would be with this prefix added.
