@@ -172,7 +172,7 @@ pub enum SubmitError {
     /// The prompt leaves no room for an answer.
     #[error(
         "the prompt has {prompt} tokens and the context holds {ctx} tokens for prompt and answer; \
-         shorten the prompt or start the server with a larger --ctx"
+         shorten the prompt or raise --ctx"
     )]
     PromptTooLong {
         /// Tokens in the prompt.

@@ -91,8 +91,10 @@ impl Default for EngineConfig {
 pub enum EngineError {
     /// The KV budget does not hold one context.
     #[error(
-        "a context of {ctx} tokens needs {needed} bytes of KV and the budget is {budget} bytes; \
-         raise --cache-ram or lower --ctx"
+        "a context of {ctx} tokens needs {} MiB for its KV and --cache-ram allows {} MiB; \
+         raise --cache-ram or lower --ctx",
+        needed.div_ceil(1 << 20),
+        budget >> 20
     )]
     KvBudget {
         /// Tokens of a context.

@@ -87,7 +87,7 @@ impl ServerConfig {
         if self.is_exposed(address) {
             tracing::warn!(
                 %address,
-                "anyone who can reach this address can use the model: set api_keys or listen on 127.0.0.1"
+                "anyone who can reach this address can use the model: set --api-key, or --host 127.0.0.1"
             );
         }
         Ok(listener)

@@ -132,8 +132,8 @@ impl ApiError {
     /// 413.
     pub(crate) fn body_too_large(limit_bytes: usize) -> Self {
         let message = format!(
-            "the request body is larger than {limit_bytes} bytes; shorten it or raise body_limit_bytes in the \
-             server's configuration"
+            "the request body is larger than {}; shorten it, or start the server with a larger --max-body",
+            binary_size(limit_bytes)
         );
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "invalid_request_error", "body_too_large", message)
     }
@@ -152,8 +152,8 @@ impl ApiError {
     /// 408: the request timeout expired.
     pub(crate) fn timeout(limit_s: u64) -> Self {
         let message = format!(
-            "the response was not finished within {limit_s} s; request fewer tokens or raise request_timeout_s in \
-             the server's configuration"
+            "the response was not finished within {limit_s} s; request fewer tokens, or start the server with a \
+             longer --request-timeout"
         );
         Self::new(StatusCode::REQUEST_TIMEOUT, "timeout_error", "request_timeout", message)
     }
@@ -228,4 +228,10 @@ impl IntoResponse for ApiError {
         response.extensions_mut().insert(Refused(self.code));
         response
     }
+}
+/// A size in the largest binary unit that divides it: `16 MiB`.
+fn binary_size(bytes: usize) -> String {
+    let units = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
+    let unit = units.into_iter().find(|&(_, size)| bytes >= size && bytes.is_multiple_of(size));
+    unit.map_or_else(|| format!("{bytes} bytes"), |(name, size)| format!("{} {name}", bytes / size))
 }

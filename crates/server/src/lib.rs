@@ -60,7 +60,7 @@ const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
     /// A CORS origin that is not a valid header value.
-    #[error("cors_origins: '{0}' is not an origin; write it like https://example.org")]
+    #[error("--cors-origin: '{0}' is not an origin; write it like https://example.org")]
     Origin(String),
     /// Inconsistent prices or accounts.
     #[error("{0}")]
