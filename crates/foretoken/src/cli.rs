@@ -10,14 +10,17 @@ mod cache_explain;
 mod chat;
 mod common;
 mod generate;
+mod install;
 mod models;
 mod perplexity;
+mod positional;
 mod serve;
 mod shared_cache;
+mod short_help;
 mod speculation;
 mod usage;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 pub(crate) use accounts::AccountArgs;
 pub(crate) use bench::{Bench, BenchAgreementArgs, BenchModelArgs};
@@ -26,8 +29,10 @@ pub(crate) use cache_explain::CacheExplainArgs;
 pub(crate) use chat::ChatArgs;
 pub(crate) use common::{BaseArgs, ContextArgs, ModelArgs, SamplingArgs};
 pub(crate) use generate::GenerateArgs;
+pub(crate) use install::{CompletionsArgs, ManArgs};
 pub(crate) use models::{InspectArgs, ModelsArgs, PullArgs};
 pub(crate) use perplexity::PerplexityArgs;
+pub(crate) use positional::PositionalModel;
 pub(crate) use serve::ServeArgs;
 pub(crate) use shared_cache::SharedArgs;
 pub(crate) use speculation::SpeculationArgs;
@@ -37,7 +42,13 @@ pub(crate) use usage::UsageArgs;
 const SETTINGS_HELP: &str = "\
 Every option --some-name can also be set as FORETOKEN_SOME_NAME in the environment, or as
 some-name in a TOML file named by --config. The command line wins over the environment,
-the environment over the file.";
+the environment over the file. An option that may be given several times takes a list there:
+FORETOKEN_ALIAS=a,b or alias = [\"a\", \"b\"].";
+
+/// The command line's definition, with a short `-h` and a complete `--help`.
+pub(crate) fn command() -> clap::Command {
+    short_help::apply(Cli::command())
+}
 
 /// An LLM server for machines without a GPU.
 ///
@@ -65,7 +76,7 @@ pub(crate) enum Command {
     #[command(after_help = format!("\
 Examples:
   foretoken serve
-  foretoken serve --model ./qwen2.5-1.5b-q4_0.gguf --ctx 16384 --cache-ram 4GiB
+  foretoken serve ./qwen2.5-1.5b-q4_0.gguf --ctx 16384 --cache-ram 4GiB
   foretoken serve --host 0.0.0.0 --api-key \"$SECRET\"
   foretoken serve --account alice=\"$KEY\" --prepaid alice=5.00
   foretoken serve --port 9000 --print-config > foretoken.toml
@@ -74,12 +85,18 @@ Examples:
     Serve(Box<ServeArgs>),
 
     /// Continue a prompt; only the answer goes to standard output.
+    #[command(
+        override_usage = "foretoken generate [OPTIONS] [MODEL] PROMPT\n       foretoken generate [OPTIONS] [MODEL] --file FILE"
+    )]
     #[command(after_help = format!("\
 Examples:
   foretoken generate \"Once upon a time\" --max-tokens 100
+  foretoken generate ./model.gguf \"Once upon a time\"
   foretoken generate --chat \"Name three rivers.\" --temperature 0
   foretoken generate --file prompt.txt --seed 7 --stats > answer.txt
   git diff | foretoken generate --chat --system \"Write a commit message for this diff.\"
+
+One argument is the prompt; with two, the first is the model. With --file, the argument is the model.
 
 {SETTINGS_HELP}"))]
     Generate(GenerateArgs),
@@ -88,6 +105,8 @@ Examples:
     #[command(after_help = format!("\
 Examples:
   foretoken chat
+  foretoken chat ./model.gguf
+  foretoken chat --server http://127.0.0.1:8080
   foretoken chat --system \"Answer in one sentence.\" --temperature 0.3
 
 In the conversation, /help lists the commands. Ctrl-C stops an answer, Ctrl-D leaves.
@@ -158,4 +177,19 @@ Examples:
 
 {SETTINGS_HELP}"))]
     Cache(CacheCommand),
+
+    /// Print a completion script for a shell.
+    #[command(after_help = "\
+Examples:
+  foretoken completions bash > ~/.local/share/bash-completion/completions/foretoken
+  foretoken completions zsh > ~/.zfunc/_foretoken
+  foretoken completions fish > ~/.config/fish/completions/foretoken.fish")]
+    Completions(CompletionsArgs),
+
+    /// Print the manual page, or write a page per command into a folder.
+    #[command(after_help = "\
+Examples:
+  foretoken man | man -l -
+  foretoken man ~/.local/share/man/man1")]
+    Man(ManArgs),
 }

@@ -32,6 +32,16 @@ pub(crate) fn legend(tokens: usize, report: &DraftReport) -> String {
     line + &format!("; {} steps", report.steps)
 }
 
+/// The legend of an answer that was stopped: what was shown until then.
+pub(crate) fn partial_legend(tokens_by_drafter: &[usize; Source::ALL.len()], tokens: usize) -> String {
+    let drafted: usize = tokens_by_drafter.iter().sum();
+    let mut line = format!("{drafted} of {tokens} tokens were drafted");
+    for (source, count) in Source::ALL.into_iter().zip(tokens_by_drafter).filter(|(_, count)| **count > 0) {
+        line += &format!("; {} {count}", paint(source.name(), Some(source)));
+    }
+    line
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -41,5 +51,13 @@ mod tests {
         assert_eq!(paint("a", None), "a");
         assert_eq!(paint("a", Some(Source::Memory)), "\x1b[32ma\x1b[0m");
         assert_eq!(paint("", Some(Source::Memory)), "");
+    }
+
+    #[test]
+    fn a_partial_legend_names_the_colours_that_were_shown() {
+        let mut counts = [0; Source::ALL.len()];
+        let at = Source::ALL.iter().position(|&source| source == Source::Memory).unwrap();
+        counts[at] = 3;
+        assert_eq!(partial_legend(&counts, 9), "3 of 9 tokens were drafted; \x1b[32mmemory\x1b[0m 3");
     }
 }

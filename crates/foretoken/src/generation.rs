@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use foretoken_engine::{Answer, Event, FinishReason, Sampling, Source, Summary};
 use foretoken_model::chat::{ChatInput, Rendered};
 use serde_json::Value;
@@ -23,18 +23,23 @@ impl fmt::Display for Interrupted {
 impl std::error::Error for Interrupted {}
 
 /// Converts sampling options to the engine's type.
-pub(crate) fn sampling(args: &SamplingArgs) -> Sampling {
-    Sampling {
-        temperature: args.temperature,
-        top_k: args.top_k,
-        top_p: args.top_p,
-        min_p: args.min_p,
-        presence_penalty: args.presence_penalty,
-        frequency_penalty: args.frequency_penalty,
-        repetition_penalty: args.repetition_penalty,
+///
+/// # Errors
+/// A value out of range, by the option's name.
+pub(crate) fn sampling(args: &SamplingArgs) -> Result<Sampling> {
+    let sampling = Sampling {
+        temperature: args.temperature.unwrap_or(0.8),
+        top_k: args.top_k.unwrap_or(0),
+        top_p: args.top_p.unwrap_or(0.95),
+        min_p: args.min_p.unwrap_or(0.05),
+        presence_penalty: args.presence_penalty.unwrap_or(0.0),
+        frequency_penalty: args.frequency_penalty.unwrap_or(0.0),
+        repetition_penalty: args.repetition_penalty.unwrap_or(1.0),
         seed: args.seed,
         ..Sampling::default()
-    }
+    };
+    sampling.validate().map_err(|error| anyhow!("--{} {}", error.param.replace('_', "-"), error.message))?;
+    Ok(sampling)
 }
 
 /// Renders a conversation with the model's chat template.
@@ -43,30 +48,57 @@ pub(crate) fn render(loaded: &Loaded, messages: Vec<Value>) -> Result<Rendered> 
     Ok(loaded.template.render(&input)?)
 }
 
-/// Calls `on_text` with each piece of text and the drafter of its last token. `Ok(None)` if Ctrl-C ended it.
+/// What was streamed.
+#[derive(Default)]
+pub(crate) struct Streamed {
+    /// `None` if Ctrl-C ended it.
+    pub(crate) summary: Option<Summary>,
+    /// Tokens received.
+    pub(crate) tokens: usize,
+    /// Of those, tokens that each drafter of [`Source::ALL`] proposed.
+    pub(crate) tokens_by_drafter: [usize; Source::ALL.len()],
+}
+
+impl Streamed {
+    fn count(&mut self, source: Option<Source>) {
+        self.tokens += 1;
+        let at = source.and_then(|source| Source::ALL.iter().position(|&of| of == source));
+        if let Some(at) = at {
+            self.tokens_by_drafter[at] += 1;
+        }
+    }
+}
+
+/// Calls `on_text` with each piece of text and the drafter of its last token, until the end or Ctrl-C.
 ///
 /// # Errors
 /// An error of `on_text`, or the engine's error.
 pub(crate) async fn stream(
     mut answer: Answer,
     mut on_text: impl FnMut(&str, Option<Source>) -> Result<()>,
-) -> Result<Option<Summary>> {
+) -> Result<Streamed> {
+    let mut streamed = Streamed::default();
     loop {
         let event = tokio::select! {
             event = answer.recv() => event,
-            _ = tokio::signal::ctrl_c() => return Ok(None),
+            _ = tokio::signal::ctrl_c() => return Ok(streamed),
         };
         match event.context("the engine stopped before the answer was complete")? {
             Event::Tokens(tokens) => {
-                let mut tokens = tokens.iter().filter(|token| !token.text.is_empty());
-                tokens.try_for_each(|token| on_text(&token.text, token.source))?;
+                for token in &tokens {
+                    streamed.count(token.source);
+                    if !token.text.is_empty() {
+                        on_text(&token.text, token.source)?;
+                    }
+                }
             }
             Event::Done(summary) => {
                 if let FinishReason::Error(reason) = &summary.reason {
                     bail!("the answer ended early: {reason}");
                 }
                 on_text(&summary.text, None)?;
-                return Ok(Some(summary));
+                streamed.summary = Some(summary);
+                return Ok(streamed);
             }
         }
     }

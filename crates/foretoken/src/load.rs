@@ -14,11 +14,13 @@ use foretoken_kernels::{Compute, Isa};
 use foretoken_model::Model;
 use foretoken_model::chat::ChatTemplate;
 use foretoken_model::gguf::Gguf;
-use foretoken_model::reference::{Downloads, ModelRef};
+use foretoken_model::reference::{Downloads, ModelRef, cached_models};
 use foretoken_model::tokenizer::Tokenizer;
 
+use crate::byte_size::ByteSize;
 use crate::cli::{BaseArgs, ContextArgs, ModelArgs, SpeculationArgs};
 use crate::download_progress::Bar;
+use crate::folder_lock;
 
 /// A packed model with its tokenizer and chat template.
 pub(crate) struct Loaded {
@@ -54,16 +56,18 @@ pub(crate) fn open(path: &Path) -> Result<Gguf> {
     Gguf::open(path).with_context(|| format!("cannot use the model file {}", path.display()))
 }
 
+/// The effective number of compute threads.
+pub(crate) fn threads(args: &ModelArgs) -> usize {
+    args.threads.unwrap_or_else(|| physical_cores().len())
+}
+
 /// Kernels and thread pool for `--isa` and `--threads`.
 pub(crate) fn compute(args: &ModelArgs) -> Result<Arc<Compute>> {
     let isa: Isa = match args.isa.as_str() {
         "auto" => Isa::detect(),
         name => name.parse().map_err(|error| anyhow!("--isa: {error}, or auto"))?,
     };
-    let threads = args.threads.unwrap_or_else(|| physical_cores().len());
-    if threads == 0 {
-        bail!("--threads must be at least 1");
-    }
+    let threads = threads(args);
     let compute = Compute::new(isa, threads).map_err(|error| {
         let usable: Vec<&str> = Isa::available().into_iter().map(Isa::name).collect();
         anyhow!("{error}; it has {}", usable.join(", "))
@@ -134,11 +138,21 @@ impl Loaded {
     /// The effective context length.
     pub(crate) fn ctx(&self, args: &ContextArgs) -> usize {
         let trained = self.model.config().ctx_train;
-        let held = tokens_held(&self.model.kv_layout(), args.cache_ram.0);
+        let layout = self.model.kv_layout();
+        let held = tokens_held(&layout, args.cache_ram.0);
         if let Some(asked) = args.ctx.filter(|&asked| asked > trained) {
             tracing::warn!("--ctx {asked} is more than the {trained} tokens that the model was trained for");
         }
-        args.ctx.unwrap_or(trained.min(held))
+        if args.ctx.is_none() && (1..trained).contains(&held) {
+            let whole = (trained.div_ceil(BLOCK_TOKENS) * layout.block_bytes()) as u64;
+            let whole = ByteSize(whole.next_multiple_of(1 << 20));
+            tracing::warn!(
+                "the context is {held} tokens, not the model's {trained}: --cache-ram {} holds no more; \
+                 --cache-ram {whole} holds the whole context, --ctx {held} accepts the shorter one",
+                args.cache_ram
+            );
+        }
+        default_ctx(&layout, trained, args)
     }
 
     /// The `--draft-model`, if any, and the memory for its KV in bytes.
@@ -162,16 +176,34 @@ impl Loaded {
         speculation: &SpeculationArgs,
         bounds: EngineConfig,
     ) -> Result<Engine> {
+        let data = data_dir(base)?;
+        folder_lock::share(&data, None);
         let config = EngineConfig {
             ctx: self.ctx(args),
             kv_bytes: usize::try_from(args.cache_ram.0).unwrap_or(usize::MAX),
             speculation: self::speculation(speculation)?,
             draft_memory: speculation.draft_memory,
-            drafts: Some(data_dir(base)?.join("drafts")),
+            drafts: Some(data.join("drafts")),
             draft_model: self.draft_model(base, speculation)?,
             ..bounds
         };
         Ok(Engine::start(Arc::clone(&self.model), Arc::clone(&self.tokenizer), config)?)
+    }
+}
+
+/// The context length without a warning: `--ctx`, or the model's as far as `--cache-ram` holds it.
+pub(crate) fn default_ctx(layout: &KvLayout, trained: usize, args: &ContextArgs) -> usize {
+    args.ctx.unwrap_or(trained.min(tokens_held(layout, args.cache_ram.0)))
+}
+
+/// The file of a model reference, if it is on this machine already.
+pub(crate) fn local_file(reference: &str, base: &BaseArgs) -> Result<Option<PathBuf>> {
+    match reference.parse()? {
+        ModelRef::Path(path) => Ok(Some(path).filter(|path| path.is_file())),
+        other => {
+            let cached = cached_models(&downloads(base)?.dir)?;
+            Ok(cached.into_iter().find(|model| model.reference == other).map(|model| model.path))
+        }
     }
 }
 

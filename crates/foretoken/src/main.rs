@@ -5,6 +5,7 @@
 //! failure, 2 for a usage error.
 #![forbid(unsafe_code)]
 
+mod api_client;
 mod bare_sequence;
 mod byte_size;
 mod cache_secret;
@@ -12,6 +13,7 @@ mod cli;
 mod commands;
 mod download_progress;
 mod draft_colors;
+mod folder_lock;
 mod generation;
 mod load;
 mod output;
@@ -20,6 +22,7 @@ mod settings;
 mod shared_cache;
 mod shared_prompt;
 mod svg_chart;
+mod word_wrap;
 
 use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
@@ -29,7 +32,7 @@ use anyhow::{Context, Result};
 use clap::{ArgMatches, CommandFactory, FromArgMatches};
 use tracing_subscriber::EnvFilter;
 
-use cli::{Bench, Cli, Command};
+use cli::{Bench, Cli, Command, ServeArgs};
 use generation::Interrupted;
 
 /// 128 + SIGINT, as shells expect.
@@ -44,11 +47,13 @@ fn main() -> ExitCode {
 }
 
 fn run(line: &[OsString]) -> Result<()> {
-    let matches = settings::parse(Cli::command(), line)?;
-    let command = Cli::from_arg_matches(&matches)?.command;
+    let matches = settings::parse(cli::command(), line)?;
+    let mut command = Cli::from_arg_matches(&matches)?.command;
+    command.take_positional_model(&matches)?;
+    command.resolve_server(&matches)?;
     log_to_stderr(&command)?;
     match command {
-        Command::Serve(args) if args.print_config => print_config(&matches),
+        Command::Serve(args) if args.print_config => print_config(&matches, &args),
         Command::Serve(args) => commands::serve::run(&args),
         Command::Generate(args) => commands::generate::run(&args),
         Command::Chat(args) => commands::chat::run(&args),
@@ -60,12 +65,15 @@ fn run(line: &[OsString]) -> Result<()> {
         Command::Inspect(args) => commands::inspect::run(&args),
         Command::Usage(args) => commands::usage::run(&args),
         Command::Cache(command) => commands::cache::run(&command),
+        Command::Completions(args) => commands::completions::run(&args),
+        Command::Man(args) => commands::man::run(&args),
     }
 }
 
-fn print_config(matches: &ArgMatches) -> Result<()> {
+fn print_config(matches: &ArgMatches, args: &ServeArgs) -> Result<()> {
     let serve = matches.subcommand_matches("serve").context("the command is serve")?;
-    let text = settings::to_toml(&Cli::command(), "serve", serve)?;
+    let text =
+        settings::to_toml(&Cli::command(), "serve", serve, &commands::serve::computed_settings(args)?)?;
     Ok(output::stdout().write_all(text.as_bytes())?)
 }
 
@@ -82,6 +90,7 @@ fn log_to_stderr(command: &Command) -> Result<()> {
         Command::Inspect(args) => (&args.base, "warn"),
         Command::Usage(args) => (&args.base, "warn"),
         Command::Cache(command) => (command.base(), "warn"),
+        Command::Completions(_) | Command::Man(_) => return Ok(()),
     };
     let directives = base.log.as_deref().unwrap_or(default);
     let filter = EnvFilter::try_new(directives).with_context(|| format!("--log {directives}"))?;

@@ -5,8 +5,8 @@
 
 const OPEN: &str = "<think>";
 const CLOSE: &str = "</think>";
-const DIM_ON: &str = "\x1b[2m";
-const DIM_OFF: &str = "\x1b[0m";
+pub(crate) const DIM_ON: &str = "\x1b[2m";
+pub(crate) const DIM_OFF: &str = "\x1b[0m";
 
 /// Streaming filter over the text of one response.
 #[derive(Default)]

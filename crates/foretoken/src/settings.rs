@@ -3,7 +3,7 @@
 //! An option is defined once, in [`crate::cli`]. Here each long option also gets a `FORETOKEN_*`
 //! variable and a key in the file, by editing clap's definitions before the command line is parsed, so
 //! all three sources share value parsers and help. Invariant: command line over environment over file
-//! over built-in default.
+//! over built-in default. In the environment, the items of a list are separated by commas.
 //!
 //! The file has the common options at the top level and one table per command:
 //! ```toml
@@ -13,7 +13,7 @@
 //! port = 9000
 //! ```
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -24,6 +24,9 @@ use foretoken_server::{ApiKey, NamedKey};
 use toml::{Table, Value};
 
 use crate::cli::ModelArgs;
+
+/// What the names of all variables start with.
+const PREFIX: &str = "FORETOKEN_";
 
 /// Options of one invocation that are not settings.
 const NOT_SETTINGS: [&str; 15] = [
@@ -44,13 +47,27 @@ const NOT_SETTINGS: [&str; 15] = [
     "user-id",
 ];
 
+/// List options whose items may contain commas, with their separator in the environment; `None`: one item.
+const SEPARATORS: [(&str, Option<char>); 2] = [("price-hours", Some(';')), ("stop", None)];
+
+/// Environment variables, by name.
+type Environment = BTreeMap<String, String>;
+
 /// Parses a command line with the environment and the file it names.
 ///
 /// # Errors
-/// Usage errors and `--help` as clap reports them; errors in the file, with its path and the key.
+/// Usage errors and `--help` as clap reports them; errors in the environment and in the file, with the name
+/// of the variable or the path and the key.
 pub(crate) fn parse(command: Command, line: &[OsString]) -> Result<ArgMatches> {
-    let command = with_environment(command);
-    let first = command.clone().try_get_matches_from(line)?;
+    let variables = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.to_string_lossy().into_owned())));
+    let environment = variables.filter(|(name, _)| name.starts_with(PREFIX)).collect();
+    let command = with_environment(command, &environment);
+    let first = with_lists(command.clone(), &environment).try_get_matches_from(line)?;
+    for warning in check_environment(&command, &environment)? {
+        // Before logging is set up: its options are among the settings.
+        eprintln!("foretoken: warning: {warning}");
+    }
     let Some(path) = config_path(&first) else { return Ok(first) };
     let text = std::fs::read_to_string(&path)
         .with_context(|| format!("cannot read the configuration {}", path.display()))?;
@@ -58,22 +75,30 @@ pub(crate) fn parse(command: Command, line: &[OsString]) -> Result<ArgMatches> {
         text.parse().with_context(|| format!("the configuration {} is not valid TOML", path.display()))?;
     let command =
         with_file(command, &table).with_context(|| format!("in the configuration {}", path.display()))?;
-    Ok(command.try_get_matches_from(line)?)
+    Ok(with_lists(command, &environment).try_get_matches_from(line)?)
 }
 
-/// The effective settings of a parsed command, as TOML that [`parse`] reads back.
-pub(crate) fn to_toml(command: &Command, name: &str, matches: &ArgMatches) -> Result<String> {
+/// The effective settings of a parsed command, as TOML that [`parse`] reads back. `computed` holds values that
+/// are decided at start; they replace what the matches have.
+pub(crate) fn to_toml(
+    command: &Command,
+    name: &str,
+    matches: &ArgMatches,
+    computed: &[(&str, String)],
+) -> Result<String> {
     let definition = command.find_subcommand(name).context("the command exists")?;
     let common = common_options();
     let (mut top, mut own) = (Table::new(), Table::new());
     for arg in definition.get_arguments() {
         let Some(long) = setting_name(arg) else { continue };
         let id = arg.get_id().as_str();
-        if matches.value_source(id).is_none() {
+        let decided = computed.iter().find(|(name, _)| *name == long).map(|(_, value)| value.clone());
+        if matches.value_source(id).is_none() && decided.is_none() {
             continue;
         }
         let words = matches.get_raw(id).into_iter().flatten().map(|word| word.to_string_lossy().into_owned());
-        let values = words.map(|word| match long.as_str() {
+        let words = decided.map_or_else(|| words.collect::<Vec<_>>(), |value| vec![value]);
+        let values = words.into_iter().map(|word| match long.as_str() {
             "api-key" | "admin-key" => hashed(&word),
             "account" => hashed_account(&word),
             "cache-shared" => without_password(&word),
@@ -117,15 +142,88 @@ fn common_options() -> BTreeMap<String, Arg> {
     command.get_arguments().filter_map(|arg| Some((setting_name(arg)?, arg.clone()))).collect()
 }
 
-fn with_environment(command: Command) -> Command {
+/// The variable of a setting.
+fn variable(long: &str) -> String {
+    format!("{PREFIX}{}", long.replace('-', "_").to_uppercase())
+}
+
+/// Attaches a variable to every setting with a single value.
+fn with_environment(command: Command, environment: &Environment) -> Command {
     let command = command.mut_args(|arg| match arg.get_long() {
-        Some(long) if setting_name(&arg).is_some() || long == "config" => {
-            let variable = format!("FORETOKEN_{}", long.replace('-', "_").to_uppercase());
-            arg.env(variable).hide_env(true)
+        Some(long) if !is_list(&arg) && (setting_name(&arg).is_some() || long == "config") => {
+            let variable = variable(long);
+            match environment.get(&variable) {
+                // Kubernetes sets FORETOKEN_PORT=tcp://… in every pod beside a service named `foretoken`.
+                Some(value) if long == "port" && value.starts_with("tcp://") => arg,
+                _ => arg.env(variable).hide_env(true),
+            }
         }
         _ => arg,
     });
-    command.mut_subcommands(with_environment)
+    command.mut_subcommands(|sub| with_environment(sub, environment))
+}
+
+fn is_list(arg: &Arg) -> bool {
+    matches!(arg.get_action(), ArgAction::Append)
+}
+
+/// Makes the items of list variables the defaults of their options. Applied after the file, so that the
+/// environment wins.
+fn with_lists(command: Command, environment: &Environment) -> Command {
+    let command = command.mut_args(|arg| {
+        let value =
+            setting_name(&arg).filter(|_| is_list(&arg)).and_then(|long| environment.get(&variable(&long)));
+        match value {
+            Some(value) => {
+                let items = items(arg.get_long().unwrap_or_default(), value);
+                arg.default_values(items)
+            }
+            None => arg,
+        }
+    });
+    command.mut_subcommands(|sub| with_lists(sub, environment))
+}
+
+/// The items of a list variable. An empty item stays, for the option's own check to reject.
+fn items(long: &str, value: &str) -> Vec<String> {
+    let separator = SEPARATORS.iter().find(|(name, _)| *name == long).map_or(Some(','), |(_, mark)| *mark);
+    match separator {
+        Some(mark) => value.split(mark).map(|item| item.trim().to_owned()).collect(),
+        None => vec![value.to_owned()],
+    }
+}
+
+/// Letters by which a variable may differ from a known one to be taken for a typing error.
+const TYPO_DISTANCE_MAX: usize = 2;
+
+/// Finds variables that name no option and so have no effect. Returns warnings.
+///
+/// # Errors
+/// A variable that is probably a misspelt one: the setting that was meant would silently be missing.
+fn check_environment(command: &Command, environment: &Environment) -> Result<Vec<String>> {
+    let mut known = BTreeSet::from([variable("config")]);
+    collect_variables(command, &mut known);
+    let mut warnings = Vec::new();
+    for name in environment.keys().filter(|name| !known.contains(*name)) {
+        // Kubernetes adds these for a service named `foretoken`.
+        if ["FORETOKEN_SERVICE_", "FORETOKEN_PORT_"].iter().any(|prefix| name.starts_with(prefix)) {
+            continue;
+        }
+        let distance = |known: &String| strsim::levenshtein(known, name);
+        let Some(closest) = known.iter().min_by_key(|known| distance(known)) else { continue };
+        let message =
+            format!("the environment variable {name} names no option; the closest known one is {closest}");
+        if distance(closest) <= TYPO_DISTANCE_MAX {
+            bail!("{message}; correct or unset it");
+        }
+        warnings.push(message);
+    }
+    Ok(warnings)
+}
+
+fn collect_variables(command: &Command, known: &mut BTreeSet<String>) {
+    known.extend(command.get_arguments().filter_map(setting_name).map(|long| variable(&long)));
+    command.get_subcommands().for_each(|sub| collect_variables(sub, known));
 }
 
 /// Makes the file's values the defaults of their options.
@@ -200,7 +298,7 @@ fn with_default(command: Command, long: &str, values: &[String]) -> Command {
 
 /// The file's value as command-line arguments, checked by the option's value parser.
 fn checked(arg: &Arg, key: &str, value: &Value) -> Result<Vec<String>> {
-    let takes_list = matches!(arg.get_action(), ArgAction::Append);
+    let takes_list = is_list(arg);
     let is_switch = matches!(arg.get_action(), ArgAction::SetTrue);
     let words: Vec<String> = match value {
         Value::Array(items) if takes_list => {
@@ -271,6 +369,7 @@ mod tests {
     use super::*;
     use crate::cli::Cli;
     use clap::CommandFactory;
+    use foretoken_server::ApiKeyError;
 
     /// Parses `line` with a configuration file of content `toml`, without the environment.
     fn with(toml: &str, line: &[&str]) -> Result<ArgMatches> {
@@ -288,7 +387,7 @@ mod tests {
 
     #[test]
     fn definitions_are_consistent() {
-        with_environment(Cli::command()).debug_assert();
+        with_environment(Cli::command(), &Environment::new()).debug_assert();
     }
 
     #[test]
@@ -349,48 +448,107 @@ mod tests {
         assert!(refusal("serve = 3\n").contains("must be a table"));
     }
 
+    /// A command line with every setting of `serve`, none at its default.
+    const EVERYTHING: &str = "serve --host 0.0.0.0 --port 9000 --ctx 2048 --cache-ram 3GiB --cache-disk 0 \
+        --responses always --responses-max 1GiB --responses-days 3 --speculation off --drafters memory,own_text \
+        --policy lossless --max-draft 8 --fund-speculation off --draft-model d.gguf --draft-cache-ram 1MiB \
+        --draft-memory 10 --cache-shared redis://host:1 --cache-shared-timeout 9 --cache-shared-entry 1MiB \
+        --cache-secret-file s --shared-prompt a --shared-prompt b --alias a --alias b,c --api-key secret \
+        --api-key 17 --admin-key secret3 --metrics-open --cors-origin * --max-running 3 --max-running-per-tenant 2 --max-waiting 4 \
+        --step-tokens 64 --max-body 1MiB --max-prompt 7 --max-n 2 --request-timeout 5 --grace 6 \
+        --account alice=secret2 --prepaid alice=5 --price-hit 0.01 --price-miss 0.2 --price-output 0.3 \
+        --price-hours 16:30-00:30=0.007,0.07,0.14 --price-hours 01:00-02:00=0,0,0 \
+        --model m.gguf --threads 2 --isa scalar --data-dir d --log debug";
+
     #[test]
-    fn printed_settings_read_back_to_themselves() {
+    fn every_printed_setting_reads_back_to_itself() {
         let command = Cli::command();
-        let line = [
-            "serve",
-            "--port",
-            "9000",
-            "--api-key",
-            "secret",
-            "--threads",
-            "2",
-            "--cache-ram",
-            "3GiB",
-            "--account",
-            "alice=secret2",
-            "--admin-key",
-            "secret3",
-            "--prepaid",
-            "alice=5",
-            "--price-hit",
-            "0.01",
-            "--price-hours",
-            "16:30-00:30=0.007,0.07,0.14",
-            "--price-hours",
-            "01:00-02:00=0,0,0",
-        ];
-        let printed = to_toml(&command, "serve", &serve("", &line)).unwrap();
-        let again = to_toml(&command, "serve", &serve(&printed, &["serve"])).unwrap();
+        let line: Vec<&str> = EVERYTHING.split_whitespace().collect();
+        let printed = to_toml(&command, "serve", &serve("", &line), &[]).unwrap();
+        let again = to_toml(&command, "serve", &serve(&printed, &["serve"]), &[]).unwrap();
         assert_eq!(printed, again);
-        assert!(printed.contains("threads = 2\n"), "{printed}");
-        assert!(printed.contains("[serve]\n"), "{printed}");
-        assert!(printed.contains("api-key = [\"blake3:") && !printed.contains("secret"), "{printed}");
-        assert!(printed.contains("cache-ram = \"3GiB\"\n"), "{printed}");
-        assert!(printed.contains("account = [\"alice=blake3:"), "{printed}");
-        assert!(printed.contains("price-hit = 0.01\n"), "{printed}");
-        assert!(printed.contains("price-hours = [\"16:30-00:30=0.007,0.07,0.14\", \"01:00"), "{printed}");
+        let table: Table = printed.parse().unwrap();
+        let own = table["serve"].as_table().unwrap();
+        let definition = command.find_subcommand("serve").unwrap();
+        for long in definition.get_arguments().filter_map(setting_name) {
+            let default = serve("", &["serve"]);
+            let default = to_toml(&command, "serve", &default, &[]).unwrap().parse::<Table>().unwrap();
+            let value = table.get(&long).or_else(|| own.get(&long));
+            let value = value.unwrap_or_else(|| panic!("{long} is not printed, or not in EVERYTHING"));
+            let unset = default.get(&long).or_else(|| default["serve"].get(&long));
+            assert_ne!(Some(value), unset, "EVERYTHING must change {long}");
+        }
+        for line in ["threads = 2", "[serve]", "cache-ram = \"3GiB\"", "price-hit = 0.01", "cache-disk = 0"] {
+            assert!(printed.lines().any(|have| have == line), "no {line} in:\n{printed}");
+        }
+        assert!(
+            !printed.contains("secret\"") && !printed.contains("secret2") && !printed.contains("secret3")
+        );
+        // The hashes are valid keys.
+        let keys = own["api-key"].as_array().unwrap();
+        assert!(keys.iter().all(|key| ApiKey::parse(key.as_str().unwrap()) != Err(ApiKeyError::Hash)));
+        assert_eq!(ApiKey::parse(keys[0].as_str().unwrap()), ApiKey::parse("secret"));
+    }
+
+    #[test]
+    fn computed_settings_replace_unset_ones() {
+        let computed = [("threads", "3".to_owned()), ("ctx", "640".to_owned())];
+        let printed = to_toml(&Cli::command(), "serve", &serve("", &["serve"]), &computed).unwrap();
+        assert!(printed.contains("threads = 3\n") && printed.contains("ctx = 640\n"), "{printed}");
     }
 
     #[test]
     fn printed_settings_hide_the_password_of_the_shared_store() {
         let line = ["serve", "--cache-shared", "redis://me:secret@host:1"];
-        let printed = to_toml(&Cli::command(), "serve", &serve("", &line)).unwrap();
+        let printed = to_toml(&Cli::command(), "serve", &serve("", &line), &[]).unwrap();
         assert!(printed.contains("cache-shared = \"redis://me:***@host:1\"\n"), "{printed}");
+    }
+
+    fn environment(variables: &[(&str, &str)]) -> Environment {
+        variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    }
+
+    /// The values of a list option of `serve` with these variables and this file.
+    fn list(id: &str, variables: &[(&str, &str)], toml: &str, line: &[&str]) -> Vec<String> {
+        let command = with_file(Cli::command(), &toml.parse().unwrap()).unwrap();
+        let line = ["foretoken", "serve"].into_iter().chain(line.iter().copied());
+        let matches = with_lists(command, &environment(variables)).try_get_matches_from(line).unwrap();
+        let matches = matches.subcommand_matches("serve").unwrap();
+        let raw = matches.get_raw(id).into_iter().flatten();
+        raw.map(|word| word.to_string_lossy().into_owned()).collect()
+    }
+
+    #[test]
+    fn a_list_variable_holds_several_items() {
+        let alias = [("FORETOKEN_ALIAS", "a, b")];
+        assert_eq!(list("alias", &alias, "", &[]), ["a", "b"]);
+        assert_eq!(list("alias", &alias, "[serve]\nalias = ['c']\n", &[]), ["a", "b"], "over the file");
+        assert_eq!(list("alias", &alias, "", &["--alias", "d"]), ["d"], "the command line wins");
+        for (id, variable, value, count) in [
+            ("api_key", "FORETOKEN_API_KEY", "k1,k2", 2),
+            ("admin_key", "FORETOKEN_ADMIN_KEY", "k1,k2", 2),
+            ("account", "FORETOKEN_ACCOUNT", "a=k1,b=k2,c=k3", 3),
+            ("prepaid", "FORETOKEN_PREPAID", "a=1,*=2", 2),
+            ("cors_origin", "FORETOKEN_CORS_ORIGIN", "https://a.example,https://b.example", 2),
+            ("shared_prompt", "FORETOKEN_SHARED_PROMPT", "a.txt,b.txt", 2),
+            ("drafters", "FORETOKEN_DRAFTERS", "memory,own_text", 2),
+            ("price_hours", "FORETOKEN_PRICE_HOURS", "01:00-02:00=0,0,0; 03:00-04:00=1,1,1", 2),
+        ] {
+            assert_eq!(list(id, &[(variable, value)], "", &[]).len(), count, "{variable}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_variable_is_named_with_the_closest_known_one_and_a_typo_is_an_error() {
+        let check = |name| check_environment(&Cli::command(), &environment(&[(name, "1")]));
+        let error = check("FORETOKEN_API_KEYS").unwrap_err().to_string();
+        assert!(error.contains("FORETOKEN_API_KEYS") && error.contains("is FORETOKEN_API_KEY;"), "{error}");
+        for unknown in ["FORETOKEN_JSON", "FORETOKEN_SOMETHING_ELSE"] {
+            let warnings = check(unknown).unwrap();
+            assert!(warnings.len() == 1 && warnings[0].contains(unknown), "{warnings:?}");
+        }
+        for known in ["FORETOKEN_PORT", "FORETOKEN_CONFIG", "FORETOKEN_REPS", "FORETOKEN_SERVICE_HOST"] {
+            assert!(check(known).unwrap().is_empty(), "{known}");
+        }
     }
 }

@@ -15,6 +15,12 @@ pub(crate) fn config(args: &SharedArgs) -> Result<Option<SharedConfig>> {
     if args.cache_shared_timeout == 0 {
         bail!("--cache-shared-timeout must be at least 1");
     }
+    if url.contains(":***@") {
+        bail!(
+            "--cache-shared: the password in `{url}` is the placeholder that --print-config writes; \
+             put the password there, or set FORETOKEN_CACHE_SHARED"
+        );
+    }
     let store = url.parse().context("--cache-shared")?;
     Ok(Some(SharedConfig {
         timeout: Duration::from_millis(args.cache_shared_timeout),

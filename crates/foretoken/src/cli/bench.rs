@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::{ContextArgs, ModelArgs, SETTINGS_HELP, SpeculationArgs};
+use super::{ContextArgs, ModelArgs, PositionalModel, SETTINGS_HELP, SpeculationArgs};
 
 /// Benchmarks.
 #[derive(Subcommand)]
@@ -32,6 +32,9 @@ Examples:
 
 #[derive(Args)]
 pub(crate) struct BenchModelArgs {
+    #[command(flatten)]
+    pub(crate) reference: PositionalModel,
+
     /// Prompt lengths to measure prefill at, in tokens.
     #[arg(long, value_name = "LIST", value_delimiter = ',', default_values_t = [512, 2048])]
     pub(crate) prompt: Vec<usize>,
@@ -63,6 +66,9 @@ pub(crate) struct BenchModelArgs {
 
 #[derive(Args)]
 pub(crate) struct BenchAgreementArgs {
+    #[command(flatten)]
+    pub(crate) reference: PositionalModel,
+
     /// Values of tau to compare with the exact policy; epsilon and delta are set to the same value.
     #[arg(long, value_name = "LIST", value_delimiter = ',', default_values_t = [0.9, 0.7, 0.5, 0.3, 0.2, 0.1, 0.05])]
     pub(crate) tau: Vec<f32>,

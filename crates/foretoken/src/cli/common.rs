@@ -6,6 +6,15 @@ use clap::Args;
 
 use crate::byte_size::ByteSize;
 
+/// Parses a count that must not be zero.
+pub(super) fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) => Err("must be at least 1".to_owned()),
+        Ok(count) => Ok(count),
+        Err(error) => Err(format!("must be a whole number from 1: {error}")),
+    }
+}
+
 /// Options of every command.
 #[derive(Args, Clone)]
 pub(crate) struct BaseArgs {
@@ -31,7 +40,7 @@ pub(crate) struct ModelArgs {
     pub(crate) model: String,
 
     /// Compute threads [default: the number of physical cores].
-    #[arg(long, value_name = "N", help_heading = "Common options")]
+    #[arg(long, value_name = "N", value_parser = at_least_one, help_heading = "Common options")]
     pub(crate) threads: Option<usize>,
 
     /// Instruction set: auto, avx512, avx-vnni, avx2 or scalar. All give the same bytes.
@@ -42,48 +51,36 @@ pub(crate) struct ModelArgs {
     pub(crate) base: BaseArgs,
 }
 
-/// Sampling options of `generate` and `chat`.
-#[derive(Args, Clone)]
+/// Sampling options of `generate` and `chat`. Unset values have local defaults, or those of `chat --server`.
+#[derive(Args, Clone, Default)]
 pub(crate) struct SamplingArgs {
-    /// Randomness; 0 always picks the most likely token.
-    #[arg(long, value_name = "T", default_value_t = 0.8, help_heading = "Sampling")]
-    pub(crate) temperature: f32,
+    /// Randomness; 0 always picks the most likely token [default: 0.8].
+    #[arg(long, value_name = "T", help_heading = "Sampling", allow_negative_numbers = true)]
+    pub(crate) temperature: Option<f32>,
 
-    /// Choose among this many most likely tokens; 0 is off.
-    #[arg(long, value_name = "K", default_value_t = 0, help_heading = "Sampling")]
-    pub(crate) top_k: u32,
+    /// Sample among this many most likely tokens; 0 is off [default: 0].
+    #[arg(long, value_name = "K", help_heading = "Sampling")]
+    pub(crate) top_k: Option<u32>,
 
-    /// Choose among the smallest set of tokens that reaches this probability; 1 is off.
-    #[arg(long, value_name = "P", default_value_t = 0.95, help_heading = "Sampling")]
-    pub(crate) top_p: f32,
+    /// Sample among the smallest set of tokens that reaches this probability; 1 is off [default: 0.95].
+    #[arg(long, value_name = "P", help_heading = "Sampling", allow_negative_numbers = true)]
+    pub(crate) top_p: Option<f32>,
 
-    /// Drop tokens less likely than this share of the most likely one; 0 is off.
-    #[arg(long, value_name = "P", default_value_t = 0.05, help_heading = "Sampling")]
-    pub(crate) min_p: f32,
+    /// Drop tokens less likely than this fraction of the most likely one; 0 is off [default: 0.05].
+    #[arg(long, value_name = "P", help_heading = "Sampling", allow_negative_numbers = true)]
+    pub(crate) min_p: Option<f32>,
 
-    /// Lower the scores of tokens that occurred, once each.
-    #[arg(
-        long,
-        value_name = "X",
-        default_value_t = 0.0,
-        help_heading = "Sampling",
-        allow_negative_numbers = true
-    )]
-    pub(crate) presence_penalty: f32,
+    /// Lower the scores of tokens that occurred, once each [default: 0].
+    #[arg(long, value_name = "X", help_heading = "Sampling", allow_negative_numbers = true)]
+    pub(crate) presence_penalty: Option<f32>,
 
-    /// Lower the scores of tokens that occurred, per occurrence.
-    #[arg(
-        long,
-        value_name = "X",
-        default_value_t = 0.0,
-        help_heading = "Sampling",
-        allow_negative_numbers = true
-    )]
-    pub(crate) frequency_penalty: f32,
+    /// Lower the scores of tokens that occurred, per occurrence [default: 0].
+    #[arg(long, value_name = "X", help_heading = "Sampling", allow_negative_numbers = true)]
+    pub(crate) frequency_penalty: Option<f32>,
 
-    /// Divide the scores of recent tokens by this; 1 is off.
-    #[arg(long, value_name = "X", default_value_t = 1.0, help_heading = "Sampling")]
-    pub(crate) repetition_penalty: f32,
+    /// Divide the scores of recent tokens by this; 1 is off [default: 1].
+    #[arg(long, value_name = "X", help_heading = "Sampling", allow_negative_numbers = true)]
+    pub(crate) repetition_penalty: Option<f32>,
 
     /// The same seed, prompt and settings give the same answer.
     #[arg(long, value_name = "N", help_heading = "Sampling")]
@@ -97,12 +94,13 @@ pub(crate) struct SamplingArgs {
 /// Context length and its memory.
 #[derive(Args, Clone)]
 pub(crate) struct ContextArgs {
-    /// Most tokens of prompt and answer together [default: the model's own context length, as far as
+    /// Maximum tokens of prompt and answer together [default: the model's own context length, as far as
     /// --cache-ram holds it].
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub(crate) ctx: Option<usize>,
 
-    /// Memory for the KV of all running requests together, such as 512MiB or 2GiB.
+    /// Memory for the KV (keys and values: what the model keeps of every token it has read), of running
+    /// requests and of cached prompts together, such as 512MiB or 2GiB.
     #[arg(long, value_name = "SIZE", default_value = "1GiB")]
     pub(crate) cache_ram: ByteSize,
 }

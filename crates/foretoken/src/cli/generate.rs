@@ -8,9 +8,10 @@ use super::{ContextArgs, ModelArgs, SamplingArgs, SpeculationArgs};
 
 #[derive(Args)]
 pub(crate) struct GenerateArgs {
-    /// The prompt; without it and without --file it is read from standard input.
-    #[arg(value_name = "PROMPT", conflicts_with = "file")]
-    pub(crate) prompt: Option<String>,
+    /// The prompt, or the model and the prompt. Without a prompt and without --file it is read from standard
+    /// input.
+    #[arg(value_name = "[MODEL] PROMPT", num_args = 0..=2)]
+    pub(crate) words: Vec<String>,
 
     /// Read the prompt from this file (`-` is standard input).
     #[arg(long, value_name = "FILE")]

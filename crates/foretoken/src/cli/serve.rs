@@ -2,11 +2,15 @@
 
 use clap::Args;
 
-use super::{AccountArgs, ContextArgs, ModelArgs, SharedArgs, SpeculationArgs};
+use super::common::at_least_one;
+use super::{AccountArgs, ContextArgs, ModelArgs, PositionalModel, SharedArgs, SpeculationArgs};
 use crate::byte_size::ByteSize;
 
 #[derive(Args, Clone)]
 pub(crate) struct ServeArgs {
+    #[command(flatten)]
+    pub(crate) reference: PositionalModel,
+
     /// Address or host name to listen on. Set --api-key when it is reachable from other machines.
     #[arg(long, value_name = "HOST", default_value = "127.0.0.1")]
     pub(crate) host: String,
@@ -18,8 +22,8 @@ pub(crate) struct ServeArgs {
     #[command(flatten)]
     pub(crate) context: ContextArgs,
 
-    /// Disk space for the KV of prompts and responses, from which later requests resume, also after a
-    /// restart; 0 disables the disk cache.
+    /// Disk space for cached blocks, also used after a restart; 0 disables the disk cache. A block is the KV of 64
+    /// tokens; a request whose prompt begins with cached blocks does not compute them again.
     #[arg(long, value_name = "SIZE", default_value = "4GiB")]
     pub(crate) cache_disk: ByteSize,
 
@@ -66,22 +70,22 @@ pub(crate) struct ServeArgs {
     pub(crate) cors_origin: Vec<String>,
 
     /// Maximum requests running concurrently.
-    #[arg(long, value_name = "N", default_value_t = 32, help_heading = "Limits")]
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = at_least_one, help_heading = "Limits")]
     pub(crate) max_running: usize,
 
     /// Maximum requests of one tenant (API key and user) running concurrently, even when no other tenant
     /// waits [default: --max-running]. While others wait, each API key gets an equal share of --max-running,
     /// and of that each of its users.
-    #[arg(long, value_name = "N", help_heading = "Limits")]
+    #[arg(long, value_name = "N", value_parser = at_least_one, help_heading = "Limits")]
     pub(crate) max_running_per_tenant: Option<usize>,
 
     /// Maximum requests in the queue; further ones get 429 with Retry-After. One API key may fill four fifths
     /// of it.
-    #[arg(long, value_name = "N", default_value_t = 256, help_heading = "Limits")]
+    #[arg(long, value_name = "N", default_value_t = 256, value_parser = at_least_one, help_heading = "Limits")]
     pub(crate) max_waiting: usize,
 
     /// Maximum tokens per step, over all requests.
-    #[arg(long, value_name = "N", default_value_t = 512, help_heading = "Limits")]
+    #[arg(long, value_name = "N", default_value_t = 512, value_parser = at_least_one, help_heading = "Limits")]
     pub(crate) step_tokens: usize,
 
     /// Maximum size of a request body.
@@ -93,7 +97,7 @@ pub(crate) struct ServeArgs {
     pub(crate) max_prompt: Option<usize>,
 
     /// Maximum `n` of a request: completions per request.
-    #[arg(long, value_name = "N", default_value_t = 16, help_heading = "Limits")]
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = at_least_one, help_heading = "Limits")]
     pub(crate) max_n: usize,
 
     /// Maximum seconds from a request to the end of its response; 0 is no limit.

@@ -29,7 +29,7 @@ pub(crate) struct SharedArgs {
     pub(crate) cache_secret_file: Option<PathBuf>,
 
     /// A system prompt (text, or messages as a JSON array) whose blocks all tenants share; may be given several
-    /// times. Everything after it stays private to each tenant.
+    /// times. Everything after it stays private to each tenant. A tenant is one API key, or one user of a key.
     #[arg(long, value_name = "FILE", help_heading = "Shared cache")]
     pub(crate) shared_prompt: Vec<PathBuf>,
 }

@@ -5,10 +5,11 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use foretoken_engine::{EngineConfig, FinishReason, Request, Summary};
+use foretoken_model::reference::built_in_names;
 use serde_json::json;
 
 use crate::cli::GenerateArgs;
-use crate::draft_colors::{legend, paint};
+use crate::draft_colors::{self, legend, paint};
 use crate::generation::{self, Interrupted};
 use crate::load::{self, Loaded};
 use crate::output;
@@ -16,10 +17,11 @@ use crate::output;
 /// Runs the command.
 pub(crate) fn run(args: &GenerateArgs) -> Result<()> {
     let prompt = prompt_text(args)?;
+    let sampling = generation::sampling(&args.sampling)?;
     let loaded = load::load(&args.model)?;
     let request = Request {
         prompt: prompt_tokens(args, &loaded, prompt)?,
-        sampling: generation::sampling(&args.sampling),
+        sampling,
         max_tokens: args.sampling.max_tokens,
         stop: args.stop.clone(),
         ignore_eos: args.ignore_eos,
@@ -31,7 +33,7 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut text = String::new();
     let mut out = output::stdout();
-    let ended = runtime.block_on(generation::stream(answer, |piece, source| {
+    let streamed = runtime.block_on(generation::stream(answer, |piece, source| {
         if args.json {
             text.push_str(piece);
         } else {
@@ -45,7 +47,12 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<()> {
         writeln!(out)?;
     }
     drop(out);
-    let Some(summary) = ended else { bail!(Interrupted) };
+    let Some(summary) = streamed.summary else {
+        if args.show_draft {
+            eprintln!("{}", draft_colors::partial_legend(&streamed.tokens_by_drafter, streamed.tokens));
+        }
+        bail!(Interrupted)
+    };
     if args.json {
         print_json(&text, &summary)?;
     }
@@ -59,7 +66,12 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<()> {
 }
 
 fn prompt_text(args: &GenerateArgs) -> Result<String> {
-    if let Some(prompt) = &args.prompt {
+    if let Some(prompt) = args.words.first() {
+        if looks_like_a_model(prompt) {
+            eprintln!(
+                "foretoken: `{prompt}` is taken as the prompt; for a model write: foretoken generate {prompt} PROMPT"
+            );
+        }
         return Ok(prompt.clone());
     }
     let mut text = match args.file.as_deref() {
@@ -78,6 +90,12 @@ fn prompt_text(args: &GenerateArgs) -> Result<String> {
         text.pop();
     }
     Ok(text)
+}
+
+/// Whether a prompt is rather a forgotten model reference.
+fn looks_like_a_model(prompt: &str) -> bool {
+    let named = built_in_names().any(|name| name == prompt);
+    named || (!prompt.contains(' ') && (prompt.ends_with(".gguf") || prompt.starts_with("hf:")))
 }
 
 fn prompt_tokens(args: &GenerateArgs, loaded: &Loaded, prompt: String) -> Result<Vec<u32>> {

@@ -100,11 +100,16 @@ impl Packing {
     }
 }
 
-/// KV memory from the shapes in the metadata; independent of the rotary style.
-fn kv(gguf: &Gguf, ctx: Option<usize>) -> Result<Kv, ModelError> {
+/// The KV layout and the trained context length, from the metadata.
+pub(crate) fn kv_layout(gguf: &Gguf) -> Result<(KvLayout, usize), ModelError> {
     let config = ModelConfig::from_gguf(gguf, RopeStyle::Halves)?;
     let ModelConfig { layers, kv_heads, head_dim_k, head_dim_v, ctx_train, .. } = config;
-    let layout = KvLayout { layers, draft_layers: 0, hidden: 0, kv_heads, head_dim_k, head_dim_v };
+    Ok((KvLayout { layers, draft_layers: 0, hidden: 0, kv_heads, head_dim_k, head_dim_v }, ctx_train))
+}
+
+/// KV memory from the shapes in the metadata; independent of the rotary style.
+fn kv(gguf: &Gguf, ctx: Option<usize>) -> Result<Kv, ModelError> {
+    let (layout, ctx_train) = kv_layout(gguf)?;
     let ctx = ctx.unwrap_or(ctx_train);
     let (block, tokens) = (layout.block_bytes() as u64, BLOCK_TOKENS as u64);
     Ok(Kv { per_token: block / tokens, ctx, total: (ctx as u64).div_ceil(tokens) * block })

@@ -21,7 +21,8 @@ use foretoken_server::{
 };
 
 use crate::cli::ServeArgs;
-use crate::{cache_secret, load, output, shared_cache, shared_prompt};
+use crate::commands::inspect;
+use crate::{cache_secret, folder_lock, load, output, shared_cache, shared_prompt};
 
 /// Runs the server until a signal ends it.
 pub(crate) fn run(args: &ServeArgs) -> Result<()> {
@@ -40,6 +41,7 @@ async fn serve(args: &ServeArgs) -> Result<()> {
     let address = format!("{}:{}", args.host, args.port);
     let listener = config.bind().await.with_context(|| format!("cannot listen on {address}"))?;
     writeln!(output::stdout(), "listening on http://{}", listener.local_addr()?)?;
+    folder_lock::share(&load::data_dir(&args.model.base)?, Some(listener.local_addr()?));
     let serving = tokio::spawn(server.clone().serve(listener, shutdown));
     let args = args.clone();
     let loaded = tokio::task::spawn_blocking(move || load_model(&args, shared));
@@ -97,6 +99,23 @@ fn server_config(args: &ServeArgs) -> Result<ServerConfig> {
         grace_s: args.grace,
         ..ServerConfig::default()
     })
+}
+
+/// Settings whose default is decided at start, for `--print-config`.
+pub(crate) fn computed_settings(args: &ServeArgs) -> Result<Vec<(&'static str, String)>> {
+    let data_dir = load::data_dir(&args.model.base)?;
+    let mut settings = vec![
+        ("model", args.model.model.clone()),
+        ("threads", load::threads(&args.model).to_string()),
+        ("data-dir", std::path::absolute(&data_dir).unwrap_or(data_dir).display().to_string()),
+        ("log", args.model.base.log.clone().unwrap_or_else(|| "info".to_owned())),
+    ];
+    // Nothing is downloaded to print the settings; a model that is not here yet leaves the context to the start.
+    if let Some(path) = load::local_file(&args.model.model, &args.model.base)? {
+        let (layout, trained) = inspect::kv_layout(&load::open(&path)?)?;
+        settings.push(("ctx", load::default_ctx(&layout, trained, &args.context).to_string()));
+    }
+    Ok(settings)
 }
 
 /// The last part of a model reference without its extension: the model's name in the API.

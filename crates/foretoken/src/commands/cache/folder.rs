@@ -1,4 +1,6 @@
 //! `foretoken cache` on a data folder, without a server: list, verify, clear.
+//!
+//! Listing works beside a running server; verify and clear change files and refuse to.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -12,7 +14,7 @@ use foretoken_server::cache_report;
 use serde_json::{Value, json};
 
 use crate::cli::BaseArgs;
-use crate::load;
+use crate::{folder_lock, load};
 
 /// Block folders: of the model and of a draft model.
 const FOLDERS: [&str; 2] = ["blocks", "blocks.draft"];
@@ -70,6 +72,7 @@ pub(super) fn entries(base: &BaseArgs, limit: usize) -> Result<Value> {
 }
 
 pub(super) fn verify(base: &BaseArgs) -> Result<Value> {
+    let _lock = folder_lock::exclusive(&load::data_dir(base)?, "foretoken cache verify")?;
     let mut sum = VerifyReport::default();
     for tier in open(base)? {
         let report = tier.verify();
@@ -85,6 +88,7 @@ pub(super) fn verify(base: &BaseArgs) -> Result<Value> {
 /// Deletes a scope, or everything: blocks, responses, drafter state.
 pub(super) fn clear(base: &BaseArgs, scope: Option<ScopeId>) -> Result<Value> {
     let data = load::data_dir(base)?;
+    let _lock = folder_lock::exclusive(&data, "foretoken cache clear")?;
     let blocks: u64 = open(base)?.iter().map(|tier| tier.clear(scope)).sum();
     if let Some(store) = store(&data) {
         store.forget_responses(scope);

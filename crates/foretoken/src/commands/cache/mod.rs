@@ -3,7 +3,6 @@
 //! Both produce the same JSON, printed as it is or as a table.
 
 mod folder;
-mod remote;
 mod show;
 
 use std::io::Read;
@@ -12,9 +11,9 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
+use crate::api_client::ApiClient;
 use crate::cli::{CacheArgs, CacheClearArgs, CacheCommand, CachePromptArgs};
 use crate::output;
-use remote::Remote;
 
 /// Runs the command.
 pub(crate) fn run(command: &CacheCommand) -> Result<()> {
@@ -22,15 +21,16 @@ pub(crate) fn run(command: &CacheCommand) -> Result<()> {
         CacheCommand::Explain(args) => super::cache_explain::run(args),
         CacheCommand::Stat(args) => {
             let info = match &args.server {
-                Some(url) => Remote::operator(url, args).get("/v1/cache")?,
+                Some(url) => admin(url, args)?.get("/v1/cache")?,
                 None => folder::stat(&args.base)?,
             };
             print(args, &info, show::stat)
         }
         CacheCommand::Ls(args) => {
             let list = match &args.cache.server {
-                Some(url) => Remote::operator(url, &args.cache)
-                    .get(&format!("/v1/cache/entries?limit={}", args.limit))?,
+                Some(url) => {
+                    admin(url, &args.cache)?.get(&format!("/v1/cache/entries?limit={}", args.limit))?
+                }
                 None => folder::entries(&args.cache.base, args.limit)?,
             };
             print(&args.cache, &list, show::entries)
@@ -43,13 +43,23 @@ pub(crate) fn run(command: &CacheCommand) -> Result<()> {
     }
 }
 
+/// For client routes; sends the admin key if there is no API key.
+fn client(url: &str, args: &CacheArgs) -> Result<ApiClient> {
+    ApiClient::new(url, args.api_key.as_ref().or(args.admin_key.as_ref()))
+}
+
+/// For admin routes; sends the API key if there is no admin key, so that the server can say what is missing.
+fn admin(url: &str, args: &CacheArgs) -> Result<ApiClient> {
+    ApiClient::new(url, args.admin_key.as_ref().or(args.api_key.as_ref()))
+}
+
 fn print(args: &CacheArgs, value: &Value, table: fn(&Value) -> Result<()>) -> Result<()> {
     if args.json { output::json(value) } else { table(value) }
 }
 
 fn verify(args: &CacheArgs) -> Result<()> {
     let report = match &args.server {
-        Some(url) => Remote::operator(url, args).post("/v1/cache/verify", &json!({}))?,
+        Some(url) => admin(url, args)?.post("/v1/cache/verify", &json!({}))?,
         None => folder::verify(&args.base)?,
     };
     print(args, &report, show::verify)?;
@@ -74,7 +84,7 @@ fn send_prompt(args: &CachePromptArgs, route: &str, fields: &Value) -> Result<()
     if let Some(user) = &args.user_id {
         body["user_id"] = user.as_str().into();
     }
-    let report = Remote::client(url, &args.cache).post(&format!("/v1/cache/{route}"), &body)?;
+    let report = client(url, &args.cache)?.post(&format!("/v1/cache/{route}"), &body)?;
     print(&args.cache, &report, show::prompt)
 }
 
@@ -104,7 +114,7 @@ fn clear(args: &CacheClearArgs) -> Result<()> {
             query.extend(args.all.then_some(("all", "true")));
             query.extend(args.tenant.as_deref().map(|name| ("account", name)));
             query.extend(args.user_id.as_deref().map(|user| ("user_id", user)));
-            Remote::operator(url, &args.cache).delete("/v1/cache", &query)?
+            admin(url, &args.cache)?.delete("/v1/cache", &query)?
         }
         None => {
             if args.tenant.is_some() || args.user_id.is_some() {

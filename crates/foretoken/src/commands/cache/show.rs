@@ -92,7 +92,10 @@ pub(super) fn prompt(report: &Value) -> Result<()> {
         let (blocks, computed) = (count(&report["blocks"]), count(&report["computed"]));
         writeln!(out, "{tokens} tokens in {blocks} blocks: {hit} were cached, {computed} computed")?;
     } else {
-        writeln!(out, "unpinned {} blocks", count(&report["blocks"]))?;
+        match report["blocks"].as_u64() {
+            Some(0) => writeln!(out, "nothing to unpin: this prompt is not pinned")?,
+            _ => writeln!(out, "unpinned {} blocks", count(&report["blocks"]))?,
+        }
     }
     if let (Some(pinned), Some(ttl_s)) = (report["pinned_tokens"].as_u64(), report["ttl_s"].as_u64()) {
         writeln!(out, "{pinned} tokens are pinned for {}", time(ttl_s))?;

@@ -17,6 +17,12 @@ pub(crate) enum Line {
     Help,
     /// Sets the system message; without a text, shows it.
     System(Option<String>),
+    /// Changes a setting; without a name, shows all.
+    Set(Option<(String, String)>),
+    /// Shows token counts and speed.
+    Stats,
+    /// Generates the last answer again.
+    Regen,
     Reset,
     Undo,
     Save(PathBuf),
@@ -28,6 +34,9 @@ pub(crate) enum Line {
 /// What `/help` prints.
 pub(crate) const HELP: &str = "\
 /system TEXT   set the system message and start over; without TEXT, show it
+/regen         generate the last answer again
+/set NAME VAL  change a setting, as in /set temperature 0.2; without NAME, show all
+/stats         show token counts and speed
 /reset         clear the conversation
 /undo          remove the last question and its answer
 /save FILE     write the conversation as JSON, in the API's format
@@ -49,6 +58,13 @@ impl Line {
             ("help" | "?", "") => Line::Help,
             ("system", "") => Line::System(None),
             ("system", text) => Line::System(Some(joined(text))),
+            ("set", "") => Line::Set(None),
+            ("set", setting) => match setting.split_once(['=', ' ', '\t']) {
+                Some((name, value)) => Line::Set(Some((name.trim().to_owned(), value.trim().to_owned()))),
+                None => Line::Unknown("name a value: /set NAME VALUE, or /set alone to see all".to_owned()),
+            },
+            ("stats", "") => Line::Stats,
+            ("regen", "") => Line::Regen,
             ("reset", "") => Line::Reset,
             ("undo", "") => Line::Undo,
             ("save", "") => Line::Unknown("name a file: /save FILE".to_owned()),
@@ -100,6 +116,18 @@ impl Conversation {
         before > 0
     }
 
+    /// Removes the last question and its answer, and returns them.
+    pub(crate) fn pop(&mut self) -> Option<(String, String)> {
+        let turns = self.turns.split_off(self.turns.len().saturating_sub(2));
+        let text = |message: &Value| message["content"].as_str().map(str::to_owned);
+        Some((text(turns.first()?)?, text(turns.get(1)?)?))
+    }
+
+    /// The number of questions and answers.
+    pub(crate) fn len(&self) -> usize {
+        self.turns.len()
+    }
+
     /// The messages with one more question, for the chat template.
     pub(crate) fn with_question(&self, question: &str) -> Vec<Value> {
         let mut messages = self.messages();
@@ -134,6 +162,12 @@ mod tests {
             ("/system Be brief. ", Line::System(Some("Be brief.".into()))),
             ("/reset", Line::Reset),
             ("/undo", Line::Undo),
+            ("/regen", Line::Regen),
+            ("/stats", Line::Stats),
+            ("/set", Line::Set(None)),
+            ("/set top-k 40", Line::Set(Some(("top-k".into(), "40".into())))),
+            ("/set seed=7", Line::Set(Some(("seed".into(), "7".into())))),
+            ("/set seed", Line::Unknown("name a value: /set NAME VALUE, or /set alone to see all".into())),
             ("/save a b.json", Line::Save("a b.json".into())),
             ("/quit", Line::Quit),
             ("/jump", Line::Unknown("no command /jump; /help lists them".into())),
@@ -161,7 +195,8 @@ mod tests {
         assert!(talk.undo());
         let roles: Vec<_> = talk.messages().iter().map(|m| m["role"].as_str().unwrap().to_owned()).collect();
         assert_eq!(roles, ["system", "user", "assistant"]);
-        assert!(talk.undo());
+        assert_eq!(talk.pop(), Some(("1?".into(), "1.".into())));
+        assert_eq!(talk.pop(), None);
         assert!(!talk.undo());
         assert_eq!(talk.messages().len(), 1);
     }
