@@ -185,7 +185,7 @@ fn the_lister_leaves_its_own_writer_s_temporary_files_alone_whatever_their_time(
     world.fs.create_folders(&folder).unwrap();
     // On this file system every file is as old as can be.
     let [own, left_behind] = [7, 8].map(|instance: u64| folder.join(format!(".writing-{instance:016x}-0")));
-    [&own, &left_behind].map(|path| world.fs.edit(path, |bytes| bytes.push(1)));
+    [&own, &left_behind].iter().for_each(|path| world.fs.edit(path, |bytes| bytes.push(1)));
     let _tier = world.open_with(|config| config.instance = 7);
     assert_eq!(world.fs.files(Path::new(FOLDER)), [own]);
 }
