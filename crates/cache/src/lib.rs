@@ -12,7 +12,9 @@
 #![forbid(unsafe_code)]
 
 pub mod clock;
+pub mod data_folder;
 pub mod disk;
+pub mod draft_files;
 pub mod draft_memory;
 pub mod explain;
 pub mod faults;
@@ -31,6 +33,7 @@ pub mod tree;
 
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use disk::{DiskConfig, DiskEntry, DiskStats, DiskTier, Enqueued, VerifyReport};
+pub use draft_files::{DraftFiles, DraftFilesConfig, DraftFilesStats};
 pub use draft_memory::{Alike, DraftMemory};
 pub use explain::Explained;
 pub use faults::{Fault, Faults};
@@ -43,7 +46,7 @@ pub use shared::{SharedConfig, SharedError, SharedStats, SharedTier, Store};
 pub use stats::{AGE_BOUNDS_S, AgeSnapshot, LATENCY_BOUNDS_S, LatencySnapshot};
 pub use successor_table::{Candidates, Successor, SuccessorTable};
 pub use suffix_automaton::{Continuation, Cursor, SuffixAutomaton};
-pub use tiers::{CacheConfig, CacheStats, ContextCache, Hit, PinLimit};
+pub use tiers::{CacheConfig, CacheStats, ContextCache, Hit, PinBudget, PinLimit};
 pub use tree::{CachedPrefix, Closest, Inserted, IntegrityError, Match, PrefixTree, TreeCounts};
 
 /// Tokens in a full block.

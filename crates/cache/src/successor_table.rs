@@ -1,14 +1,12 @@
 //! The successor table: the most likely next tokens after one or two tokens of context.
 //!
 //! It is learnt from distributions that the model computed anyway, and drafts where no longer context matches.
-//! Memory is bounded: a set-associative table that evicts the least likely entry of a set. Older distributions
-//! decay as new ones are learnt. One table belongs to one tenant's scope, and its file contains that scope's id.
+//! Memory is bounded: a set-associative table that evicts the least likely entry of a set. It starts small and doubles
+//! while it fills, up to its limit, so a tenant that sent little has a small table. Older distributions decay as new
+//! ones are learnt. One table belongs to one tenant's scope, and its serialised form contains that scope's id and its
+//! used contexts only. Not for files: [`DraftFiles`](crate::DraftFiles) reads and writes them.
 //!
 //! Not for exact counts: two contexts share a slot's tag once in four thousand million, which costs a rejected draft.
-
-use std::fs;
-use std::io;
-use std::path::Path;
 
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -18,9 +16,13 @@ use crate::keys::ScopeId;
 pub const SUCCESSORS: usize = 4;
 /// Slots that a context may be in.
 const WAYS: usize = 4;
-const MAGIC: &[u8; 8] = b"FTSUCC\0\x01";
+/// Contexts that an empty table has room for.
+const CONTEXTS_MIN: usize = 64;
+/// Sets that the stored bits of a context's hash can tell apart.
+const SETS_MAX: usize = 1 << 16;
+const MAGIC: &[u8; 8] = b"FTSUCC\0\x02";
 const HEADER_BYTES: usize = 8 + 32 + 8 + 8;
-const SLOT_BYTES: usize = 4 + SUCCESSORS * 5;
+const SLOT_BYTES: usize = 4 + 2 + SUCCESSORS * 5;
 /// Weight of a new distribution in a known context.
 const LEARN: f32 = 0.3;
 /// Replaces the token before the last in contexts of one token.
@@ -30,6 +32,8 @@ const ANY: u32 = u32::MAX;
 struct Slot {
     /// Zero is an empty slot.
     tag: u32,
+    /// Further bits of the hash, which choose the set: with them a slot finds its set in a larger table.
+    set: u16,
     tokens: [u32; SUCCESSORS],
     /// Probabilities in 255ths, falling.
     weights: [u8; SUCCESSORS],
@@ -54,16 +58,25 @@ pub struct Candidates {
 }
 
 /// See the [module](self).
+#[derive(Clone)]
 pub struct SuccessorTable {
     slots: Vec<Slot>,
+    slots_max: usize,
+    used: usize,
     learnt: u64,
 }
 
 impl SuccessorTable {
-    /// An empty table of about `contexts` contexts; a context takes 24 bytes.
+    /// An empty table that grows up to about `contexts` contexts; a context takes 28 bytes.
     pub fn new(contexts: usize) -> Self {
-        let sets = (contexts / WAYS).next_power_of_two().max(1);
-        Self { slots: vec![Slot::default(); sets * WAYS], learnt: 0 }
+        let sets_max = (contexts / WAYS).clamp(1, SETS_MAX).next_power_of_two();
+        let sets = sets_max.min(CONTEXTS_MIN / WAYS);
+        Self { slots: vec![Slot::default(); sets * WAYS], slots_max: sets_max * WAYS, used: 0, learnt: 0 }
+    }
+
+    /// Contexts that are known.
+    pub fn contexts(&self) -> usize {
+        self.used
     }
 
     /// Bytes of memory in use.
@@ -98,77 +111,119 @@ impl SuccessorTable {
     }
 
     fn find(&self, before: u32, last: u32) -> Option<&Slot> {
-        let (set, tag) = self.place(before, last);
-        self.slots[set..set + WAYS].iter().find(|slot| slot.tag == tag)
+        let (set, tag) = hash(before, last);
+        self.slots[self.range(set)].iter().find(|slot| slot.tag == tag && slot.set == set)
     }
 
     fn learn_one(&mut self, before: u32, last: u32, next: &[(u32, f32)]) {
-        let (set, tag) = self.place(before, last);
-        let ways = &mut self.slots[set..set + WAYS];
-        if let Some(slot) = ways.iter_mut().find(|slot| slot.tag == tag) {
+        let (set, tag) = hash(before, last);
+        self.blend((set, tag), next);
+    }
+
+    /// Mixes a distribution into a context, which evicts the least likely one of a full set if the table may not grow.
+    fn blend(&mut self, (set, tag): (u16, u32), next: &[(u32, f32)]) {
+        let range = self.range(set);
+        let ways = &mut self.slots[range];
+        if let Some(slot) = ways.iter_mut().find(|slot| slot.tag == tag && slot.set == set) {
             slot.blend(next);
-        } else if let Some(worst) = ways.iter_mut().min_by_key(|slot| slot.weights[0]) {
-            *worst = Slot { tag, ..Slot::default() };
-            worst.set(next.iter().copied());
+            return;
+        }
+        let full = ways.iter().all(|slot| slot.tag != 0);
+        if full && self.slots.len() < self.slots_max && self.used * 4 >= self.slots.len() {
+            self.grow();
+            return self.blend((set, tag), next);
+        }
+        // An empty slot has weight 0.
+        let range = self.range(set);
+        let Some(evicted) = self.slots[range].iter_mut().min_by_key(|slot| slot.weights[0]) else { return };
+        self.used += usize::from(evicted.tag == 0);
+        *evicted = Slot { tag, set, ..Slot::default() };
+        evicted.set(next.iter().copied());
+    }
+
+    /// Doubles the sets. Each set splits into two, so no slot is lost.
+    fn grow(&mut self) {
+        let larger = vec![Slot::default(); self.slots.len() * 2];
+        let smaller = std::mem::replace(&mut self.slots, larger);
+        for slot in smaller.into_iter().filter(|slot| slot.tag != 0) {
+            let range = self.range(slot.set);
+            if let Some(empty) = self.slots[range].iter_mut().find(|slot| slot.tag == 0) {
+                *empty = slot;
+            }
         }
     }
 
-    fn place(&self, before: u32, last: u32) -> (usize, u32) {
-        let mixed = (u64::from(before) << 32 | u64::from(last)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        let mixed = (mixed ^ (mixed >> 29)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        let sets = self.slots.len() / WAYS;
-        ((mixed as usize & (sets - 1)) * WAYS, (mixed >> 32) as u32 | 1)
+    fn range(&self, set: u16) -> std::ops::Range<usize> {
+        let start = (usize::from(set) & (self.slots.len() / WAYS - 1)) * WAYS;
+        start..start + WAYS
     }
 
-    /// Writes the table to a file, whole or not at all.
-    ///
-    /// # Errors
-    /// What the file system says.
-    pub fn save(&self, path: &Path, scope: ScopeId) -> io::Result<()> {
-        let mut body = Vec::with_capacity(self.slots.len() * SLOT_BYTES);
-        for slot in &self.slots {
-            body.extend(slot.tag.to_le_bytes());
-            slot.tokens.iter().for_each(|token| body.extend(token.to_le_bytes()));
-            body.extend(slot.weights);
+    /// Adds what `newer` learnt since, as when a stored table arrives after its tenant's first request.
+    pub fn absorb(&mut self, newer: &SuccessorTable) {
+        for slot in newer.slots.iter().filter(|slot| slot.tag != 0) {
+            let next: [(u32, f32); SUCCESSORS] =
+                std::array::from_fn(|at| (slot.tokens[at], f32::from(slot.weights[at]) / 255.0));
+            let used = slot.weights.iter().filter(|weight| **weight > 0).count();
+            self.blend((slot.set, slot.tag), &next[..used]);
         }
-        let mut file = Vec::with_capacity(HEADER_BYTES + body.len());
-        file.extend(MAGIC);
-        file.extend(scope.as_bytes());
-        file.extend((self.slots.len() as u64).to_le_bytes());
-        file.extend(xxh3_64(&body).to_le_bytes());
-        file.extend(body);
-        let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
-        fs::write(&temporary, file).and_then(|()| fs::rename(&temporary, path)).inspect_err(|_| {
-            // What could not be written whole is not to stay in part.
-            let _ = fs::remove_file(&temporary);
-        })
+        self.learnt = newer.learnt;
     }
 
-    /// Reads a table of this scope. `None` if there is none, or if it is torn, foreign or of another size: then what
-    /// it knew is learnt again.
-    pub fn load(path: &Path, scope: ScopeId, contexts: usize) -> Option<Self> {
-        let mut table = Self::new(contexts);
-        let wanted = HEADER_BYTES + table.slots.len() * SLOT_BYTES;
-        if fs::metadata(path).ok()?.len() != wanted as u64 {
-            return None;
+    /// The used contexts as bytes, for [`from_bytes`](Self::from_bytes).
+    pub fn to_bytes(&self, scope: ScopeId) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(HEADER_BYTES + self.used * SLOT_BYTES);
+        bytes.extend(MAGIC);
+        bytes.extend(scope.as_bytes());
+        bytes.extend((self.used as u64).to_le_bytes());
+        bytes.extend([0; 8]);
+        for slot in self.slots.iter().filter(|slot| slot.tag != 0) {
+            bytes.extend(slot.tag.to_le_bytes());
+            bytes.extend(slot.set.to_le_bytes());
+            slot.tokens.iter().for_each(|token| bytes.extend(token.to_le_bytes()));
+            bytes.extend(slot.weights);
         }
-        let file = fs::read(path).ok()?;
-        let (header, body) = file.split_at_checked(HEADER_BYTES)?;
+        let checksum = xxh3_64(&bytes[HEADER_BYTES..]);
+        bytes[48..HEADER_BYTES].copy_from_slice(&checksum.to_le_bytes());
+        bytes
+    }
+
+    /// The table of this scope in `bytes`; of more than `contexts` contexts, as many as fit. `None` if it is torn, of
+    /// another scope or of another version: then its contexts are learnt again.
+    pub fn from_bytes(bytes: &[u8], scope: ScopeId, contexts: usize) -> Option<Self> {
+        let (header, body) = bytes.split_at_checked(HEADER_BYTES)?;
         let fits = header.starts_with(MAGIC)
             && header[8..40] == *scope.as_bytes()
+            && header[40..48] == ((body.len() / SLOT_BYTES) as u64).to_le_bytes()
             && header[48..] == xxh3_64(body).to_le_bytes();
-        if !fits || file.len() != wanted {
+        if !fits || body.len() % SLOT_BYTES != 0 {
             return None;
         }
-        for (slot, bytes) in table.slots.iter_mut().zip(body.chunks_exact(SLOT_BYTES)) {
+        let mut table = Self::new(contexts);
+        // At least the size it had, so that loading evicts nothing unless the limit is lower now.
+        let slots = (body.len() / SLOT_BYTES * 8).next_power_of_two();
+        table.slots.resize(slots.clamp(table.slots.len(), table.slots_max), Slot::default());
+        for bytes in body.chunks_exact(SLOT_BYTES) {
             let word =
                 |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
-            slot.tag = word(0);
-            slot.tokens = std::array::from_fn(|i| word(4 + 4 * i));
-            slot.weights.copy_from_slice(&bytes[4 + 4 * SUCCESSORS..]);
+            let (tag, set) = (word(0), u16::from_le_bytes([bytes[4], bytes[5]]));
+            let weights = &bytes[6 + 4 * SUCCESSORS..];
+            let next: [(u32, f32); SUCCESSORS] =
+                std::array::from_fn(|i| (word(6 + 4 * i), f32::from(weights[i]) / 255.0));
+            let used = weights.iter().filter(|weight| **weight > 0).count();
+            if tag != 0 {
+                table.blend((set, tag), &next[..used]);
+            }
         }
         Some(table)
     }
+}
+
+/// The bits that choose a context's set, and its tag, which is never zero.
+fn hash(before: u32, last: u32) -> (u16, u32) {
+    let mixed = (u64::from(before) << 32 | u64::from(last)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    let mixed = (mixed ^ (mixed >> 29)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    // The low bits of a product depend on few bits of its factors.
+    ((mixed >> 16) as u16, (mixed >> 32) as u32 | 1)
 }
 
 impl Slot {
@@ -238,33 +293,69 @@ mod tests {
     }
 
     #[test]
-    fn memory_stays_bounded_and_recent_contexts_are_known() {
+    fn a_table_grows_with_use_up_to_its_limit_and_knows_recent_contexts() {
         let mut table = SuccessorTable::new(256);
-        let bytes = table.bytes();
+        let empty = table.bytes();
+        (0..10).for_each(|last| table.learn(None, last, &[(last + 1, 0.5)]));
+        assert_eq!(table.bytes(), empty, "ten contexts need no growth");
         (0..10_000).for_each(|last| table.learn(None, last, &[(last + 1, 0.5)]));
-        assert_eq!(table.bytes(), bytes);
+        assert_eq!(table.bytes(), 256 * size_of::<Slot>(), "the limit");
         let known = (9_900..10_000).filter(|&last| first(&table, None, last) == Some(last + 1)).count();
         assert!(known > 20, "{known} of the last 100");
     }
 
     #[test]
-    fn a_table_survives_being_saved_and_nothing_else_is_loaded() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("table");
-        let mut table = SuccessorTable::new(64);
-        table.learn(Some(1), 2, &[(10, 0.9)]);
-        table.save(&path, scope("a")).unwrap();
-        let loaded = SuccessorTable::load(&path, scope("a"), 64).expect("it was saved");
-        assert_eq!(first(&loaded, Some(1), 2), Some(10));
+    fn growing_loses_no_context() {
+        let mut table = SuccessorTable::new(1 << 16);
+        for count in 1..=2000 {
+            table.learn(None, count, &[(count + 1, 0.5)]);
+        }
+        let known = (1..=2000).filter(|&last| first(&table, None, last) == Some(last + 1)).count();
+        // A set that is full while the table is less than a quarter full evicts; that is rare.
+        assert!(known >= 1950, "{known} of 2000");
+        assert_eq!(table.contexts(), table.slots.iter().filter(|slot| slot.tag != 0).count());
+    }
 
-        assert!(SuccessorTable::load(&path, scope("b"), 64).is_none(), "another tenant's");
-        assert!(SuccessorTable::load(&path, scope("a"), 128).is_none(), "another size");
-        let mut bytes = fs::read(&path).unwrap();
-        bytes[100] ^= 1;
-        fs::write(&path, &bytes).unwrap();
-        assert!(SuccessorTable::load(&path, scope("a"), 64).is_none(), "a flipped bit");
-        fs::write(&path, &bytes[..90]).unwrap();
-        assert!(SuccessorTable::load(&path, scope("a"), 64).is_none(), "a torn file");
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "no temporary file is left");
+    #[test]
+    fn a_small_table_has_few_bytes() {
+        let mut table = SuccessorTable::new(1 << 16);
+        (0..100).for_each(|last| table.learn(Some(last), last + 1, &[(last + 2, 0.5)]));
+        let bytes = table.to_bytes(scope("a")).len();
+        assert!(bytes <= HEADER_BYTES + 200 * SLOT_BYTES, "{bytes} bytes for 100 tokens");
+    }
+
+    #[test]
+    fn a_table_survives_serialising_and_nothing_else_is_accepted() {
+        let mut table = SuccessorTable::new(1024);
+        (0..300).for_each(|last| table.learn(Some(last), last + 1, &[(last + 2, 0.9), (7, 0.05)]));
+        let bytes = table.to_bytes(scope("a"));
+        let loaded = SuccessorTable::from_bytes(&bytes, scope("a"), 1024).expect("it was serialised");
+        for last in 0..300 {
+            assert_eq!(loaded.candidates(Some(last), last + 1), table.candidates(Some(last), last + 1));
+        }
+        assert_eq!(
+            SuccessorTable::from_bytes(&bytes, scope("a"), 64).map(|table| table.slots.len()),
+            Some(64)
+        );
+        assert!(SuccessorTable::from_bytes(&bytes, scope("b"), 1024).is_none(), "another tenant's");
+        for at in 0..bytes.len() {
+            let mut changed = bytes.clone();
+            changed[at] ^= 1;
+            assert!(
+                SuccessorTable::from_bytes(&changed, scope("a"), 1024).is_none(),
+                "a flipped bit at {at}"
+            );
+            assert!(SuccessorTable::from_bytes(&bytes[..at], scope("a"), 1024).is_none(), "torn at {at}");
+        }
+    }
+
+    #[test]
+    fn a_stored_table_absorbs_what_was_learnt_meanwhile() {
+        let (mut stored, mut newer) = (SuccessorTable::new(1024), SuccessorTable::new(1024));
+        stored.learn(None, 1, &[(10, 0.9)]);
+        newer.learn(None, 2, &[(20, 0.9)]);
+        stored.absorb(&newer);
+        assert_eq!((first(&stored, None, 1), first(&stored, None, 2)), (Some(10), Some(20)));
+        assert_eq!(stored.learnt(), newer.learnt());
     }
 }

@@ -54,6 +54,32 @@ pub struct Hit {
     pub below: Below,
 }
 
+/// How many blocks may be pinned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PinBudget {
+    /// By all tenants together.
+    pub all: usize,
+    /// By one tenant; blocks of shared prefixes do not count.
+    pub tenant: usize,
+}
+
+impl From<usize> for PinBudget {
+    fn from(all: usize) -> Self {
+        PinBudget { all, tenant: all }
+    }
+}
+
+impl PinBudget {
+    /// Checks `wanted` further blocks, `own` of them under the tenant's scope, beside those pinned by all and by it.
+    fn check(self, (wanted, own): (usize, usize), (all, tenant): (usize, usize)) -> Result<(), PinLimit> {
+        let (left, own_left) = (self.all.saturating_sub(all), self.tenant.saturating_sub(tenant));
+        if own > own_left && own_left < left {
+            return Err(PinLimit { wanted: own, left: own_left, share: true });
+        }
+        if wanted > left { Err(PinLimit { wanted, left, share: false }) } else { Ok(()) }
+    }
+}
+
 /// A pin that was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PinLimit {
@@ -61,6 +87,8 @@ pub struct PinLimit {
     pub wanted: usize,
     /// Blocks that may still be pinned.
     pub left: usize,
+    /// Whether the tenant's share is what does not suffice.
+    pub share: bool,
 }
 
 /// A snapshot of all counters.
@@ -332,20 +360,18 @@ impl ContextCache {
     /// Pins what memory has of a prefix for `ttl`, on disk too; returns how many blocks.
     ///
     /// # Errors
-    /// More than `blocks_max` blocks would be pinned; nothing was changed.
+    /// More blocks would be pinned than the budget allows; nothing was changed.
     pub fn pin(
         &self,
         scope: &Scope,
         tokens: &[u32],
         ttl: Duration,
-        blocks_max: usize,
+        budget: impl Into<PinBudget>,
     ) -> Result<usize, PinLimit> {
         let now = self.clock.elapsed();
         let mut tree = self.tree();
-        let (before, after) = tree.pinned(Some((scope, tokens)), now);
-        if after > blocks_max {
-            return Err(PinLimit { wanted: after - before, left: blocks_max.saturating_sub(before) });
-        }
+        let (all, own) = (tree.pinned(Some((scope, tokens)), now), tree.pinned_by(scope, tokens, now));
+        budget.into().check((all.1 - all.0, own.1 - own.0), (all.0, own.0))?;
         let blocks = tree.pin(scope, tokens, now.saturating_add(ttl));
         self.keep_pinned(&tree);
         Ok(blocks)
@@ -354,13 +380,22 @@ impl ContextCache {
     /// Checks whether a prefix could be pinned if all of it were in memory.
     ///
     /// # Errors
-    /// More than `blocks_max` blocks would be pinned.
-    pub fn check_pin(&self, scope: &Scope, tokens: &[u32], blocks_max: usize) -> Result<(), PinLimit> {
+    /// More blocks would be pinned than the budget allows.
+    pub fn check_pin(
+        &self,
+        scope: &Scope,
+        tokens: &[u32],
+        budget: impl Into<PinBudget>,
+    ) -> Result<(), PinLimit> {
+        let now = self.clock.elapsed();
         let tree = self.tree();
-        let (before, after) = tree.pinned(Some((scope, tokens)), self.clock.elapsed());
-        let missing = tokens.len().saturating_sub(tree.closest(scope, tokens).agreed).div_ceil(BLOCK_TOKENS);
-        let (wanted, left) = (after - before + missing, blocks_max.saturating_sub(before));
-        if wanted > left { Err(PinLimit { wanted, left }) } else { Ok(()) }
+        let (all, own) = (tree.pinned(Some((scope, tokens)), now), tree.pinned_by(scope, tokens, now));
+        let agreed = tree.closest(scope, tokens).agreed;
+        let missing = tokens.len().saturating_sub(agreed).div_ceil(BLOCK_TOKENS);
+        // What is missing of a shared prefix is not the tenant's own.
+        let own_missing =
+            tokens.len().saturating_sub(agreed.max(scope.own_root().tokens_before())).div_ceil(BLOCK_TOKENS);
+        budget.into().check((all.1 - all.0 + missing, own.1 - own.0 + own_missing), (all.0, own.0))
     }
 
     /// Removes the pin of a prefix; returns how many blocks it covered, 0 if the prefix was not pinned.

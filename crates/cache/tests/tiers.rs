@@ -11,8 +11,9 @@ use std::time::{Duration, SystemTime};
 use common::{LAYOUT, assert_true, expected, fingerprint, prompt, scope};
 use foretoken_cache::disk::ram_file_system::{Injected, RamFileSystem, Verb};
 use foretoken_cache::{
-    BLOCK_TOKENS, CacheConfig, Closest, ContextCache, DiskConfig, DiskTier, ManualClock, PinLimit, Place,
-    Rates, RecomputeCost, Scope, SealedBlock, ServerSecret, SharedConfig, SharedTier, Store, SystemClock,
+    BLOCK_TOKENS, CacheConfig, Closest, ContextCache, DiskConfig, DiskTier, ManualClock, PinBudget, PinLimit,
+    Place, Rates, RecomputeCost, Scope, SealedBlock, ServerSecret, SharedConfig, SharedTier, Store,
+    SystemClock,
 };
 use proptest::prelude::*;
 
@@ -390,7 +391,7 @@ fn pins_respect_the_limit_and_pinning_the_same_again_costs_nothing() {
     let (alice, minute) = (scope("alice"), Duration::from_secs(60));
     assert_eq!(cache.pin(&alice, &one, minute, 5), Ok(3));
     assert_eq!(cache.pin(&alice, &one, minute, 3), Ok(3));
-    let limit = PinLimit { wanted: 3, left: 2 };
+    let limit = PinLimit { share: false, wanted: 3, left: 2 };
     assert_eq!(cache.pin(&alice, &other, minute, 5), Err(limit));
     assert_eq!((cache.pinned(), cache.stats().pinned), (3, 3));
     // What is not in memory counts as if it were.
@@ -399,6 +400,27 @@ fn pins_respect_the_limit_and_pinning_the_same_again_costs_nothing() {
     assert_eq!(cache.check_pin(&alice, &prompt(1, 3), 3), Ok(()));
     cache.unpin(&alice, &one);
     assert_eq!(cache.pin(&alice, &other, minute, 5), Ok(3));
+}
+
+#[test]
+fn a_tenant_pins_its_share_at_most_and_others_can_still_pin() {
+    let cache = cache(16, None, None);
+    let budget = PinBudget { all: 6, tenant: 3 };
+    let ttl = Duration::from_secs(60);
+    for seed in 0..4 {
+        prefill(&cache, &scope("alice"), &prompt(seed, 1));
+    }
+    for seed in 0..3 {
+        assert_eq!(cache.pin(&scope("alice"), &prompt(seed, 1), ttl, budget), Ok(1));
+    }
+    let refused = PinLimit { wanted: 1, left: 0, share: true };
+    assert_eq!(cache.check_pin(&scope("alice"), &prompt(3, 1), budget), Err(refused));
+    assert_eq!(cache.pin(&scope("alice"), &prompt(3, 1), ttl, budget), Err(refused));
+    prefill(&cache, &scope("bob"), &prompt(9, 3));
+    assert_eq!(cache.check_pin(&scope("bob"), &prompt(9, 3), budget), Ok(()));
+    assert_eq!(cache.pin(&scope("bob"), &prompt(9, 3), ttl, budget), Ok(3));
+    let full = PinLimit { wanted: 1, left: 0, share: false };
+    assert_eq!(cache.check_pin(&scope("carol"), &prompt(5, 1), budget), Err(full));
 }
 
 #[test]

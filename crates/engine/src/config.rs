@@ -40,7 +40,7 @@ pub struct EngineConfig {
     pub queue: usize,
     /// Where and up to how many bytes blocks are kept on disk; `None` keeps them in memory only.
     pub disk: Option<(PathBuf, u64)>,
-    /// The file system of `disk`; tests pass one that injects faults.
+    /// The file system of `disk` and `drafts`; tests pass one that injects faults.
     pub file_system: Arc<dyn FileSystem>,
     /// The shared tier, if there is one.
     pub shared: Option<SharedConfig>,
@@ -50,12 +50,14 @@ pub struct EngineConfig {
     pub speculation: Speculation,
     /// Tokens of past prompts and answers that are kept to draft from; 64 bytes each at most.
     pub draft_memory: usize,
-    /// The folder for drafter state; `None` keeps it in memory only.
-    pub drafts: Option<PathBuf>,
+    /// Where and up to how many bytes drafter state is kept on disk; `None` keeps it in memory only.
+    pub drafts: Option<(PathBuf, u64)>,
     /// Which requests may be answered from the response store.
     pub responses: Responses,
     /// A smaller model with the same vocabulary that drafts, and the bytes for its KV blocks.
     pub draft_model: Option<(Arc<Model>, usize)>,
+    /// Percentage of the blocks that may be pinned in all that one tenant may pin.
+    pub pin_share: u8,
     /// Prompt prefixes that all tenants share, as tokens; only their whole blocks are shared.
     pub shared_prompts: Vec<Vec<u32>>,
     /// The secret that all block keys are derived from. Blocks on disk are found again only under the same secret.
@@ -80,6 +82,7 @@ impl Default for EngineConfig {
             drafts: None,
             draft_model: None,
             responses: Responses::default(),
+            pin_share: 100,
             shared_prompts: Vec::new(),
             secret: [0; 32],
         }

@@ -3,9 +3,14 @@
 //! Nothing here blocks the engine's thread; clearing waits for the disk and the database. The
 //! invariant: one whole context always fits in memory beside what is pinned.
 
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use foretoken_cache::{BLOCK_TOKENS, CacheStats, CachedPrefix, DiskEntry, PinLimit, ScopeId, VerifyReport};
+use foretoken_cache::store::Store;
+use foretoken_cache::{
+    BLOCK_TOKENS, CacheStats, CachedPrefix, DiskEntry, DraftFilesStats, PinBudget, PinLimit, ScopeId,
+    VerifyReport,
+};
 
 use crate::api::{CacheUse, Request, SpeculationChoice};
 use crate::block_table::blocks_for;
@@ -22,8 +27,46 @@ pub struct CacheInfo {
     pub pinned_max: usize,
     /// Answers that can be replayed or drafted from, and their bytes.
     pub responses: (u64, u64),
+    /// The drafters' files, if there is a folder for them.
+    pub drafts: Option<DraftFilesStats>,
+    /// The database's counters.
+    pub database: DatabaseInfo,
     /// Prompt tokens of finished requests, and those of them that any tier supplied.
     pub prefix_tokens: (u64, u64),
+}
+
+/// Counters of the database of responses and ledger.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DatabaseInfo {
+    /// Bytes of stored responses.
+    pub responses_bytes: u64,
+    /// Responses evicted by the byte budget.
+    pub evicted_bytes: u64,
+    /// Responses that expired.
+    pub evicted_age: u64,
+    /// Estimated bytes of the ledger's rows.
+    pub ledger_bytes: u64,
+    /// Rows of the ledger that were summed up.
+    pub ledger_summed: u64,
+    /// Writes dropped because the queue was full.
+    pub dropped_queue_full: u64,
+    /// Failed writes.
+    pub write_errors: u64,
+}
+
+impl DatabaseInfo {
+    fn of(store: &Store) -> DatabaseInfo {
+        let counters = store.counters();
+        DatabaseInfo {
+            responses_bytes: counters.responses_bytes.load(Relaxed),
+            evicted_bytes: counters.evicted_bytes.load(Relaxed),
+            evicted_age: counters.evicted_age.load(Relaxed),
+            ledger_bytes: counters.ledger_bytes.load(Relaxed),
+            ledger_summed: counters.ledger_summed.load(Relaxed),
+            dropped_queue_full: counters.dropped_queue_full.load(Relaxed),
+            write_errors: counters.write_errors.load(Relaxed),
+        }
+    }
 }
 
 /// What [`Engine::clear`] removed.
@@ -38,17 +81,19 @@ pub struct Forgotten {
 /// A refused pin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{wanted} tokens are too many to pin: one whole context of {ctx} tokens must fit in memory beside what is pinned, \
-     which leaves {left} tokens of the {max} that may be pinned in all; unpin something, or start the server with a \
-     larger --cache-ram or a smaller --ctx"
+    "{wanted} tokens are too many to pin: {left} tokens of the {max} that {whose} may pin are left. One whole context of \
+     {ctx} tokens must fit in memory beside what is pinned; unpin something, or start the server with a larger \
+     --cache-ram, a smaller --ctx or a larger --pin-share"
 )]
 pub struct PinRefused {
     /// Tokens in whole blocks that would have been pinned on top.
     pub wanted: usize,
     /// Tokens that may still be pinned.
     pub left: usize,
-    /// Tokens that may be pinned in all.
+    /// Tokens that may be pinned, by the tenant or in all.
     pub max: usize,
+    /// Whose limit it is, in words.
+    pub whose: &'static str,
     /// Tokens of a context.
     pub ctx: usize,
 }
@@ -74,7 +119,7 @@ impl Engine {
     /// More would be pinned than leaves room for a context.
     pub fn can_pin(&self, tenant: &str, prompt: &[u32]) -> Result<(), PinRefused> {
         let scope = self.scope(tenant, prompt);
-        self.cache().check_pin(&scope, prompt, self.pinned_max()).map_err(|limit| self.refused(limit))
+        self.cache().check_pin(&scope, prompt, self.pin_budget()).map_err(|limit| self.refused(limit))
     }
 
     /// Pins the cached prefix of a prompt for `ttl`: in memory, and on disk within half its budget. Returns
@@ -86,7 +131,7 @@ impl Engine {
         let scope = self.scope(tenant, prompt);
         let agreed = self.cache().closest(&scope, prompt).agreed;
         self.cache()
-            .pin(&scope, &prompt[..agreed], ttl, self.pinned_max())
+            .pin(&scope, &prompt[..agreed], ttl, self.pin_budget())
             .map(|_| agreed)
             .map_err(|limit| self.refused(limit))
     }
@@ -117,6 +162,8 @@ impl Engine {
             block_bytes: self.cache().layout().bytes,
             pinned_max: self.pinned_max(),
             responses: self.store().map_or((0, 0), |store| store.response_totals()),
+            drafts: self.draft_files_stats(),
+            database: self.store().map_or_else(DatabaseInfo::default, DatabaseInfo::of),
             prefix_tokens: (stats.prefix_queries_total, stats.prefix_hits_total),
         }
     }
@@ -140,6 +187,12 @@ impl Engine {
         self.scope(tenant, &[]).id()
     }
 
+    /// Blocks that may be pinned in all, and by one tenant.
+    fn pin_budget(&self) -> PinBudget {
+        let all = self.pinned_max();
+        PinBudget { all, tenant: all * usize::from(self.pin_share()) / 100 }
+    }
+
     /// Blocks that may be pinned in all.
     fn pinned_max(&self) -> usize {
         self.cache().capacity().saturating_sub(blocks_for(self.ctx()))
@@ -149,7 +202,8 @@ impl Engine {
         PinRefused {
             wanted: limit.wanted * BLOCK_TOKENS,
             left: limit.left * BLOCK_TOKENS,
-            max: self.pinned_max() * BLOCK_TOKENS,
+            max: if limit.share { self.pin_budget().tenant } else { self.pinned_max() } * BLOCK_TOKENS,
+            whose: if limit.share { "one tenant" } else { "all tenants together" },
             ctx: self.ctx(),
         }
     }

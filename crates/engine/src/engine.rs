@@ -11,8 +11,9 @@ use std::time::Instant;
 use foretoken_cache::disk::file_system::FileSystem;
 use foretoken_cache::store::Store;
 use foretoken_cache::{
-    BlockLayout, CacheConfig, CacheStats, ContextCache, DiskConfig, DiskTier, Fingerprint, RecomputeCost,
-    Scope, ServerSecret, SharedConfig, SharedPrefix, SharedTier, SystemClock,
+    BlockLayout, CacheConfig, CacheStats, ContextCache, DiskConfig, DiskTier, DraftFiles, DraftFilesConfig,
+    DraftFilesStats, Fingerprint, RecomputeCost, Scope, ServerSecret, SharedConfig, SharedPrefix, SharedTier,
+    SystemClock,
 };
 use foretoken_kernels::{NUMERICS_VERSION, advise_huge_pages};
 use foretoken_model::Model;
@@ -31,11 +32,11 @@ use crate::replay::{self, Keep};
 use crate::scheduler::Limits;
 use crate::shared::Shared;
 use crate::speculate::drafts::DraftsConfig;
-use crate::speculate::{DraftModel, Mutex as Lock, Tenants, prepare_folder};
+use crate::speculate::{DraftModel, Mutex as Lock, Tenants};
 use crate::step_loop::{CloseOnDrop, Parts, StepLoop};
 
 /// Divisor of the disk budget that gives the draft model's own disk budget.
-const DRAFT_DISK_SHARE: u64 = 8;
+pub const DRAFT_DISK_SHARE: u64 = 8;
 
 /// A handle on a running engine; clones are handles on the same one. The engine stops when the last one is
 /// dropped.
@@ -59,6 +60,8 @@ struct Handle {
     responses: Responses,
     speculation: Speculation,
     tenants: Arc<Lock<Tenants>>,
+    files: Option<Arc<DraftFiles>>,
+    pin_share: u8,
     draft_model: Option<Arc<DraftModel>>,
 }
 
@@ -144,12 +147,16 @@ impl Engine {
     ) -> Result<Engine, EngineError> {
         let blocks = capacity(&model, &config)?;
         let draft_model = open_draft_model(&config)?;
+        let file_system = Arc::clone(&config.file_system);
         let cache = open_cache(&model, blocks, config.disk, config.file_system, config.shared)?;
         let cache = Arc::new(cache);
         let shared = Arc::new(Shared::new(Inbox::new(config.queue)));
         let (secret, fingerprint) = (ServerSecret::new(config.secret), fingerprint(&model));
-        let folder = config.drafts.and_then(|root| prepare_folder(&root, fingerprint));
-        let tenants = Arc::new(Lock::new(Tenants::new(folder.clone(), config.draft_memory)));
+        let files = config.drafts.map(|(folder, bytes)| {
+            let config = DraftFilesConfig::new(folder, bytes);
+            Arc::new(DraftFiles::open(config, fingerprint, file_system, Arc::new(SystemClock::new())))
+        });
+        let tenants = Arc::new(Lock::new(Tenants::new(files.clone(), config.draft_memory)));
         let prefixes = config.shared_prompts.iter();
         let mut shared_prefixes: Vec<_> =
             prefixes.filter_map(|tokens| secret.shared_prefix(tokens, fingerprint)).collect();
@@ -168,12 +175,14 @@ impl Engine {
             responses: config.responses,
             speculation: config.speculation,
             tenants: Arc::clone(&tenants),
+            files: files.clone(),
+            pin_share: config.pin_share,
             draft_model: draft_model.clone(),
         };
         let drafts = DraftsConfig {
             default: config.speculation,
             step_tokens: config.step_tokens,
-            folder,
+            files,
             tenants,
             draft_model,
         };
@@ -269,6 +278,9 @@ impl Engine {
     pub fn flush_cache(&self) {
         self.handle.cache.flush();
         self.handle.tenants.lock().save(true);
+        if let Some(files) = &self.handle.files {
+            files.flush();
+        }
         if let Some(draft_model) = &self.handle.draft_model {
             draft_model.flush();
         }
@@ -279,10 +291,23 @@ impl Engine {
     pub fn forget(&self, tenant: Option<&str>) {
         let handle = &*self.handle;
         let scope = tenant.map(|tenant| handle.secret.scope(tenant, handle.fingerprint).id());
-        handle.tenants.lock().forget(scope);
+        let files = handle.tenants.lock().forget(scope);
+        if let Some(files) = files {
+            files.clear(scope);
+        }
         if let Some(store) = &handle.store {
             store.forget_responses(scope);
         }
+    }
+
+    /// Percentage of the pinnable blocks that one tenant may pin.
+    pub(crate) fn pin_share(&self) -> u8 {
+        self.handle.pin_share
+    }
+
+    /// Figures of the drafters' files, if there is a folder for them.
+    pub(crate) fn draft_files_stats(&self) -> Option<DraftFilesStats> {
+        self.handle.files.as_ref().map(|files| files.stats())
     }
 
     pub(crate) fn cache(&self) -> &ContextCache {

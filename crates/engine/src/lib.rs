@@ -30,6 +30,6 @@ mod work;
 
 pub use api::*;
 pub use config::{EngineConfig, EngineError, Responses};
-pub use control::{CacheInfo, Forgotten, PinRefused};
-pub use engine::Engine;
+pub use control::{CacheInfo, DatabaseInfo, Forgotten, PinRefused};
+pub use engine::{DRAFT_DISK_SHARE, Engine};
 pub use foretoken_cache::Explained;

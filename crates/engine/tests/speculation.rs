@@ -264,7 +264,7 @@ fn with_store(dir: &std::path::Path, responses: Responses) -> (Engine, Arc<Store
     let engine = Fixture::load().start(|config| {
         config.store = Some(Arc::clone(&store));
         config.responses = responses;
-        config.drafts = Some(dir.join("drafts"));
+        config.drafts = Some((dir.join("drafts"), 1 << 20));
     });
     (engine, store)
 }

@@ -8,6 +8,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail};
+use foretoken_cache::data_folder;
 
 const FILE: &str = "secret";
 
@@ -50,7 +51,7 @@ pub(crate) fn load_or_create(dir: &Path) -> Result<[u8; 32]> {
 /// Writes a temporary file and hard-links it into place, so that no reader sees a partial file.
 fn create(dir: &Path, path: &Path) -> std::io::Result<[u8; 32]> {
     let secret = fresh()?;
-    fs::create_dir_all(dir)?;
+    data_folder::prepare(dir)?;
     let temporary = dir.join(format!("{FILE}.{}", std::process::id()));
     let mut options = OpenOptions::new();
     options.write(true).create(true).truncate(true);

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow, bail};
-use foretoken_cache::BLOCK_TOKENS;
+use foretoken_cache::{BLOCK_TOKENS, data_folder};
 use foretoken_engine::{Engine, EngineConfig, MAX_DRAFT_LIMIT, Policy, Source, Speculation, Thresholds};
 use foretoken_kernels::affinity::physical_cores;
 use foretoken_kernels::kv::KvLayout;
@@ -48,6 +48,11 @@ pub(crate) fn downloads(base: &BaseArgs) -> Result<Downloads> {
 /// Resolves a model reference to a file, downloading it if missing.
 pub(crate) fn resolve(reference: &str, base: &BaseArgs) -> Result<PathBuf> {
     let parsed: ModelRef = reference.parse()?;
+    if !matches!(parsed, ModelRef::Path(_)) {
+        let folder = data_dir(base)?;
+        let folder_name = || format!("cannot create the data folder {}", folder.display());
+        data_folder::prepare(&folder).with_context(folder_name)?;
+    }
     Ok(parsed.resolve(&downloads(base)?)?)
 }
 
@@ -183,7 +188,10 @@ impl Loaded {
             kv_bytes: usize::try_from(args.cache_ram.0).unwrap_or(usize::MAX),
             speculation: self::speculation(speculation)?,
             draft_memory: speculation.draft_memory,
-            drafts: Some(data.join("drafts")),
+            drafts: match speculation.draft_disk.0 {
+                0 => None,
+                bytes => Some((data.join("drafts"), bytes)),
+            },
             draft_model: self.draft_model(base, speculation)?,
             ..bounds
         };

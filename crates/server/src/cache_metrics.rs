@@ -13,6 +13,8 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
+use foretoken_engine::CacheInfo;
+
 use crate::backend::Generator;
 
 /// Reads the cache's statistics on scrape.
@@ -49,6 +51,7 @@ impl Collector for CacheCollector {
                 ConstGauge::new(value).encode(family.encode_family(&[("tier", tier)])?)?;
             }
         }
+        data_folder(&info, &mut out)?;
         latencies(stats, &mut out)?;
         for (name, help, ages) in [
             ("vllm:kv_block_lifetime_seconds", "Evicted blocks: time in memory", &stats.ages.lifetime),
@@ -137,6 +140,42 @@ fn counters(stats: &CacheStats) -> [Counters; 7] {
         ),
         ("foretoken_cache_faults", "Faults of a tier, by kind", Some("fault"), faults),
     ]
+}
+
+/// What the database and the drafters' files hold, and what was dropped to bound them.
+fn data_folder(info: &CacheInfo, out: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+    let (database, drafts) = (&info.database, info.drafts.unwrap_or_default());
+    let name = "foretoken_store_evicted";
+    let help = "Entries that the data folder no longer has, by kind and cause";
+    let mut family = out.encode_descriptor(name, help, None, MetricType::Counter)?;
+    for (kind, cause, count) in [
+        ("responses", "budget", database.evicted_bytes),
+        ("responses", "age", database.evicted_age),
+        ("ledger", "summed", database.ledger_summed),
+        ("drafts", "budget", drafts.evicted),
+    ] {
+        ConstCounter::new(count).encode(family.encode_family(&[("kind", kind), ("cause", cause)])?)?;
+    }
+    let name = "foretoken_store_dropped";
+    let help = "Reads and writes of the data folder not done, by kind and cause";
+    let mut family = out.encode_descriptor(name, help, None, MetricType::Counter)?;
+    for (kind, cause, count) in [
+        ("database", "queue_full", database.dropped_queue_full),
+        ("database", "failed", database.write_errors),
+        ("drafts", "queue_full", drafts.dropped_queue_full),
+        ("drafts", "failed", drafts.failed),
+    ] {
+        ConstCounter::new(count).encode(family.encode_family(&[("kind", kind), ("cause", cause)])?)?;
+    }
+    let name = "foretoken_store_bytes";
+    let mut family =
+        out.encode_descriptor(name, "Bytes in the data folder, by kind", None, MetricType::Gauge)?;
+    for (kind, bytes) in
+        [("responses", database.responses_bytes), ("ledger", database.ledger_bytes), ("drafts", drafts.bytes)]
+    {
+        ConstGauge::new(bytes as f64).encode(family.encode_family(&[("kind", kind)])?)?;
+    }
+    Ok(())
 }
 
 type Gauges = (&'static str, &'static str, Vec<(&'static str, f64)>);

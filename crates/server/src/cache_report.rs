@@ -2,10 +2,13 @@
 //!
 //! The command line prints the same shapes for a folder that no server has open, so the statistics are passed in.
 
+use foretoken_cache::data_folder::{self, Usage};
+use foretoken_cache::store::Store;
 use foretoken_cache::{CachedPrefix, DiskEntry, DiskStats, VerifyReport};
 use foretoken_engine::CacheInfo;
 use serde_json::{Map, Value, json};
 use std::collections::HashSet;
+use std::path::Path;
 use std::time::Duration;
 
 /// Statistics per tier.
@@ -45,6 +48,26 @@ pub fn info(info: &CacheInfo) -> Value {
         "responses": {"entries": info.responses.0, "bytes": info.responses.1},
         "tiers": tiers,
     })
+}
+
+/// What is in a data folder, kind by kind, with the budgets that the last server on it had.
+pub fn folder(folder: &Path, store: &Store) -> Value {
+    let limits = store.limits();
+    let budget = |kind: &str| limits.iter().find(|(name, _)| name == kind).map(|(_, bytes)| *bytes);
+    let mut rows: Vec<Value> = data_folder::usage(folder)
+        .into_iter()
+        .map(|Usage { kind, files, bytes }| {
+            let kind = kind.name();
+            json!({"kind": kind, "files": files, "bytes": bytes, "budget_bytes": budget(kind)})
+        })
+        .collect();
+    // Parts of the database file.
+    for (kind, (entries, bytes)) in
+        [("responses", store.response_totals()), ("ledger", store.ledger_totals())]
+    {
+        rows.push(json!({"kind": kind, "entries": entries, "bytes": bytes, "budget_bytes": budget(kind)}));
+    }
+    rows.into()
 }
 
 fn memory(info: &CacheInfo) -> Value {

@@ -80,7 +80,7 @@ pub(crate) async fn respond<W: Writer>(
     writer: W,
 ) -> Result<Response, ApiError> {
     let stream = job.stream;
-    let mut run = Run::start(shared, backend, trace, job, writer)?;
+    let mut run = Run::start(shared, backend, trace, job, writer).await?;
     if let Some(options) = stream {
         let keep_alive = Duration::from_secs(shared.config.keep_alive_s.max(1));
         return Ok(sse::response(run, options, keep_alive));
@@ -119,7 +119,7 @@ pub(crate) enum Progress {
 }
 
 impl<W: Writer> Run<W> {
-    fn start(
+    async fn start(
         shared: &Shared,
         backend: &Arc<Backend>,
         trace: Arc<Trace>,
@@ -134,7 +134,7 @@ impl<W: Writer> Run<W> {
             shape: job.shape,
         };
         let bill = Bill::new(&backend.ledger, job.payer, backend.id(), &trace, job.requests.len());
-        let events = Events::start(shared, backend, trace, job.requests, job.shape.prompt_param)?;
+        let events = Events::start(shared, backend, trace, job.requests, job.shape.prompt_param).await?;
         Ok(Run { writer, envelope, bill, events, n: job.n, cache_report: job.cache_report })
     }
 
@@ -204,6 +204,19 @@ impl Envelope {
     }
 }
 
+/// Submits a request on the blocking pool, since looking up a stored response reads the database.
+pub(crate) async fn submit(
+    backend: &Backend,
+    request: Request,
+    prompt_param: &'static str,
+) -> Result<Answer, ApiError> {
+    let generator = Arc::clone(&backend.served.generator);
+    let submitted = tokio::task::spawn_blocking(move || generator.submit(request)).await;
+    submitted
+        .map_err(|_| ApiError::internal("the server failed on this request; see its log"))?
+        .map_err(|error| ApiError::from_submit(error, prompt_param))
+}
+
 type NextEvent = BoxFuture<'static, (usize, Answer, Option<Event>)>;
 
 /// The merged events of a job's answers, until the deadline or server shutdown.
@@ -219,7 +232,7 @@ struct Events {
 }
 
 impl Events {
-    fn start(
+    async fn start(
         shared: &Shared,
         backend: &Arc<Backend>,
         trace: Arc<Trace>,
@@ -230,11 +243,7 @@ impl Events {
         let open = FuturesUnordered::new();
         for (choice, request) in requests.into_iter().enumerate() {
             let prompt_tokens = request.prompt.len();
-            let answer = backend
-                .served
-                .generator
-                .submit(request)
-                .map_err(|error| ApiError::from_submit(error, prompt_param))?;
+            let answer = submit(backend, request, prompt_param).await?;
             trace.submitted(prompt_tokens);
             open.push(receive(choice, answer));
         }

@@ -48,6 +48,7 @@ use crate::stats::{Counter, Latency, LatencySnapshot};
 pub use entries::DiskEntry;
 use file_system::FileSystem;
 use index::Index;
+pub use quarantine::quarantine_bytes_max;
 pub use verify::VerifyReport;
 use writer::Job;
 

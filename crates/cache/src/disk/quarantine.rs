@@ -10,6 +10,13 @@ use crate::keys::BlockKey;
 pub(super) const QUARANTINE_FOLDER: &str = "quarantine";
 /// Files kept in quarantine; blocks are megabytes, and a few are enough for a diagnosis.
 const KEPT_MAX: usize = 32;
+/// Bytes kept in quarantine, as a fraction of the tier's budget, on top of it.
+const BYTES_SHARE: u64 = 32;
+
+/// Maximum bytes in quarantine for a tier with this budget.
+pub fn quarantine_bytes_max(budget_bytes: u64) -> u64 {
+    (budget_bytes / BYTES_SHARE).max(64 << 20)
+}
 
 impl Shared {
     /// Counts a bad file and ensures that it is not read again.
@@ -31,9 +38,14 @@ impl Shared {
 
     fn move_away(&self, key: &BlockKey, path: &Path, fault: Fault) -> bool {
         let folder = self.config.folder.join(QUARANTINE_FOLDER);
-        let mut kept = 0;
-        let room = match self.fs.list(&folder, &mut |_| kept += 1) {
-            Ok(()) => kept < KEPT_MAX,
+        let mut kept = Vec::new();
+        let room = match self.fs.list(&folder, &mut |name| kept.push(folder.join(name))) {
+            Ok(()) => {
+                let bytes = |path: &Path| self.fs.meta(path).map_or(0, |meta| meta.bytes);
+                let held: u64 = kept.iter().map(|path| bytes(path)).sum();
+                let max = quarantine_bytes_max(self.config.budget_bytes);
+                kept.len() < KEPT_MAX && held.saturating_add(bytes(path)) <= max
+            }
             Err(_) => self.fs.create_folders(&folder).is_ok(),
         };
         if !room {

@@ -25,6 +25,12 @@ pub struct StoreCounters {
     pub evicted_bytes: AtomicU64,
     /// Responses that expired.
     pub evicted_age: AtomicU64,
+    /// Rows of the ledger that were summed up because of their age or of the byte budget.
+    pub ledger_summed: AtomicU64,
+    /// Bytes of stored responses now.
+    pub responses_bytes: AtomicU64,
+    /// Bytes of the ledger's rows now, estimated.
+    pub ledger_bytes: AtomicU64,
     complained: AtomicBool,
 }
 

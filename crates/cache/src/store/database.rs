@@ -2,14 +2,17 @@
 //!
 //! Knows no rows. The invariant: a file is never repaired; it is opened whole, or an error says why not.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
 
+use crate::disk::file_system::{FileSystem, RealFileSystem};
+
 pub(super) const FILE: &str = "foretoken.db";
 /// Stored as `user_version`; another number means another program's or version's tables.
-pub(super) const SCHEMA_VERSION: i64 = 3;
+pub(super) const SCHEMA_VERSION: i64 = 4;
 pub(super) const SCHEMA: &str = "
 CREATE TABLE IF NOT EXISTS responses (
     key BLOB PRIMARY KEY, scope BLOB NOT NULL, body BLOB NOT NULL, checksum INTEGER NOT NULL,
@@ -28,6 +31,16 @@ CREATE TABLE IF NOT EXISTS ledger (
 );
 CREATE INDEX IF NOT EXISTS ledger_by_time ON ledger (time_ms);
 CREATE INDEX IF NOT EXISTS ledger_by_spending ON ledger (tenant, price);
+CREATE TABLE IF NOT EXISTS ledger_sums (
+    time_ms INTEGER NOT NULL, tenant TEXT NOT NULL, model TEXT NOT NULL, requests INTEGER NOT NULL,
+    hit INTEGER NOT NULL, miss INTEGER NOT NULL, output INTEGER NOT NULL, reasoning INTEGER NOT NULL,
+    drafted INTEGER NOT NULL, accepted INTEGER NOT NULL, replayed INTEGER NOT NULL,
+    price INTEGER NOT NULL, saved INTEGER NOT NULL, saved_ms INTEGER NOT NULL,
+    queue_ms INTEGER NOT NULL, prompt_ms INTEGER NOT NULL, total_ms INTEGER NOT NULL,
+    credit_earned_us INTEGER NOT NULL, credit_spent_us INTEGER NOT NULL,
+    PRIMARY KEY (time_ms, tenant, model)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS limits (name TEXT PRIMARY KEY, bytes INTEGER NOT NULL) WITHOUT ROWID;
 ";
 /// From version 1, which had no users.
 const SCHEMA_FROM_1: &str = "
@@ -41,13 +54,20 @@ ALTER TABLE ledger ADD COLUMN credit_spent_us INTEGER NOT NULL DEFAULT 0;
 ";
 /// A larger file is not checked as a whole at start-up; its rows' checksums still are, one by one.
 const QUICK_CHECK_BYTES_MAX: u64 = 64 << 20;
+/// The write-ahead log is cut to this size after a checkpoint.
+const JOURNAL_BYTES_MAX: i64 = 16 << 20;
+/// Damaged databases that are kept.
+const SET_ASIDE_MAX: usize = 2;
+const SET_ASIDE: &str = ".damaged-";
 
 /// Opens the reading and the writing connection and checks the file's version and integrity.
 pub(super) fn open_file(path: &Path) -> rusqlite::Result<(Connection, Connection)> {
+    create_private(path);
     let mut writer = Connection::open(path)?;
     writer.busy_timeout(Duration::from_secs(5))?;
     writer.pragma_update(None, "journal_mode", "WAL")?;
     writer.pragma_update(None, "synchronous", "NORMAL")?;
+    writer.pragma_update(None, "journal_size_limit", JOURNAL_BYTES_MAX)?;
     let version = schema_version(&writer)?;
     if !(0..=SCHEMA_VERSION).contains(&version) {
         return Err(damage(&format!("schema version {version}, expected {SCHEMA_VERSION}")));
@@ -88,6 +108,15 @@ fn has_credit(db: &Connection) -> rusqlite::Result<bool> {
     db.query_row(sql, [], |row| row.get(0))
 }
 
+/// Creates the folder with mode 0700 and an empty file with mode 0600, which SQLite also gives to its journals.
+fn create_private(path: &Path) {
+    if let Some(folder) = path.parent() {
+        // Opening the database reports what is wrong.
+        RealFileSystem.create_folders(folder).ok();
+    }
+    RealFileSystem.write(path, &[], &[]).ok();
+}
+
 /// Two connections to one in-memory database that lives as long as they do.
 pub(super) fn open_memory() -> (Connection, Connection) {
     use std::hash::{BuildHasher, RandomState};
@@ -121,14 +150,35 @@ pub(super) fn set_aside(path: &Path, now_ms: u64) -> rusqlite::Result<()> {
         let name = |suffix: &str| PathBuf::from(format!("{}{suffix}", path.display()));
         let from = name(suffix);
         if from.exists() {
-            let to = name(&format!(".damaged-{now_ms}{suffix}"));
+            let to = name(&format!("{SET_ASIDE}{now_ms}{suffix}"));
             std::fs::rename(&from, to).map_err(|error| {
                 let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CANTOPEN);
                 rusqlite::Error::SqliteFailure(code, Some(error.to_string()))
             })?;
         }
     }
+    remove_set_aside(path);
     Ok(())
+}
+
+/// Keeps the latest damaged databases and removes the others.
+fn remove_set_aside(path: &Path) {
+    let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else { return };
+    let prefix = format!("{}{SET_ASIDE}", name.to_string_lossy());
+    let mut times = BTreeMap::<u64, Vec<PathBuf>>::new();
+    // A file that cannot be listed or removed is tried again when the next one is set aside.
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let Some(rest) = name.strip_prefix(&prefix) else { continue };
+        let digits = rest.split('-').next().unwrap_or_default();
+        if let Ok(time) = digits.parse() {
+            times.entry(time).or_default().push(entry.path());
+        }
+    }
+    let surplus = times.len().saturating_sub(SET_ASIDE_MAX);
+    times.into_values().take(surplus).flatten().for_each(|path| {
+        std::fs::remove_file(path).ok();
+    });
 }
 
 /// A read-only connection, and the schema version it found.

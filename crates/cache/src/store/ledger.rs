@@ -6,6 +6,7 @@ use super::Store;
 use super::database::connect;
 use super::ledger_reader::LedgerError;
 use super::ledger_row::{LedgerRow, NanoDollars};
+use super::retention::totals;
 use super::usage::{GroupBy, UsageGroup, usage};
 use super::writer::Write;
 
@@ -40,7 +41,28 @@ impl Store {
 
     /// A tenant's total spending.
     pub fn spent(&self, tenant: &str) -> NanoDollars {
-        let sql = "SELECT coalesce(sum(price), 0) FROM ledger WHERE tenant = ?1";
+        let sql = "SELECT (SELECT coalesce(sum(price), 0) FROM ledger WHERE tenant = ?1) \
+                   + (SELECT coalesce(sum(price), 0) FROM ledger_sums WHERE tenant = ?1)";
         self.read(|db| db.prepare_cached(sql)?.query_row([tenant], |row| row.get(0)))
+    }
+
+    /// Rows of the ledger, and their estimated bytes. Takes time linear in the ledger.
+    pub fn ledger_totals(&self) -> (u64, u64) {
+        self.read(totals)
+    }
+
+    /// Records the byte budgets of the data folder, by kind, for commands that look at it later. Queued.
+    pub fn record_limits(&self, limits: Vec<(String, u64)>) {
+        self.send(Write::Limits(limits));
+    }
+
+    /// The byte budgets that the last server on this folder had, by kind.
+    pub fn limits(&self) -> Vec<(String, u64)> {
+        self.read(|db| {
+            let mut statement = db.prepare("SELECT name, bytes FROM limits ORDER BY name")?;
+            let rows =
+                statement.query_map([], |row| Ok((row.get(0)?, row.get::<_, i64>(1)?.unsigned_abs())))?;
+            rows.collect()
+        })
     }
 }

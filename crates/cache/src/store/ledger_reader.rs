@@ -26,7 +26,7 @@ pub enum LedgerError {
         found: i64,
     },
     /// SQLite's error.
-    #[error("cannot read {}: {error}", path.display())]
+    #[error("cannot use {}: {error}", path.display())]
     Database {
         /// The file.
         path: PathBuf,

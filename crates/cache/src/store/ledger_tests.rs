@@ -4,8 +4,9 @@ use super::database::{SCHEMA, SCHEMA_VERSION};
 use super::*;
 use crate::clock::SystemClock;
 
+/// Times in these tests are long ago, so nothing is summed up.
 fn open(dir: &TempDir) -> Store {
-    Store::open(dir.path(), StoreConfig::default(), Arc::new(SystemClock::new()))
+    Store::open(dir.path(), StoreConfig::unbounded(), Arc::new(SystemClock::new()))
 }
 
 fn row(time_ms: u64, tenant: &str, user: &str) -> LedgerRow {
@@ -121,7 +122,9 @@ fn goes_on_with(schema: &str, version: i64, row_values: &str) {
 fn databases_of_earlier_versions_keep_their_rows_and_take_new_ones() {
     let credit =
         ",\n    credit_earned_us INTEGER NOT NULL DEFAULT 0, credit_spent_us INTEGER NOT NULL DEFAULT 0";
-    let second = SCHEMA.replace(credit, "");
+    // The tables that version 4 added come last.
+    let third = &SCHEMA[..SCHEMA.find("CREATE TABLE IF NOT EXISTS ledger_sums").unwrap()];
+    let second = third.replace(credit, "");
     let first = second
         .replace(",\n    user TEXT NOT NULL DEFAULT ''", "")
         .replace("ledger_by_spending ON ledger (tenant, price)", "ledger_by_tenant ON ledger (tenant)");
@@ -129,5 +132,96 @@ fn databases_of_earlier_versions_keep_their_rows_and_take_new_ones() {
     let values = "1, 5, 'a', 'm', 1, 2, 3, 0, 0, 0, 0, 70, 8, 9, 0, 0, 0";
     goes_on_with(&first, 1, values);
     goes_on_with(&second, 2, &format!("{values}, ''"));
-    goes_on_with(SCHEMA, 2, &format!("{values}, '', 0, 0"));
+    goes_on_with(third, 2, &format!("{values}, '', 0, 0"));
+    goes_on_with(third, 3, &format!("{values}, '', 0, 0"));
+}
+
+#[test]
+fn old_rows_are_summed_up_and_what_was_spent_stays_exact() {
+    let dir = TempDir::new().unwrap();
+    let now = crate::clock::wall_ms(&SystemClock::new());
+    let days_ago = |days: u64| now / DAY_MS * DAY_MS - days * DAY_MS;
+    let config = StoreConfig { ledger_age_ms_max: 30 * DAY_MS, ..StoreConfig::default() };
+    let store = Store::open(dir.path(), config, Arc::new(SystemClock::new()));
+    for days in [100, 100, 60, 2] {
+        store.record(row(days_ago(days) + 5, "a", "u"));
+    }
+    store.record(row(days_ago(100), "b", ""));
+    store.flush();
+    assert_eq!(store.ledger_totals().0, 1, "the recent row");
+    assert_eq!((store.spent("a"), store.spent("b")), (20, 5));
+    assert_eq!(store.counters().ledger_summed.load(Relaxed), 4);
+    let days = store.usage(Some("a"), 0, u64::MAX, GroupBy::Day).unwrap();
+    assert_eq!(
+        days.iter().map(|day| (day.requests, day.sum.price)).collect::<Vec<_>>(),
+        [(2, 10), (1, 5), (1, 5)]
+    );
+    let since = store.usage(Some("a"), days_ago(60), u64::MAX, GroupBy::None).unwrap();
+    assert_eq!(since[0].requests, 2, "whole days are found by time");
+    drop(store);
+    let reader = LedgerReader::open(dir.path()).unwrap();
+    assert_eq!(reader.usage(None, 0, u64::MAX, GroupBy::None).unwrap()[0].sum.price, 25);
+}
+
+#[test]
+fn the_ledger_stays_within_its_bytes_and_loses_no_spending() {
+    let dir = TempDir::new().unwrap();
+    let config = StoreConfig { ledger_bytes_max: 20_000, queue: 4096, ..StoreConfig::default() };
+    let store = Store::open(dir.path(), config, Arc::new(SystemClock::new()));
+    let now = crate::clock::wall_ms(&SystemClock::new());
+    for at in 0..2000 {
+        store.record(row(now + at, "a", &format!("user {at}")));
+        if at % 100 == 99 {
+            store.flush();
+            let (_, bytes) = store.ledger_totals();
+            assert!(bytes <= 20_000, "{bytes} bytes after {at} rows");
+        }
+    }
+    assert_eq!(store.spent("a"), 10_000);
+    assert_eq!(store.usage(None, 0, u64::MAX, GroupBy::None).unwrap()[0].requests, 2000);
+    assert_eq!(store.counters().ledger_bytes.load(Relaxed), store.ledger_totals().1);
+}
+
+#[test]
+fn limits_are_read_after_a_restart() {
+    let dir = TempDir::new().unwrap();
+    open(&dir).record_limits(vec![("blocks".into(), 7)]);
+    open(&dir).record_limits(vec![("drafts".into(), 8), ("ledger".into(), u64::MAX)]);
+    assert_eq!(open(&dir).limits(), [("drafts".into(), 8), ("ledger".into(), i64::MAX as u64)]);
+}
+
+#[test]
+fn a_missing_folder_is_created_and_few_damaged_databases_are_kept() {
+    let dir = TempDir::new().unwrap();
+    let folder = dir.path().join("new/data");
+    let open = || Store::open(&folder, StoreConfig::default(), Arc::new(SystemClock::new()));
+    open().record(row(1, "a", ""));
+    assert_eq!(open().spent("a"), 5);
+    for _ in 0..6 {
+        std::fs::write(folder.join(FILE), vec![1; 5000]).unwrap();
+        assert_eq!(open().counters().set_aside.load(Relaxed), 1);
+        std::thread::sleep(std::time::Duration::from_millis(3));
+    }
+    let names = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name());
+    let names: Vec<String> = names.map(|name| name.to_string_lossy().into_owned()).collect();
+    let damaged = names
+        .iter()
+        .filter(|name| name.contains("damaged") && !name.contains("-wal") && !name.contains("-shm"));
+    assert_eq!(damaged.count(), 2, "{names:?}");
+}
+
+#[test]
+fn a_ledger_that_must_be_kept_is_an_error_if_it_cannot_be_opened() {
+    let dir = TempDir::new().unwrap();
+    let try_open =
+        |folder: &Path| Store::try_open(folder, StoreConfig::default(), Arc::new(SystemClock::new()));
+    let damaged = vec![1; 5000];
+    std::fs::write(dir.path().join(FILE), &damaged).unwrap();
+    let error = try_open(dir.path()).unwrap_err().to_string();
+    assert!(error.contains(FILE), "{error}");
+    assert_eq!(std::fs::read(dir.path().join(FILE)).unwrap(), damaged, "it is left for repair");
+    let file = dir.path().join("file");
+    std::fs::write(&file, b"").unwrap();
+    assert!(try_open(&file.join("data")).is_err(), "no folder can be there");
+    assert!(try_open(&dir.path().join("fresh/data")).is_ok(), "a fresh folder is created");
 }

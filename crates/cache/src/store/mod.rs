@@ -13,6 +13,7 @@ mod ledger_reader;
 mod ledger_row;
 mod response;
 mod responses;
+mod retention;
 mod usage;
 mod writer;
 
@@ -22,7 +23,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rusqlite::Connection;
 
-pub use config::StoreConfig;
+pub use config::{DAY_MS, StoreConfig};
 pub use counters::StoreCounters;
 pub use ledger_reader::{LedgerError, LedgerReader};
 pub use ledger_row::{LedgerRow, NanoDollars};
@@ -80,6 +81,20 @@ impl Store {
         Store::start(path, reader, writer, config, counters, clock)
     }
 
+    /// Opens or creates the database in `dir`, for a server whose ledger must be kept.
+    ///
+    /// # Errors
+    /// The file cannot be used; a damaged one stays where it is.
+    pub fn try_open(dir: &Path, config: StoreConfig, clock: Arc<dyn Clock>) -> Result<Store, LedgerError> {
+        let path = dir.join(FILE);
+        match open_file(&path) {
+            Ok((reader, writer)) => {
+                Ok(Store::start(Some(path), reader, writer, config, Arc::default(), clock))
+            }
+            Err(error) => Err(LedgerError::Database { path, error }),
+        }
+    }
+
     /// An in-memory database that is lost when dropped.
     pub fn in_memory(config: StoreConfig, clock: Arc<dyn Clock>) -> Store {
         let (reader, writer) = open_memory();
@@ -130,7 +145,15 @@ impl Store {
 
     /// Reads; a failure is a miss.
     fn read<T: Default>(&self, read: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> T {
-        read(&self.reader()).unwrap_or_else(|error| {
+        self.read_from(&self.reader(), read)
+    }
+
+    fn read_from<T: Default>(
+        &self,
+        db: &Connection,
+        read: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> T {
+        read(db).unwrap_or_else(|error| {
             self.counters.fault(&self.counters.read_errors, "cannot read the database", &error);
             T::default()
         })

@@ -103,8 +103,9 @@ fn a_flipped_bit_in_a_row_is_a_miss_and_deletes_the_row() {
 #[test]
 fn a_folder_that_cannot_be_written_means_memory_only() {
     let dir = TempDir::new().unwrap();
+    std::fs::write(dir.path().join("file"), b"no folder").unwrap();
     let store =
-        Store::open(&dir.path().join("missing"), StoreConfig::default(), Arc::new(SystemClock::new()));
+        Store::open(&dir.path().join("file/data"), StoreConfig::default(), Arc::new(SystemClock::new()));
     assert_eq!(store.path(), None);
     let key = keep(&store, "a", &[1], &[2]);
     store.flush();

@@ -2,9 +2,10 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use rusqlite::OptionalExtension;
+use rusqlite::{Connection, OptionalExtension};
 
 use super::Store;
+use super::database::connect;
 use super::response::{Response, ResponseKey, checked, checksum, encode};
 use super::writer::Write;
 use crate::keys::ScopeId;
@@ -41,11 +42,12 @@ impl Store {
         self.send(Write::Response { key, scope, body, checksum, now_ms: self.now_ms() });
     }
 
-    /// Calls `each` with the responses, most recently used first, while it returns true. Damaged rows are skipped.
+    /// Calls `each` with the responses, most recently used first, while it returns true. Damaged rows are skipped. Has a
+    /// connection of its own, so that no lookup waits for it.
     pub fn each_response_newest(&self, mut each: impl FnMut(ScopeId, Response) -> bool) {
         let sql = "SELECT scope, body, checksum FROM responses ORDER BY used_ms DESC";
-        self.read(|db| {
-            let mut statement = db.prepare_cached(sql)?;
+        let scan = |db: &Connection| -> rusqlite::Result<()> {
+            let mut statement = db.prepare(sql)?;
             let mut rows = statement.query([])?;
             while let Some(row) = rows.next()? {
                 let (id, body, checksum): ([u8; 32], Vec<u8>, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
@@ -55,7 +57,11 @@ impl Store {
                 }
             }
             Ok(())
-        });
+        };
+        match self.path().map(connect) {
+            Some(Ok((db, _))) => self.read_from(&db, scan),
+            _ => self.read(scan),
+        }
     }
 
     /// Deletes the responses of a scope, or all. Blocks until done.

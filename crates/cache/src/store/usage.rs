@@ -1,8 +1,9 @@
-//! Sums over the ledger's rows.
+//! Sums over the ledger's rows, those that were summed up already included.
 
 use rusqlite::{Connection, params};
 
 use super::ledger_row::LedgerRow;
+use super::retention::SUMMED;
 
 /// How rows are grouped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,10 +49,12 @@ pub(super) fn usage(
         GroupBy::User => "CASE user WHEN '' THEN tenant ELSE tenant || '/' || user END",
     };
     let sql = format!(
-        "SELECT {group} AS g, count(*), max(time_ms), sum(hit), sum(miss), sum(output), sum(reasoning), \
+        "SELECT {group} AS g, sum(requests), max(time_ms), sum(hit), sum(miss), sum(output), sum(reasoning), \
          sum(drafted), sum(accepted), sum(replayed), sum(price), sum(saved), sum(saved_ms), sum(queue_ms), \
          sum(prompt_ms), sum(total_ms), sum(credit_earned_us), sum(credit_spent_us) \
-         FROM ledger WHERE time_ms >= ?1 AND time_ms < ?2 AND (?3 IS NULL OR tenant = ?3) GROUP BY g ORDER BY g"
+         FROM (SELECT time_ms, tenant, user, model, 1 AS requests, {SUMMED} FROM ledger \
+         UNION ALL SELECT time_ms, tenant, '' AS user, model, requests, {SUMMED} FROM ledger_sums) \
+         WHERE time_ms >= ?1 AND time_ms < ?2 AND (?3 IS NULL OR tenant = ?3) GROUP BY g ORDER BY g"
     );
     let bound = |ms: u64| i64::try_from(ms).unwrap_or(i64::MAX);
     let mut statement = db.prepare_cached(&sql)?;

@@ -11,6 +11,7 @@ use super::config::StoreConfig;
 use super::counters::StoreCounters;
 use super::ledger_row::LedgerRow;
 use super::response::ResponseKey;
+use super::retention;
 use crate::clock::{Clock, wall_ms};
 use crate::keys::ScopeId;
 
@@ -32,6 +33,7 @@ pub(super) enum Write {
     Remove(ResponseKey),
     Forget(Option<ScopeId>),
     Ledger(Box<LedgerRow>),
+    Limits(Vec<(String, u64)>),
     /// Acknowledged when everything before it is on disk.
     Flush(Sender<()>),
 }
@@ -52,6 +54,7 @@ impl Writer {
         let (queue, writes) = sync_channel(config.queue.max(1));
         let total = "SELECT coalesce(sum(length(body)), 0) FROM responses";
         let bytes = db.query_row(total, [], |row| row.get::<_, i64>(0)).unwrap_or(0) as u64;
+        counters.ledger_bytes.store(retention::totals(&db).map_or(0, |(_, bytes)| bytes), Relaxed);
         let task = Task { db, config, counters, clock, bytes };
         let thread = std::thread::Builder::new().name("database".into()).spawn(move || task.run(&writes));
         // Without a thread the receiver is dropped and every write counts as dropped.
@@ -104,6 +107,7 @@ impl Task {
             batch.extend(writes.try_iter().take(BATCH_MAX - 1));
             let mut waiting = Vec::new();
             let written = self.write(batch, &mut waiting).and_then(|()| self.keep_bounds());
+            self.counters.responses_bytes.store(self.bytes, Relaxed);
             if let Err(error) = written {
                 self.counters.fault(&self.counters.write_errors, "cannot write the database", &error);
             }
@@ -124,10 +128,15 @@ impl Task {
         }
         let transaction = self.db.transaction()?;
         let mut stored = (0, 0);
+        let mut ledger_bytes = 0;
         for write in &writes {
             apply(&transaction, write, &mut stored)?;
+            if let Write::Ledger(row) = write {
+                ledger_bytes += retention::row_bytes(row);
+            }
         }
         transaction.commit()?;
+        self.counters.ledger_bytes.fetch_add(ledger_bytes, Relaxed);
         self.counters.stored.fetch_add(stored.0, Relaxed);
         self.bytes += stored.1;
         if writes.iter().any(|write| matches!(write, Write::Forget(_) | Write::Remove(_))) {
@@ -157,6 +166,26 @@ impl Task {
             self.counters.evicted_bytes.fetch_add(gone as u64, Relaxed);
             self.recount()?;
             if gone == 0 {
+                break;
+            }
+        }
+        self.keep_ledger_bounds()
+    }
+
+    /// Sums up rows of the ledger that are too old, then the oldest, until the bounds hold.
+    fn keep_ledger_bounds(&mut self) -> rusqlite::Result<()> {
+        let oldest = wall_ms(&*self.clock).saturating_sub(self.config.ledger_age_ms_max);
+        let mut summed = retention::sum_up_old(&mut self.db, oldest)?;
+        let mut bytes = self.counters.ledger_bytes.load(Relaxed);
+        while summed > 0 || bytes > self.config.ledger_bytes_max {
+            self.counters.ledger_summed.fetch_add(summed, Relaxed);
+            bytes = retention::totals(&self.db)?.1;
+            self.counters.ledger_bytes.store(bytes, Relaxed);
+            if bytes <= self.config.ledger_bytes_max {
+                break;
+            }
+            summed = retention::sum_up_oldest(&mut self.db)?;
+            if summed == 0 {
                 break;
             }
         }
@@ -190,6 +219,16 @@ fn apply(db: &Connection, write: &Write, stored: &mut (u64, u64)) -> rusqlite::R
             db.execute("DELETE FROM responses WHERE scope = ?1", [scope.as_bytes()])?;
         }
         Write::Ledger(row) => insert_row(db, row)?,
+        Write::Limits(limits) => {
+            db.execute("DELETE FROM limits", [])?;
+            for (name, bytes) in limits {
+                let bytes = i64::try_from(*bytes).unwrap_or(i64::MAX);
+                db.execute(
+                    "INSERT OR REPLACE INTO limits (name, bytes) VALUES (?1, ?2)",
+                    params![name, bytes],
+                )?;
+            }
+        }
         Write::Flush(_) => {}
     }
     Ok(())

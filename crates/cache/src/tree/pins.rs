@@ -80,6 +80,17 @@ impl PrefixTree {
         (before, held.len())
     }
 
+    /// As [`pinned`](Self::pinned), counting only blocks under the tenant's own scope.
+    pub fn pinned_by(&self, scope: &Scope, tokens: &[u32], now: Duration) -> (usize, usize) {
+        let mut held = self.pinned_until(now);
+        held.retain(|&node, _| self.block(node).scope().id() == scope.id());
+        let before = held.len();
+        let own =
+            self.path(scope, tokens).into_iter().filter(|&node| self.block(node).scope().id() == scope.id());
+        held.extend(own.map(|node| (node, Duration::MAX)));
+        (before, held.len())
+    }
+
     /// The full blocks that are pinned at `now`, lowest depth first, and their expiry.
     pub fn pinned_keys(&self, now: Duration) -> Vec<(BlockKey, Duration)> {
         let held = self.pinned_until(now).into_iter();

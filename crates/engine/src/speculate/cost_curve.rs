@@ -7,10 +7,9 @@
 //! and of prefills, since the curve is measured with one sequence only.
 
 use std::fs;
-use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use foretoken_cache::{BlockLayout, BlockPool, Fingerprint, OpenBlock};
+use foretoken_cache::{BlockLayout, BlockPool, DraftFiles, Fingerprint, OpenBlock};
 use foretoken_kernels::kv::{BLOCK_TOKENS, KvView};
 use foretoken_model::Model;
 use foretoken_model::step::{Scratch, SeqStep, WantLogits};
@@ -168,28 +167,26 @@ impl CostCurve {
         CostCurve::new(vec![(1, 1.0), (4, 1.5), (8, 2.1), (16, 3.6), (ROWS_MAX, 14.0)], 1e-4, 1e-4)
     }
 
-    /// The curve that is kept in `folder` for this model on this machine.
-    pub(crate) fn load(model: &Model, folder: &Path) -> Option<CostCurve> {
+    /// The stored curve for this model on this machine. Reads a file: before the first step only.
+    pub(crate) fn load(model: &Model, files: &DraftFiles) -> Option<CostCurve> {
         let name = fingerprint(model);
-        CostCurve::parse(&fs::read_to_string(file(folder, name)).ok()?, name)
+        CostCurve::parse(&String::from_utf8(files.read(&file(name))?).ok()?, name)
     }
 
-    /// Measures, and keeps the curve in `folder`. `None` if `interrupted` returned true meanwhile.
+    /// Measures, and queues the curve to be written. `None` if `interrupted` returned true meanwhile.
     pub(crate) fn measure(
         model: &Model,
         scratch: &mut Scratch,
-        folder: Option<&Path>,
+        files: Option<&DraftFiles>,
         interrupted: impl Fn() -> bool,
     ) -> Option<CostCurve> {
         let start = Instant::now();
         let curve = measure(model, scratch, interrupted)?;
         tracing::info!(ms = start.elapsed().as_millis() as u64, "measured what steps cost on this machine");
-        if let Some(folder) = folder {
+        if let Some(files) = files {
             let name = fingerprint(model);
-            // Without the file the next start measures again.
-            if let Err(error) = fs::write(file(folder, name), curve.to_text(name)) {
-                tracing::debug!("cannot keep what steps cost in {}: {error}", folder.display());
-            }
+            // If it is dropped, the next start measures again.
+            files.write(&file(name), curve.to_text(name).into_bytes());
         }
         Some(curve)
     }
@@ -244,8 +241,8 @@ fn lower_hull(points: &[(usize, f64)]) -> Vec<f64> {
     hull
 }
 
-fn file(folder: &Path, name: Fingerprint) -> PathBuf {
-    folder.join(format!("costs-{}", &name.to_string()[..16]))
+fn file(name: Fingerprint) -> String {
+    format!("costs-{}", &name.to_string()[..16])
 }
 
 /// Everything that decides how long steps take.

@@ -3,12 +3,11 @@
 //! Lives on the engine's thread. The invariant: draft tokens never change what else a step computes;
 //! they take free blocks only and never preempt.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use foretoken_cache::ScopeId;
 use foretoken_cache::store::Store;
+use foretoken_cache::{DraftFiles, ScopeId};
 use foretoken_kernels::{Compute, math};
 use foretoken_model::Model;
 use foretoken_model::step::Scratch;
@@ -36,8 +35,8 @@ pub(crate) struct DraftsConfig {
     pub(crate) default: Speculation,
     /// Rows that a step may have.
     pub(crate) step_tokens: usize,
-    /// Where costs are kept.
-    pub(crate) folder: Option<PathBuf>,
+    /// Where cost curves are kept.
+    pub(crate) files: Option<Arc<DraftFiles>>,
     pub(crate) tenants: Arc<Mutex<Tenants>>,
     /// The draft model.
     pub(crate) draft_model: Option<Arc<DraftModel>>,
@@ -63,7 +62,7 @@ pub(crate) struct Drafts {
     /// Whether `costs` was measured here and not assumed.
     measured: bool,
     measured_at: Option<Instant>,
-    folder: Option<PathBuf>,
+    files: Option<Arc<DraftFiles>>,
     tenants: Arc<Mutex<Tenants>>,
     draft_model: Option<Arc<DraftModel>>,
     /// Steps planned so far, and sequences that decode in the last one.
@@ -75,13 +74,13 @@ pub(crate) struct Drafts {
 }
 
 impl Drafts {
-    /// Loads drafter state, and the cost curve if it was measured before.
+    /// Loads drafter state, and the cost curve if it was measured before. Reads files: before the first step only.
     pub(crate) fn new(config: DraftsConfig, model: &Model, store: Option<&Store>) -> Drafts {
-        let DraftsConfig { default, step_tokens, folder, tenants, draft_model } = config;
+        let DraftsConfig { default, step_tokens, files, tenants, draft_model } = config;
         if let Some(store) = store {
             tenants.lock().load(store);
         }
-        let known = folder.as_deref().and_then(|folder| CostCurve::load(model, folder));
+        let known = files.as_deref().and_then(|files| CostCurve::load(model, files));
         Drafts {
             default,
             step_tokens,
@@ -89,7 +88,7 @@ impl Drafts {
             measured: known.is_some(),
             measured_at: None,
             costs: known.unwrap_or_else(CostCurve::assumed),
-            folder,
+            files,
             tenants,
             draft_model,
             steps: 0,
@@ -160,7 +159,7 @@ impl Drafts {
         if fits || !self.default.enabled {
             return;
         }
-        if let Some(costs) = CostCurve::measure(model, scratch, self.folder.as_deref(), interrupted) {
+        if let Some(costs) = CostCurve::measure(model, scratch, self.files.as_deref(), interrupted) {
             (self.costs, self.measured, self.measured_at) = (costs, true, Some(Instant::now()));
         }
     }

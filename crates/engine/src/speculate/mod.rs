@@ -23,5 +23,5 @@ mod text_follower;
 
 pub(crate) use draft_model::DraftModel;
 pub(crate) use mutex::Mutex;
-pub(crate) use tenants::{Tenants, prepare_folder};
+pub(crate) use tenants::Tenants;
 pub(crate) use text_follower::TextFollower;

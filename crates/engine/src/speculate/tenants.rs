@@ -1,19 +1,21 @@
 //! What the sequences of one tenant share: draft memory, successor table, credit. Never more than one tenant's.
+//!
+//! The step loop locks tenants and tables, so nothing here touches a file while holding a lock: reading and writing
+//! tables is queued to [`DraftFiles`].
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use foretoken_cache::store::Store;
-use foretoken_cache::{DraftMemory, Fingerprint, ScopeId, SuccessorTable};
+use foretoken_cache::{DraftFiles, DraftMemory, ScopeId, SuccessorTable};
 
 use super::calibrator::Calibrator;
 use super::mutex::Mutex;
 
 /// Tenants whose drafter state is in memory; beyond it the least recently used is evicted.
 const TENANTS_MAX: usize = 64;
-/// Contexts in a tenant's successor table: 1.5 MiB.
+/// Maximum contexts of a tenant's successor table: 1.75 MiB.
 const CONTEXTS: usize = 1 << 16;
 /// What is learnt between two writes of a table.
 const LEARNT_PER_SAVE: u64 = 4096;
@@ -32,18 +34,21 @@ pub(crate) struct Tenant {
     rebuilding: Arc<AtomicBool>,
     credit_ms: Mutex<f64>,
     saved_at: Mutex<u64>,
+    /// Whether the stored table was queued to be read.
+    loading: AtomicBool,
 }
 
 impl Tenant {
-    fn new(scope: ScopeId, memory: DraftMemory, successors: SuccessorTable) -> Tenant {
+    fn new(scope: ScopeId, memory: DraftMemory) -> Tenant {
         Tenant {
             scope,
             memory: Arc::new(Mutex::new(memory)),
-            successors: Arc::new(Mutex::new(successors)),
+            successors: Arc::new(Mutex::new(SuccessorTable::new(CONTEXTS))),
             calibrator: Mutex::default(),
             rebuilding: Arc::default(),
             credit_ms: Mutex::new(0.0),
             saved_at: Mutex::new(0),
+            loading: AtomicBool::new(false),
         }
     }
 
@@ -89,21 +94,35 @@ impl Tenant {
         }
     }
 
-    fn save(&self, folder: &Path, least: u64) {
-        let table = self.successors.lock();
+    /// Queues the table to be written if it learnt `least` distributions since the last time. Never blocks.
+    fn save(&self, files: &DraftFiles, least: u64) {
+        let learnt = self.successors.lock().learnt();
         let mut saved_at = self.saved_at.lock();
-        if table.learnt() < *saved_at + least {
+        if learnt < *saved_at + least || !self.load(files) {
             return;
         }
-        *saved_at = table.learnt();
-        if let Err(error) = table.save(&file(folder, self.scope), self.scope) {
-            tracing::debug!("cannot keep a successor table: {error}");
+        let table = Arc::clone(&self.successors);
+        if files.save(self.scope, move || table.lock().clone()) {
+            *saved_at = learnt;
         }
     }
-}
 
-fn file(folder: &Path, scope: ScopeId) -> PathBuf {
-    folder.join(format!("successors-{scope}"))
+    /// Queues the stored table to be read, once; false if the queue is full. Jobs are done in order, so a table that is
+    /// written later holds what was stored before.
+    fn load(&self, files: &DraftFiles) -> bool {
+        if self.loading.swap(true, Relaxed) {
+            return true;
+        }
+        let table = Arc::clone(&self.successors);
+        let queued = files.load(self.scope, move |stored| {
+            let Some(mut stored) = stored else { return };
+            let mut table = table.lock();
+            stored.absorb(&table);
+            *table = stored;
+        });
+        self.loading.store(queued, Relaxed);
+        queued
+    }
 }
 
 /// The recently used tenants.
@@ -112,13 +131,13 @@ pub(crate) struct Tenants {
     uses: u64,
     /// Tokens that all memories together may hold.
     memory_tokens: usize,
-    folder: Option<PathBuf>,
+    files: Option<Arc<DraftFiles>>,
 }
 
 impl Tenants {
     /// No tenant yet.
-    pub(crate) fn new(folder: Option<PathBuf>, memory_tokens: usize) -> Tenants {
-        Tenants { by_scope: HashMap::new(), uses: 0, memory_tokens, folder }
+    pub(crate) fn new(files: Option<Arc<DraftFiles>>, memory_tokens: usize) -> Tenants {
+        Tenants { by_scope: HashMap::new(), uses: 0, memory_tokens, files }
     }
 
     /// Reads past answers from the store, the latest first, as many as fit.
@@ -147,10 +166,10 @@ impl Tenants {
             return Arc::clone(tenant);
         }
         self.make_room();
-        let kept =
-            self.folder.as_ref().and_then(|dir| SuccessorTable::load(&file(dir, scope), scope, CONTEXTS));
-        let successors = kept.unwrap_or_else(|| SuccessorTable::new(CONTEXTS));
-        let tenant = Arc::new(Tenant::new(scope, DraftMemory::new(self.memory_tokens), successors));
+        let tenant = Arc::new(Tenant::new(scope, DraftMemory::new(self.memory_tokens)));
+        if let Some(files) = &self.files {
+            tenant.load(files);
+        }
         self.by_scope.insert(scope, (self.uses, Arc::clone(&tenant)));
         tenant
     }
@@ -171,26 +190,18 @@ impl Tenants {
         }
     }
 
-    /// Deletes the drafter state of a scope, or of all, on disk too.
-    pub(crate) fn forget(&mut self, scope: Option<ScopeId>) {
+    /// Removes the drafter state of a scope, or of all, from memory. Returns the files, where it must be cleared next;
+    /// that blocks, so not while this is locked.
+    pub(crate) fn forget(&mut self, scope: Option<ScopeId>) -> Option<Arc<DraftFiles>> {
         self.by_scope.retain(|&id, _| scope.is_some_and(|scope| scope != id));
-        let Some(folder) = &self.folder else { return };
-        let Ok(entries) = std::fs::read_dir(folder) else { return };
-        for entry in entries.flatten() {
-            let name = entry.file_name().to_string_lossy().into_owned();
-            let of_scope = name.strip_prefix("successors-");
-            if of_scope.is_some_and(|id| scope.is_none_or(|scope| scope.to_string() == id)) {
-                // What cannot be removed is another scope's or no file of ours.
-                let _ = std::fs::remove_file(entry.path());
-            }
-        }
+        self.files.clone()
     }
 
-    /// Writes the tables that learnt much since they were written; with `all`, those that learnt anything.
+    /// Queues the tables to be written that learnt much since they were written; with `all`, those that learnt anything.
     pub(crate) fn save(&self, all: bool) {
-        if let Some(folder) = &self.folder {
+        if let Some(files) = &self.files {
             let least = if all { 1 } else { LEARNT_PER_SAVE };
-            self.by_scope.values().for_each(|(_, tenant)| tenant.save(folder, least));
+            self.by_scope.values().for_each(|(_, tenant)| tenant.save(files, least));
         }
     }
 
@@ -203,21 +214,9 @@ impl Tenants {
     fn evict_oldest(&mut self) {
         let oldest = self.by_scope.iter().min_by_key(|(_, (used, _))| *used).map(|(scope, _)| *scope);
         if let Some((_, tenant)) = oldest.and_then(|scope| self.by_scope.remove(&scope))
-            && let Some(folder) = &self.folder
+            && let Some(files) = &self.files
         {
-            tenant.save(folder, 1);
-        }
-    }
-}
-
-/// The folder in `root` for models with this fingerprint, created if needed.
-pub(crate) fn prepare_folder(root: &Path, fingerprint: Fingerprint) -> Option<PathBuf> {
-    let folder = root.join(&fingerprint.to_string()[..16]);
-    match std::fs::create_dir_all(&folder) {
-        Ok(()) => Some(folder),
-        Err(error) => {
-            tracing::warn!("{}: {error}; what drafters learn is kept in memory only", folder.display());
-            None
+            tenant.save(files, 1);
         }
     }
 }

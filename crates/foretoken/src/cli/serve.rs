@@ -40,6 +40,18 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "DAYS", default_value_t = 30)]
     pub(crate) responses_days: u64,
 
+    /// Disk space for the rows of the usage ledger; beyond it the oldest are summed up per day, account and model.
+    #[arg(long, value_name = "SIZE", default_value = "128MiB")]
+    pub(crate) ledger_max: ByteSize,
+
+    /// Days after which rows of the usage ledger are summed up per day, account and model.
+    #[arg(long, value_name = "DAYS", default_value_t = 400)]
+    pub(crate) ledger_days: u64,
+
+    /// Percentage of the pinnable memory that one tenant may pin.
+    #[arg(long, value_name = "PERCENT", default_value_t = 50, value_parser = clap::value_parser!(u8).range(1..=100))]
+    pub(crate) pin_share: u8,
+
     #[command(flatten)]
     pub(crate) speculation: SpeculationArgs,
     #[command(flatten)]

@@ -43,4 +43,9 @@ pub(crate) struct SpeculationArgs {
     /// Tokens of past prompts and responses to draft from; each takes up to 64 bytes of memory.
     #[arg(long, value_name = "N", default_value_t = 1_000_000, help_heading = "Speculation")]
     pub(crate) draft_memory: usize,
+
+    /// Disk space for what drafters learn, over all tenants and models; the least recently used is evicted. 0 keeps it in
+    /// memory only.
+    #[arg(long, value_name = "SIZE", default_value = "64MiB", help_heading = "Speculation")]
+    pub(crate) draft_disk: ByteSize,
 }

@@ -4,14 +4,17 @@
 //! refused connection. The address goes to standard output, everything else to the log.
 
 use std::io::Write;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
-use foretoken_cache::store::{Store, StoreConfig};
+use foretoken_cache::data_folder;
+use foretoken_cache::disk::quarantine_bytes_max;
+use foretoken_cache::store::{DAY_MS, Store, StoreConfig};
 use foretoken_cache::{SharedConfig, SystemClock};
 use foretoken_engine::{
-    Answer, Engine, EngineConfig, EngineStats, Explained, Request, Responses, SubmitError,
+    Answer, DRAFT_DISK_SHARE, Engine, EngineConfig, EngineStats, Explained, Request, Responses, SubmitError,
 };
 use foretoken_model::chat::{ChatInput, ChatTemplate};
 use foretoken_model::tokenizer::Tokenizer;
@@ -21,6 +24,7 @@ use foretoken_server::{
 };
 
 use crate::cli::ServeArgs;
+use crate::commands::chat::HISTORY_BYTES_MAX;
 use crate::commands::inspect;
 use crate::{cache_secret, folder_lock, load, output, shared_cache, shared_prompt};
 
@@ -127,8 +131,12 @@ fn short_name(reference: &str) -> String {
 /// Loads the model and starts the engine; takes seconds, so it runs on a blocking thread.
 fn load_model(args: &ServeArgs, mut shared: Option<SharedConfig>) -> Result<(Served, Engine)> {
     let start = Instant::now();
-    let loaded = load::load(&args.model)?;
     let data_dir = load::data_dir(&args.model.base)?;
+    // Before anything opens in it, the ledger too.
+    if let Err(error) = data_folder::prepare(&data_dir) {
+        tracing::warn!("cannot use the data folder {}: {error}", data_dir.display());
+    }
+    let loaded = load::load(&args.model)?;
     let mut disk = (args.cache_disk.0 > 0).then(|| (data_dir.join("blocks"), args.cache_disk.0));
     let named = args.shared.cache_secret_file.as_deref().map(cache_secret::load).transpose();
     let named = named.context("--cache-secret-file")?;
@@ -141,13 +149,8 @@ fn load_model(args: &ServeArgs, mut shared: Option<SharedConfig>) -> Result<(Ser
             cache_secret::fresh().context("cannot read random bytes")?
         }
     };
-    let limits = StoreConfig {
-        responses_bytes_max: args.responses_max.0,
-        responses_age_ms_max: args.responses_days.saturating_mul(86_400_000),
-        ..StoreConfig::default()
-    };
-    let store = Store::open(&data_dir, limits, Arc::new(SystemClock::new()));
-    let store = Arc::new(store);
+    let store = Arc::new(open_store(args, &data_dir)?);
+    store.record_limits(limits(args));
     let prompts = args.shared.shared_prompt.iter();
     let shared_prompts = prompts
         .map(|path| shared_prompt::read(path, &loaded.template, &loaded.tokenizer))
@@ -163,6 +166,7 @@ fn load_model(args: &ServeArgs, mut shared: Option<SharedConfig>) -> Result<(Ser
         running_per_tenant_max: args.max_running_per_tenant,
         queue: args.max_waiting,
         step_tokens: args.step_tokens,
+        pin_share: args.pin_share,
         disk,
         shared,
         shared_prompts,
@@ -183,6 +187,46 @@ fn load_model(args: &ServeArgs, mut shared: Option<SharedConfig>) -> Result<(Ser
         codec: Arc::new(TextCodec { tokenizer: loaded.tokenizer, template: loaded.template }),
     };
     Ok((served, engine))
+}
+
+/// Opens the database. Without accounts and prepaid limits a server runs without its file too.
+fn open_store(args: &ServeArgs, data_dir: &Path) -> Result<Store> {
+    let config = StoreConfig {
+        responses_bytes_max: args.responses_max.0,
+        responses_age_ms_max: args.responses_days.saturating_mul(DAY_MS),
+        ledger_bytes_max: args.ledger_max.0,
+        ledger_age_ms_max: args.ledger_days.saturating_mul(DAY_MS),
+        ..StoreConfig::default()
+    };
+    let clock = Arc::new(SystemClock::new());
+    if args.accounts.account.is_empty() && args.accounts.prepaid.is_empty() {
+        return Ok(Store::open(data_dir, config, clock));
+    }
+    Store::try_open(data_dir, config, clock).context(
+        "the ledger must be kept, since the server has --account or --prepaid; repair the file, restore a backup, or \
+         move it away to start with an empty ledger",
+    )
+}
+
+/// The byte budgets of the data folder, which `foretoken cache stat` shows.
+fn limits(args: &ServeArgs) -> Vec<(String, u64)> {
+    let blocks = args.cache_disk.0;
+    let drafting = args.speculation.draft_model.is_some();
+    let draft_blocks = if drafting { blocks / DRAFT_DISK_SHARE } else { 0 };
+    [
+        ("blocks", blocks),
+        ("draft_blocks", draft_blocks),
+        (
+            "quarantine",
+            quarantine_bytes_max(blocks) + if drafting { quarantine_bytes_max(draft_blocks) } else { 0 },
+        ),
+        ("drafts", args.speculation.draft_disk.0),
+        ("responses", args.responses_max.0),
+        ("ledger", args.ledger_max.0),
+        ("history", HISTORY_BYTES_MAX),
+    ]
+    .map(|(kind, bytes)| (kind.to_owned(), bytes))
+    .to_vec()
 }
 
 /// Adapter: the engine as the server's generator.

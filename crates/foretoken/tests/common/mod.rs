@@ -76,6 +76,21 @@ impl Server {
         Self::start_command(args, Stdio::inherit())
     }
 
+    /// As [`Server::start`], under this umask.
+    pub(crate) fn start_with_umask(umask: &str, args: &[&str]) -> Self {
+        let server = foretoken(&[]);
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("umask {umask}; exec \"$0\" \"$@\"")]).arg(server.get_program());
+        for (name, value) in server.get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        command.args(["serve", "--port", "0", "--log", "warn"]).args(args).stdin(Stdio::null());
+        Self::spawn(command).healthy()
+    }
+
     fn healthy(self) -> Self {
         let start = Instant::now();
         while self.get("/health").status != 200 {
@@ -87,8 +102,12 @@ impl Server {
 
     fn start_command(args: &[&str], log: Stdio) -> Self {
         let mut command = foretoken(&["serve", "--port", "0", "--log", "warn"]);
-        command.stderr(log);
-        let mut child = command.args(args).stdout(Stdio::piped()).spawn().expect("the binary runs");
+        command.stderr(log).args(args);
+        Self::spawn(command)
+    }
+
+    fn spawn(mut command: Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).spawn().expect("the binary runs");
         let mut line = String::new();
         BufReader::new(child.stdout.take().expect("piped")).read_line(&mut line).expect("a line is printed");
         let address = line.trim().strip_prefix("listening on http://").expect("the address is printed");

@@ -3,6 +3,7 @@
 //! Any tenant may prewarm and pin its own prompts and is billed for them as for any prompt. Routes that show or
 //! change the cache of other tenants require operator rights.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,6 +25,7 @@ use crate::protocol::chat::read_conversation;
 use crate::protocol::completion::prompts;
 use crate::protocol::fields::Fields;
 use crate::request_log::Trace;
+use crate::run::submit;
 use crate::state::{Backend, Phase, Shared};
 use crate::tenants::tenants;
 
@@ -48,8 +50,15 @@ type Pairs = Result<Query<Vec<(String, String)>>, QueryRejection>;
 async fn info(_: Admin, State(shared): State<Arc<Shared>>) -> Result<Json<Value>, ApiError> {
     let backend = shared.installed().ok_or_else(ApiError::loading)?;
     let generator = Arc::clone(&backend.served.generator);
-    let info = blocking(move || generator.cache().info()).await?;
-    Ok(Json(cache_report::info(&info)))
+    let store = Arc::clone(&backend.served.store);
+    let report = blocking(move || {
+        let mut report = cache_report::info(&generator.cache().info());
+        if let Some(folder) = store.path().and_then(Path::parent) {
+            report["folder"] = cache_report::folder(folder, &store);
+        }
+        report
+    });
+    Ok(Json(report.await?))
 }
 
 async fn entries(_: Admin, State(shared): State<Arc<Shared>>, query: Pairs) -> Result<Json<Value>, ApiError> {
@@ -201,8 +210,7 @@ impl CachePrompt {
     /// Prefills the prompt. The single generated token is discarded and not billed.
     async fn prefill(&self, shared: &Shared, trace: &Arc<Trace>) -> Result<Summary, ApiError> {
         let backend = &self.backend;
-        let submitted = backend.served.generator.submit(self.request.clone());
-        let mut answer = submitted.map_err(|error| ApiError::from_submit(error, self.param))?;
+        let mut answer = submit(backend, self.request.clone(), self.param).await?;
         trace.submitted(self.request.prompt.len());
         let mut phase = shared.watch_phase();
         let end = async {

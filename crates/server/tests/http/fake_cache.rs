@@ -57,7 +57,13 @@ impl CacheControl for FakeCache {
 
     fn can_pin(&self, _: &str, prompt: &[u32]) -> Result<(), PinRefused> {
         match prompt.len() > PINNED_MAX {
-            true => Err(PinRefused { wanted: prompt.len(), left: 64, max: PINNED_MAX, ctx: 4096 }),
+            true => Err(PinRefused {
+                wanted: prompt.len(),
+                left: 64,
+                max: PINNED_MAX,
+                whose: "one tenant",
+                ctx: 4096,
+            }),
             false => Ok(()),
         }
     }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use anyhow::{Result, bail};
 use foretoken_cache::disk::file_system::RealFileSystem;
+use foretoken_cache::draft_files::clear_draft_files;
 use foretoken_cache::store::{Store, StoreConfig};
 use foretoken_cache::{DiskConfig, DiskEntry, DiskTier, ScopeId, SystemClock, VerifyReport};
 use foretoken_server::cache_report;
@@ -60,9 +61,11 @@ pub(super) fn stat(base: &BaseArgs) -> Result<Value> {
             "models": distinct(|entry| *entry.fingerprint.as_bytes()),
         }],
     });
-    if let Some(store) = store(&load::data_dir(base)?) {
+    let data = load::data_dir(base)?;
+    if let Some(store) = store(&data) {
         let (entries, bytes) = store.response_totals();
         info["responses"] = json!({"entries": entries, "bytes": bytes});
+        info["folder"] = cache_report::folder(&data, &store);
     }
     Ok(info)
 }
@@ -93,31 +96,13 @@ pub(super) fn clear(base: &BaseArgs, scope: Option<ScopeId>) -> Result<Value> {
     if let Some(store) = store(&data) {
         store.forget_responses(scope);
     }
-    clear_drafts(&data.join("drafts"), scope);
+    clear_draft_files(&RealFileSystem, &data.join("drafts"), scope);
     Ok(json!({"object": "cache.deleted", "blocks": {"disk": blocks}}))
 }
 
 /// Opens the database if it exists; reading must not create it.
 fn store(data: &Path) -> Option<Store> {
-    data.join(DATABASE).is_file().then(|| {
-        let config = StoreConfig {
-            responses_bytes_max: u64::MAX,
-            responses_age_ms_max: u64::MAX,
-            ..StoreConfig::default()
-        };
-        Store::open(data, config, Arc::new(SystemClock::new()))
-    })
-}
-
-/// Deletes the drafters' successor tables, which are in one folder per model.
-fn clear_drafts(folder: &Path, scope: Option<ScopeId>) {
-    let models = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    for file in models.filter_map(|model| std::fs::read_dir(model.path()).ok()).flatten().flatten() {
-        let name = file.file_name().to_string_lossy().into_owned();
-        let owner = name.strip_prefix("successors-");
-        if owner.is_some_and(|owner| scope.is_none_or(|scope| scope.to_string() == owner)) {
-            // A file that cannot be removed is not one of ours.
-            std::fs::remove_file(file.path()).ok();
-        }
-    }
+    data.join(DATABASE)
+        .is_file()
+        .then(|| Store::open(data, StoreConfig::unbounded(), Arc::new(SystemClock::new())))
 }

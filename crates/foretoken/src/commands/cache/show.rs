@@ -30,6 +30,7 @@ pub(super) fn stat(info: &Value) -> Result<()> {
         ]);
     }
     table.print()?;
+    folder(&info["folder"])?;
     let mut out = output::stdout();
     let responses = &info["responses"];
     if let (Some(entries), Some(bytes)) = (responses["entries"].as_u64(), responses["bytes"].as_u64()) {
@@ -43,6 +44,25 @@ pub(super) fn stat(info: &Value) -> Result<()> {
             writeln!(out, "{}: fault {fault}, {times} times", tier["tier"].as_str().unwrap_or_default())?;
         }
     }
+    Ok(())
+}
+
+/// What the data folder holds, kind by kind. Budgets are those of the last server on it.
+fn folder(rows: &Value) -> Result<()> {
+    let Some(rows) = rows.as_array() else { return Ok(()) };
+    let mut table = Table::new(&["in the data folder", "files", "entries", "size", "budget"]);
+    for row in rows {
+        table.row(vec![
+            row["kind"].as_str().unwrap_or_default().to_owned(),
+            count(&row["files"]),
+            count(&row["entries"]),
+            row["bytes"].as_u64().map_or_else(dash, human),
+            row["budget_bytes"].as_u64().map_or_else(dash, human),
+        ]);
+    }
+    writeln!(output::stdout())?;
+    table.print()?;
+    writeln!(output::stdout())?;
     Ok(())
 }
 

@@ -15,6 +15,7 @@ use std::io::IsTerminal;
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use foretoken_cache::data_folder;
 use rustyline::error::ReadlineError;
 use rustyline::history::DefaultHistory;
 use rustyline::validate::{ValidationContext, ValidationResult, Validator};
@@ -33,6 +34,10 @@ use crate::{load, output, reasoning_dim};
 
 /// Lines kept in the history file.
 const HISTORY_LINES_MAX: usize = 1000;
+/// A longer line is not kept in the history.
+const HISTORY_LINE_BYTES_MAX: usize = 16 << 10;
+/// Maximum bytes of the history file.
+pub(crate) const HISTORY_BYTES_MAX: u64 = (HISTORY_LINES_MAX * HISTORY_LINE_BYTES_MAX) as u64;
 
 /// Line editor helper: multi-line input.
 #[derive(Completer, Helper, Highlighter, Hinter)]
@@ -75,7 +80,7 @@ pub(crate) fn run(args: &ChatArgs) -> Result<()> {
                 if line == Line::Quit {
                     break;
                 }
-                if line != Line::Empty {
+                if line != Line::Empty && text.len() <= HISTORY_LINE_BYTES_MAX {
                     editor.add_history_entry(text)?;
                 }
                 chat.execute(line)?;
@@ -101,8 +106,8 @@ fn editor(history: &Path) -> Result<LineEditor> {
 }
 
 fn save_history(editor: &mut LineEditor, history: &Path) {
-    let folder = history.parent().map_or(Ok(()), std::fs::create_dir_all);
-    if let Err(error) = folder.map_err(ReadlineError::from).and_then(|()| editor.save_history(history)) {
+    let folder = history.parent().map_or(Ok(0), data_folder::prepare);
+    if let Err(error) = folder.map_err(ReadlineError::from).and_then(|_| editor.save_history(history)) {
         tracing::warn!(file = %history.display(), %error, "the history could not be saved");
     }
 }
