@@ -6,7 +6,8 @@ use tokenizers::Model;
 use tokenizers::models::bpe::{BPE, Merges};
 
 use super::TokenizerError;
-use super::split::{Splitter, ignores_merges};
+use super::pre_tokenizers::pre_tokenizer;
+use super::split::Splitter;
 use super::vocab::Vocab;
 use crate::gguf::Gguf;
 
@@ -33,7 +34,7 @@ impl Bpe {
         let merges = usable_merges(&merges, &ids);
         let model = BPE::builder()
             .vocab_and_merges(ids, merges)
-            .ignore_merges(ignores_merges(pre))
+            .ignore_merges(pre_tokenizer(pre).is_some_and(|pre| pre.ignores_merges))
             .byte_fallback(!byte_level)
             .build()
             .map_err(|error| TokenizerError::Build(error.to_string()))?;

@@ -15,7 +15,7 @@ pub enum TokenizerError {
     #[error("tokenizer model `{0}` is not supported (supported: gpt2, llama, gemma4)")]
     Model(String),
     /// An unsupported pre-tokenizer.
-    #[error("pre-tokenizer `{name}` is not supported (supported: {})", super::PRE_TOKENIZERS.join(", "))]
+    #[error("pre-tokenizer `{name}` is not supported (supported: {})", super::pre_tokenizers().collect::<Vec<_>>().join(", "))]
     PreTokenizer {
         /// `tokenizer.ggml.pre`.
         name: String,

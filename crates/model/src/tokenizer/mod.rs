@@ -10,13 +10,14 @@
 mod bpe;
 mod decoder;
 mod error;
+mod pre_tokenizers;
 mod split;
 mod spm;
 mod vocab;
 
 pub use decoder::TokenDecoder;
 pub use error::TokenizerError;
-pub use split::PRE_TOKENIZERS;
+pub use pre_tokenizers::pre_tokenizers;
 pub use vocab::TokenKind;
 
 use crate::gguf::Gguf;

@@ -238,7 +238,8 @@ impl Vocab {
 
     fn read_flags(&mut self, gguf: &Gguf) -> Result<(), GgufError> {
         let pre = gguf.get_str("tokenizer.ggml.pre")?.unwrap_or_default();
-        if self.model == "gpt2" && super::split::wants_bos(pre) {
+        if self.model == "gpt2" && super::pre_tokenizers::pre_tokenizer(pre).is_some_and(|pre| pre.wants_bos)
+        {
             self.add_bos = true;
         }
         for (key, slot) in [
