@@ -6,9 +6,10 @@ mod tokenizer_fixtures;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use foretoken_model::chat::{ChatInput, ChatTemplate, Rendered, Segment};
+use foretoken_model::gguf::writer::{GgufWriter, Meta};
 use foretoken_model::tokenizer::Tokenizer;
 use serde_json::{Map, Value, json};
-use tokenizer_fixtures::{bpe, bpe_gguf_with, build};
+use tokenizer_fixtures::{bpe, bpe_gguf_with, build, gguf};
 
 /// 2024-02-29 12:34:56, as in `make.py`.
 fn leap_day() -> SystemTime {
@@ -108,6 +109,13 @@ fn deepseek_r1_distill_renders_like_transformers() {
 }
 
 #[test]
+fn made_templates_render_like_transformers() {
+    for name in ["documents", "pairs", "parameters", "text-arguments", "typescript", "values"] {
+        assert_like_transformers(&format!("made-{name}"), "<s>", "</s>");
+    }
+}
+
+#[test]
 fn arguments_as_json_text_render_like_objects() {
     let call = |arguments: Value| {
         let call = json!({"type": "function", "id": "c", "function": {"name": "f", "arguments": arguments}});
@@ -130,13 +138,10 @@ fn arguments_stay_text_for_a_template_that_joins_them() {
 }
 
 #[test]
-fn text_parts_become_one_string() {
+fn parts_are_joined_by_spaces_for_a_template_that_takes_text() {
     let parts = json!([{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]);
     let messages = json!([{"role": "user", "content": parts}]);
-    assert_eq!(
-        rendered("{{ messages[0].content }}", &input(&json!({ "messages": messages }))).text(),
-        "a\nb"
-    );
+    assert_eq!(rendered("{{ messages[0].content }}", &input(&json!({ "messages": messages }))).text(), "a b");
 }
 
 #[test]
@@ -144,6 +149,89 @@ fn a_template_that_iterates_over_content_receives_parts() {
     let source =
         "{% for p in messages[0].content %}{% if p.type == 'text' %}[{{ p.text }}]{% endif %}{% endfor %}";
     assert_eq!(rendered(source, &user("hello")).text(), "[hello]");
+}
+
+#[test]
+fn several_parts_stay_parts_for_a_template_that_iterates() {
+    let source = "{% for m in messages %}{% if m.content is string %}{{ m.content }}{% else %}{% for p in m.content %}\
+                  [{{ p.text }}]{% endfor %}{% endif %}{% endfor %}";
+    let parts = json!([{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]);
+    let messages = json!([{"role": "user", "content": parts}, {"role": "user", "content": "c"}]);
+    assert_eq!(rendered(source, &input(&json!({ "messages": messages }))).text(), "[a][b]c");
+}
+
+#[test]
+fn parts_are_given_only_in_the_roles_that_iterate() {
+    let source = "{% for m in messages %}{% if m.role == 'user' and m.content is not string %}{% for p in m.content %}\
+                  [{{ p.text }}]{% endfor %}{% else %}{{ m.content }}{% endif %}{% endfor %}";
+    let parts = json!([{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]);
+    let messages = json!([{"role": "system", "content": parts}, {"role": "user", "content": parts}]);
+    assert_eq!(rendered(source, &input(&json!({ "messages": messages }))).text(), "a b[a][b]");
+}
+
+/// What a file with a template for tools renders.
+fn with_tool_use(input: &ChatInput) -> String {
+    let file = GgufWriter::new()
+        .meta("tokenizer.chat_template", Meta::Str("plain {{ messages[0].content }}".into()))
+        .meta("tokenizer.chat_template.tool_use", Meta::Str("tools {{ tools | length }}".into()));
+    let template = ChatTemplate::from_gguf(&gguf(file), &bpe("qwen2"));
+    let template =
+        template.unwrap_or_else(|error| panic!("{error}")).unwrap_or_else(|| panic!("no template"));
+    template.render(input).unwrap_or_else(|error| panic!("{error}")).text().to_owned()
+}
+
+#[test]
+fn a_request_with_tools_uses_the_template_for_tools() {
+    let tools = json!([{"type": "function", "function": {"name": "f"}}]);
+    assert_eq!(with_tool_use(&ChatInput { tools: Some(tools), ..user("x") }), "tools 1");
+}
+
+#[test]
+fn a_request_without_tools_uses_the_default_template() {
+    assert_eq!(with_tool_use(&ChatInput { tools: Some(json!([])), ..user("x") }), "plain x");
+}
+
+#[test]
+fn documents_are_none_unless_given() {
+    assert_eq!(rendered("{{ documents is none }}", &user("x")).text(), "True");
+}
+
+#[test]
+fn documents_reach_the_template() {
+    let documents = json!([{"title": "T", "text": "</s>"}]);
+    let input = input(&json!({"messages": [], "documents": documents}));
+    assert_eq!(control_tokens("<s>{{ documents[0].text }}", &input), ["<s>"]);
+}
+
+#[test]
+fn special_tokens_of_the_file_are_variables() {
+    let tokenizer = build(&bpe_gguf_with("qwen2", "<s>", "</s>", &[]));
+    let template = template("{{ bos_token }}{{ eos_token }}{{ pad_token is defined }}", &tokenizer);
+    let rendered = template.render(&user("x")).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(rendered.text(), "<s></s>False");
+}
+
+#[test]
+fn reasoning_is_found_under_each_of_its_names() {
+    let messages = json!([{"role": "assistant", "content": "a", "reasoning": "r"}]);
+    let source = "{{ messages[0].reasoning_content }}{{ messages[0].thinking }}";
+    assert_eq!(rendered(source, &input(&json!({ "messages": messages }))).text(), "rr");
+}
+
+#[test]
+fn a_method_that_changes_its_value_is_an_error() {
+    let error = error("{{ messages.append(1) }}", &user("x"));
+    assert!(error.to_string().contains("'append' of 'list' object is unsafe"), "{error}");
+}
+
+#[test]
+fn what_minijinja_cannot_do_is_an_error_and_not_left_out() {
+    let error = ChatTemplate::new("{% macro m() %}\n{{ varargs }}{% endmacro %}", &bpe("qwen2")).err();
+    let message = error.map(|error| error.to_string()).unwrap_or_default();
+    assert!(
+        message.contains("line 2") && message.contains("`varargs` of a macro is not supported"),
+        "{message}"
+    );
 }
 
 #[test]

@@ -3,12 +3,13 @@
 use std::io::{self, Write};
 use std::time::SystemTime;
 
-use minijinja::value::{Kwargs, Value, ValueKind};
-use minijinja::{AutoEscape, Environment, Error, ErrorKind, Output, State, UndefinedBehavior};
+use minijinja::value::{Kwargs, Value};
+use minijinja::{AutoEscape, Environment, Error, ErrorKind, UndefinedBehavior};
 
 use super::TemplateError;
 use super::clock::strftime;
 use super::json::{self, Style};
+use super::python;
 
 /// Maximum number of instructions that a template may execute: an endless loop is stopped within about a second.
 /// A conversation of a thousand turns needs a few hundred thousand.
@@ -24,19 +25,19 @@ const NAME: &str = "chat_template";
 
 /// Compiles `source`, with the instruction limit of a probe.
 pub(super) fn build(source: &str, clock: fn() -> SystemTime) -> Result<Environment<'static>, TemplateError> {
-    let mut environment = Environment::new();
+    let mut environment = Environment::empty();
     environment.set_trim_blocks(true);
     environment.set_lstrip_blocks(true);
     environment.set_undefined_behavior(UndefinedBehavior::Lenient);
     environment.set_auto_escape_callback(|_| AutoEscape::None);
-    environment.set_formatter(write_like_python);
+    python::install(&mut environment);
     environment.set_fuel(Some(PROBE_FUEL));
     environment.set_recursion_limit(RECURSION_MAX);
-    environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
     environment.add_filter("tojson", tojson);
+    environment.add_function("namespace", minijinja::functions::namespace);
     environment.add_function("raise_exception", raise_exception);
     environment.add_function("strftime_now", move |format: &str| strftime(clock(), format));
-    environment.add_template_owned(NAME, without_generation_tags(source)).map_err(failure)?;
+    environment.add_template_owned(NAME, python::lower(source)?).map_err(failure)?;
     Ok(environment)
 }
 
@@ -106,46 +107,5 @@ fn tojson(value: &Value, options: Kwargs) -> Result<String, Error> {
     style.ascii = options.get::<Option<bool>>("ensure_ascii")?.unwrap_or(false);
     style.sort_keys = options.get::<Option<bool>>("sort_keys")?.unwrap_or(false);
     options.assert_all_used()?;
-    let value = serde_json::to_value(value)
-        .map_err(|error| Error::new(ErrorKind::BadSerialization, error.to_string()))?;
-    Ok(json::dumps(&value, &style))
-}
-
-/// Prints values as Python's `str` does: `None`, `True`, `{'a': 1}`.
-fn write_like_python(out: &mut Output<'_>, _state: &State<'_, '_>, value: &Value) -> Result<(), Error> {
-    let failed = |error: std::fmt::Error| Error::new(ErrorKind::WriteFailure, error.to_string());
-    match value.kind() {
-        ValueKind::Undefined => Ok(()),
-        ValueKind::None | ValueKind::Bool | ValueKind::Seq | ValueKind::Map => {
-            let value = serde_json::to_value(value)
-                .map_err(|error| Error::new(ErrorKind::BadSerialization, error.to_string()))?;
-            out.write_str(&json::python_repr(&value)).map_err(failed)
-        }
-        _ => write!(out, "{value}").map_err(failed),
-    }
-}
-
-/// `{% generation %}` marks the assistant's text for training and has no effect on the prompt; it becomes a
-/// condition that is always true, with the same white-space control on the same line.
-fn without_generation_tags(source: &str) -> String {
-    let mut out = String::with_capacity(source.len());
-    let mut rest = source;
-    while let Some(start) = rest.find("{%") {
-        let (before, tag) = rest.split_at(start);
-        out.push_str(before);
-        let Some(end) = tag.find("%}") else {
-            rest = tag;
-            break;
-        };
-        let inside = &tag[2..end];
-        let name = inside.trim_matches(|c: char| c.is_whitespace() || c == '-' || c == '+');
-        match name {
-            "generation" => out.push_str(&format!("{{%{}%}}", inside.replace("generation", "if true"))),
-            "endgeneration" => out.push_str(&format!("{{%{}%}}", inside.replace("endgeneration", "endif"))),
-            _ => out.push_str(&tag[..end + 2]),
-        }
-        rest = &tag[end + 2..];
-    }
-    out.push_str(rest);
-    out
+    json::dumps(value, &style)
 }

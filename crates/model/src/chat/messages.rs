@@ -1,53 +1,16 @@
-//! From OpenAI's messages to what templates expect, which differs: some want tool arguments as objects, some
-//! as JSON text; most want content as a string, a few as a list of parts.
+//! From OpenAI's messages to the format that a template expects ([`Dialect`]), with the changes that transformers
+//! makes: keys without a value are left out, and reasoning is found under each of its names.
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
-use super::{ChatInput, ChatTemplate, TemplateError};
+use super::TemplateError;
+use super::dialect::{Arguments, Dialect, NoContent};
+use super::json::{Style, dumps};
 
-/// What a template expects, found out by rendering a probe when it is loaded.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Dialect {
-    /// Tool arguments as objects (and not as JSON text).
-    arguments_as_objects: bool,
-    /// Null for the content of a turn that only calls tools (and not an empty string). Some templates tell such
-    /// a turn by it, others fail on it.
-    content_may_be_null: bool,
-    /// Content as a list of parts (and not as a string).
-    content_as_parts: bool,
-    /// The template knows the `developer` role.
-    knows_developer: bool,
-}
+/// Names of a message's reasoning. Templates read the first, gpt-oss's the second.
+const REASONING: [&str; 3] = ["reasoning_content", "thinking", "reasoning"];
 
-const PROBE: &str = "foretoken_probe";
-
-impl Dialect {
-    pub(super) fn probe(template: &ChatTemplate) -> Self {
-        let shows = |messages: Value, wanted: &str| {
-            let messages = messages.as_array().cloned().unwrap_or_default();
-            let rendered = template.render_prepared(messages, &ChatInput::default());
-            rendered.is_ok_and(|rendered| rendered.text().contains(wanted))
-        };
-        let user = |content: Value| json!([{"role": "user", "content": content}]);
-        let content_as_parts =
-            !shows(user(json!(PROBE)), PROBE) && shows(user(json!([{"type": "text", "text": PROBE}])), PROBE);
-        let call = |content: Value| {
-            let function = json!({"name": "f", "arguments": {PROBE: 1}});
-            let call = json!({"type": "function", "id": "call00001", "function": function});
-            json!([
-                {"role": "user", "content": "q"},
-                {"role": "assistant", "content": content, "tool_calls": [call]},
-            ])
-        };
-        let content_may_be_null = shows(call(Value::Null), "");
-        let content = if content_may_be_null { Value::Null } else { json!("") };
-        let arguments_as_objects = shows(call(content), &format!("\"{PROBE}\""));
-        let knows_developer = template.source().contains("developer");
-        Dialect { arguments_as_objects, content_may_be_null, content_as_parts, knows_developer }
-    }
-}
-
-/// The messages as the template wants them.
+/// The messages in the format that the template expects.
 pub(super) fn prepare(messages: &[Value], dialect: Dialect) -> Result<Vec<Value>, TemplateError> {
     messages.iter().enumerate().map(|(i, message)| prepare_one(message, i, dialect)).collect()
 }
@@ -56,36 +19,57 @@ fn prepare_one(message: &Value, index: usize, dialect: Dialect) -> Result<Value,
     let Value::Object(message) = message else {
         return Err(input_error(format!("messages[{index}]"), "a message is an object"));
     };
-    let mut message = message.clone();
     let has_calls =
         message.get("tool_calls").and_then(Value::as_array).is_some_and(|calls| !calls.is_empty());
-    let content = message.get("content").unwrap_or(&Value::Null);
-    let text = flatten(content, &format!("messages[{index}].content"))?;
-    let content = match text {
-        None if has_calls && dialect.content_may_be_null => Value::Null,
-        None => Value::String(String::new()),
-        Some(text) if dialect.content_as_parts => json!([{"type": "text", "text": text}]),
-        Some(text) => Value::String(text),
-    };
-    message.insert("content".into(), content);
-    if !dialect.knows_developer && message.get("role").is_some_and(|role| role == "developer") {
+    let parts = parts(message.get("content").unwrap_or(&Value::Null), &format!("messages[{index}].content"))?;
+    let mut message: Map<String, Value> =
+        message.iter().filter(|(_, value)| !value.is_null()).map(|(k, v)| (k.clone(), v.clone())).collect();
+    if !dialect.has_developer && message.get("role").is_some_and(|role| role == "developer") {
         message.insert("role".into(), "system".into());
+    }
+    let role = message.get("role").and_then(Value::as_str).unwrap_or_default();
+    let content = match parts {
+        None if has_calls && dialect.no_content == NoContent::Absent => None,
+        None if has_calls && dialect.no_content == NoContent::Null => Some(Value::Null),
+        None => Some(Value::String(String::new())),
+        Some(Content::Text(text)) if dialect.content_as_parts => {
+            Some(json!([{"type": "text", "text": text}]))
+        }
+        Some(Content::Text(text)) => Some(Value::String(text)),
+        Some(Content::Parts(texts)) if dialect.content_as_parts || dialect.parts.of(role) => {
+            Some(texts.iter().map(|text| json!({"type": "text", "text": text})).collect())
+        }
+        // As in the server of transformers.
+        Some(Content::Parts(texts)) => Some(Value::String(texts.join(" "))),
+    };
+    if let Some(content) = content {
+        message.insert("content".into(), content);
+    }
+    let reasoning = REASONING.iter().find_map(|name| message.get(*name)).cloned();
+    if let Some(reasoning) = reasoning {
+        message.entry("thinking").or_insert_with(|| reasoning.clone());
+        message.insert("reasoning_content".into(), reasoning);
     }
     if let Some(Value::Array(calls)) = message.get_mut("tool_calls") {
         for call in calls {
             if let Some(arguments) = call.pointer_mut("/function/arguments") {
-                reshape(arguments, dialect);
+                reshape(arguments, dialect.arguments);
             }
         }
     }
     Ok(Value::Object(message))
 }
 
-/// The text of a content; several parts are separated by line breaks.
-fn flatten(content: &Value, param: &str) -> Result<Option<String>, TemplateError> {
+/// The content of a message.
+enum Content {
+    Text(String),
+    Parts(Vec<String>),
+}
+
+fn parts(content: &Value, param: &str) -> Result<Option<Content>, TemplateError> {
     let parts = match content {
         Value::Null => return Ok(None),
-        Value::String(text) => return Ok(Some(text.clone())),
+        Value::String(text) => return Ok(Some(Content::Text(text.clone()))),
         Value::Array(parts) => parts,
         _ => return Err(input_error(param.into(), "content is a string, null or a list of parts")),
     };
@@ -94,7 +78,7 @@ fn flatten(content: &Value, param: &str) -> Result<Option<String>, TemplateError
         let part_param = || format!("{param}[{i}]");
         match (part, part.get("type").and_then(Value::as_str), part.get("text")) {
             (Value::String(text), ..) | (_, Some("text"), Some(Value::String(text))) => {
-                texts.push(text.as_str())
+                texts.push(text.clone());
             }
             (_, Some("text"), _) => return Err(input_error(part_param(), "a text part has a string `text`")),
             (_, Some(other), _) => {
@@ -104,19 +88,22 @@ fn flatten(content: &Value, param: &str) -> Result<Option<String>, TemplateError
             _ => return Err(input_error(part_param(), "a part has a `type`")),
         }
     }
-    Ok(Some(texts.join("\n")))
+    Ok(Some(Content::Parts(texts)))
 }
 
-/// Arguments that aren't a JSON object, which a model can write, stay as they are.
-fn reshape(arguments: &mut Value, dialect: Dialect) {
-    match arguments {
-        Value::String(text) if dialect.arguments_as_objects => {
+/// Arguments that are not a JSON object, which a model can write, are left as they are.
+fn reshape(arguments: &mut Value, wanted: Arguments) {
+    match (&mut *arguments, wanted) {
+        (Value::String(text), Arguments::Objects) => {
             if let Ok(object @ Value::Object(_)) = serde_json::from_str(text) {
                 *arguments = object;
             }
         }
-        Value::Object(_) if !dialect.arguments_as_objects => {
-            *arguments = Value::String(super::json::dumps(arguments, &super::json::Style::default()));
+        (Value::Object(_), Arguments::Text) => {
+            let object = minijinja::Value::from_serialize(&*arguments);
+            if let Ok(text) = dumps(&object, &Style::default()) {
+                *arguments = Value::String(text);
+            }
         }
         _ => {}
     }

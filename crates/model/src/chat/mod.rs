@@ -8,10 +8,12 @@
 //! or an argument reaches the model as plain text ([`Rendered`]).
 
 mod clock;
+mod dialect;
 mod environment;
 mod json;
 mod marks;
 mod messages;
+mod python;
 
 use std::time::SystemTime;
 
@@ -22,7 +24,7 @@ use crate::gguf::{Gguf, GgufError};
 pub use crate::rendered::{Rendered, Segment};
 use crate::special_texts::SpecialTexts;
 use crate::tokenizer::Tokenizer;
-use messages::Dialect;
+use dialect::Dialect;
 
 /// The template for models that have none: ChatML, as in llama.cpp.
 const CHATML: &str = "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] \
@@ -34,9 +36,11 @@ pub struct ChatTemplate {
     environment: Environment<'static>,
     source: String,
     control: SpecialTexts,
-    bos_token: String,
-    eos_token: String,
+    /// `bos_token`, `eos_token` and so on, by the names that templates use.
+    special_tokens: Vec<(&'static str, String)>,
     dialect: Dialect,
+    /// The template for requests with tools, if the file has one.
+    tool_use: Option<Box<ChatTemplate>>,
 }
 
 /// The input of a template.
@@ -48,7 +52,8 @@ pub struct ChatInput {
     pub tools: Option<Value>,
     /// Whether the prompt ends with the start of an assistant turn.
     pub add_generation_prompt: bool,
-    /// Further variables (`chat_template_kwargs`, such as `enable_thinking`). They cannot override those above.
+    /// Further variables (`chat_template_kwargs`, such as `enable_thinking` or `documents`). They cannot override
+    /// those above.
     pub extra: Map<String, Value>,
 }
 
@@ -87,13 +92,16 @@ impl TemplateError {
 }
 
 impl ChatTemplate {
-    /// The file's template (`tokenizer.chat_template`), or `None` if it has none; llama.cpp then
+    /// The file's template (`tokenizer.chat_template`, and `tokenizer.chat_template.tool_use` for requests with
+    /// tools), or `None` if it has none; llama.cpp then
     /// uses [`ChatTemplate::chatml`].
     pub fn from_gguf(gguf: &Gguf, tokenizer: &Tokenizer) -> Result<Option<Self>, TemplateError> {
-        match gguf.get_str("tokenizer.chat_template")? {
-            Some(source) => Self::new(source, tokenizer).map(Some),
-            None => Ok(None),
+        let Some(source) = gguf.get_str("tokenizer.chat_template")? else { return Ok(None) };
+        let mut template = Self::new(source, tokenizer)?;
+        if let Some(source) = gguf.get_str("tokenizer.chat_template.tool_use")? {
+            template.tool_use = Some(Box::new(Self::new(source, tokenizer)?));
         }
+        Ok(Some(template))
     }
 
     /// ChatML, for models without a template.
@@ -112,14 +120,14 @@ impl ChatTemplate {
         tokenizer: &Tokenizer,
         clock: fn() -> SystemTime,
     ) -> Result<Self, TemplateError> {
-        let token = |id: Option<u32>| id.map(|id| tokenizer.token_text(id).to_owned()).unwrap_or_default();
+        let special_tokens = tokenizer.special_tokens();
         let mut template = ChatTemplate {
             environment: environment::build(source, clock)?,
             source: source.to_owned(),
             control: tokenizer.control_texts().clone(),
-            bos_token: token(tokenizer.bos()),
-            eos_token: token(tokenizer.eos()),
+            special_tokens: special_tokens.map(|(name, text)| (name, text.to_owned())).collect(),
             dialect: Dialect::default(),
+            tool_use: None,
         };
         template.dialect = Dialect::probe(&template);
         template.environment.set_fuel(Some(environment::FUEL));
@@ -133,6 +141,10 @@ impl ChatTemplate {
 
     /// The prompt for `input`.
     pub fn render(&self, input: &ChatInput) -> Result<Rendered, TemplateError> {
+        let has_tools = input.tools.as_ref().and_then(Value::as_array).is_some_and(|tools| !tools.is_empty());
+        if let Some(tool_use) = self.tool_use.as_deref().filter(|_| has_tools) {
+            return tool_use.render(input);
+        }
         let messages = messages::prepare(&input.messages, self.dialect)?;
         self.render_prepared(messages, input)
     }
@@ -142,12 +154,14 @@ impl ChatTemplate {
         let mut context = input.extra.clone();
         context.insert("messages".into(), Value::Array(messages));
         context.insert("tools".into(), input.tools.clone().unwrap_or(Value::Null));
+        context.entry("documents").or_insert(Value::Null);
         let mut context = Value::Object(context);
         let mark = marks::mark_user_text(&mut context, &self.source, &self.control)?;
         if let Value::Object(context) = &mut context {
             context.insert("add_generation_prompt".into(), Value::Bool(input.add_generation_prompt));
-            context.insert("bos_token".into(), Value::String(self.bos_token.clone()));
-            context.insert("eos_token".into(), Value::String(self.eos_token.clone()));
+            for (name, text) in &self.special_tokens {
+                context.insert((*name).into(), Value::String(text.clone()));
+            }
         }
         let marked = environment::render(&self.environment, &context)?;
         Ok(Rendered::new(&marked, mark, &self.control))

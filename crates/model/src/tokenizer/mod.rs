@@ -192,6 +192,15 @@ impl Tokenizer {
         self.vocab.eot()
     }
 
+    /// Texts of special tokens by the names that chat templates use. BOS and EOS are always there, empty if the
+    /// model has none.
+    pub(crate) fn special_tokens(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        let text = |id: Option<u32>| id.map_or("", |id| self.token_text(id));
+        let always = [("bos_token", text(self.bos())), ("eos_token", text(self.eos()))];
+        let named = self.vocab.named().iter().map(|(name, id)| (*name, self.token_text(*id)));
+        always.into_iter().chain(named)
+    }
+
     /// Whether the model's metadata asks for BOS before the prompt.
     pub fn add_bos(&self) -> bool {
         self.vocab.add_bos()

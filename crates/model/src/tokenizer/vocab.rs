@@ -146,6 +146,8 @@ pub(super) struct Vocab {
     eos: Option<u32>,
     eot: Option<u32>,
     unk: Option<u32>,
+    /// Further special tokens, by the names that chat templates use.
+    named: Vec<(&'static str, u32)>,
     eog: Vec<u32>,
     add_bos: bool,
     add_eos: bool,
@@ -207,6 +209,7 @@ impl Vocab {
             eos: is_spm.then_some(2).or((model == "gpt2").then_some(11)),
             eot: None,
             unk: is_spm.then_some(0),
+            named: Vec::new(),
             eog: Vec::new(),
             add_bos: is_spm,
             add_eos: false,
@@ -232,6 +235,17 @@ impl Vocab {
             if let Some(id) = special_id(gguf, key, tokens)? {
                 *slot = Some(id);
             }
+        }
+        self.named.extend(self.unk.map(|id| ("unk_token", id)));
+        for (name, key) in [
+            ("pad_token", "tokenizer.ggml.padding_token_id"),
+            // The key's spelling is GGUF's.
+            ("sep_token", "tokenizer.ggml.seperator_token_id"),
+            ("mask_token", "tokenizer.ggml.mask_token_id"),
+        ] {
+            // Files with a placeholder here work elsewhere: an id outside the vocabulary is no token.
+            let id = gguf.get_u32(key)?.filter(|id| (*id as usize) < tokens);
+            self.named.extend(id.map(|id| (name, id)));
         }
         Ok(())
     }
@@ -362,6 +376,10 @@ impl Vocab {
 
     pub(super) fn unk(&self) -> Option<u32> {
         self.unk
+    }
+
+    pub(super) fn named(&self) -> &[(&'static str, u32)] {
+        &self.named
     }
 
     pub(super) fn is_eog(&self, id: u32) -> bool {
