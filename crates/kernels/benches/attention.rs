@@ -7,9 +7,9 @@
 
 use std::time::Instant;
 
-use foretoken_kernels::attention::attention;
-use foretoken_kernels::kv::{AttnSeq, BLOCK_TOKENS, KvLayout, KvView, store_kv};
-use foretoken_kernels::rope::{RopeConfig, RopeScaling, RopeStyle, RopeTable};
+use foretoken_kernels::attention::{Scoring, attention};
+use foretoken_kernels::kv::{AttnSeq, BLOCK_TOKENS, KvLayout, KvView, LayerKv, store_kv};
+use foretoken_kernels::rope::{HeadRows, RopeConfig, RopeScaling, RopeStyle, RopeTable};
 use foretoken_kernels::{Activations, Compute, Isa, Memory, math, ops, roofline};
 
 const LAYERS: usize = 30;
@@ -41,13 +41,15 @@ struct Bench {
     c: Compute,
     layout: KvLayout,
     q_heads: usize,
+    kv_heads: usize,
+    dim: usize,
 }
 
 impl Bench {
     /// Attention of all layers for `rows` new rows after `context` tokens.
     fn attention(&self, context: usize, rows: usize, parents: Option<&[i32]>) {
-        let Self { c, layout, q_heads } = self;
-        let dim = layout.head_dim_k;
+        let Self { c, layout, q_heads, kv_heads, dim } = self;
+        let dim = *dim;
         let blocks = (context + rows).div_ceil(BLOCK_TOKENS);
         // A sound KV value in every slot.
         let mut memory = Memory::zeroed(blocks * layout.block_bytes()).unwrap();
@@ -58,12 +60,12 @@ impl Bench {
         let mut out = vec![0.0; q.len()];
         let us = time(LAYERS, || {
             for layer in 0..LAYERS {
-                attention(c, layout, layer, &seqs, &q, *q_heads, 0.125, &mut out);
+                attention(c, layout, layer, &seqs, &q, *q_heads, Scoring::scaled(0.125), &mut out);
             }
         });
         let seen = rows * context + if parents.is_some() { rows } else { rows * (rows + 1) / 2 };
         let fma = (seen * q_heads * 2 * dim) as f64;
-        let bytes = ((context + rows) * layout.kv_heads * 2 * dim * 2) as f64;
+        let bytes = ((context + rows) * kv_heads * 2 * dim * 2) as f64;
         let tree = if parents.is_some() { " tree" } else { "" };
         println!(
             "attention context {context:>5} rows {rows:>4}{tree}: {us:>9.2} us  {:>6.1} Gfma/s  {:>6.1} GB/s",
@@ -73,9 +75,9 @@ impl Bench {
     }
 
     fn small(&self, rows: usize) {
-        let Self { c, layout, q_heads } = self;
-        let dim = layout.head_dim_k;
-        let (width, kv_width, ffn) = (q_heads * dim, layout.kv_heads * dim, 1536);
+        let Self { c, layout, q_heads, kv_heads, dim } = self;
+        let dim = *dim;
+        let (width, kv_width, ffn) = (q_heads * dim, kv_heads * dim, 1536);
         let (x, up, weight) = (noise(rows * ffn), noise(rows * ffn), noise(width));
         let mut activations = Activations::new();
         let norm = time(100, || {
@@ -88,9 +90,11 @@ impl Bench {
         let mut q = noise(rows * width);
         let positions: Vec<u32> = (0..rows as u32).collect();
         let mut rope = |style| {
-            let config = RopeConfig { dim, base: 1e4, scaling: RopeScaling::None, style };
+            let config = RopeConfig { dim, base: 1e4, scaling: RopeScaling::None, magnitude: 1.0, style };
             let mut table = RopeTable::new(config, None);
-            time(100, || (0..100).for_each(|_| table.apply(c, &mut q, width, *q_heads, dim, &positions)))
+            time(100, || {
+                (0..100).for_each(|_| table.apply(c, &mut q, HeadRows::packed(*q_heads, dim), &positions))
+            })
         };
         let (interleaved, halves) = (rope(RopeStyle::Interleaved), rope(RopeStyle::Halves));
         let mut memory = Memory::zeroed(rows.div_ceil(BLOCK_TOKENS) * layout.block_bytes()).unwrap();
@@ -125,9 +129,8 @@ fn main() {
         "softmax of 49152 {:.2} us",
         time(10, || (0..10).for_each(|_| math::softmax(&c, &logits, &mut probs)))
     );
-    let layout =
-        KvLayout { layers: LAYERS, draft_layers: 0, hidden: 0, kv_heads, head_dim_k: dim, head_dim_v: dim };
-    let bench = Bench { c, layout, q_heads };
+    let layout = KvLayout::uniform(LAYERS, LayerKv::Heads { kv_heads, dim_k: dim, dim_v: dim, window: None });
+    let bench = Bench { c, layout, q_heads, kv_heads, dim };
     for rows in [1, 8, 512] {
         bench.small(rows);
     }

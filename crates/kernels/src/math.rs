@@ -20,6 +20,10 @@ const LN_2_LOW: f32 = 1.428_606_8e-6;
 /// `(e^r - 1 - r) / r²` on `|r| ≤ ln 2 / 2`, highest power first.
 const EXP_POLYNOMIAL: [f32; 6] =
     [1.985_276_2e-4, 1.393_043_6e-3, 8.333_361e-3, 4.166_648_5e-2, 0.166_666_67, 0.5];
+/// `(tanh x - x) / x³` for `|x|` below [`TANH_NEAR`], highest power of `x²` first.
+const TANH_POLYNOMIAL: [f32; 5] =
+    [-5.704_988_7e-3, 2.063_908_8e-2, -5.373_971_6e-2, 0.133_314_42, -0.333_332_8];
+const TANH_NEAR: f32 = 0.625;
 /// `2 sqrt(2 / π)` and the cubic coefficient of the tanh form of GELU.
 const GELU_LINEAR: f32 = 1.595_769;
 const GELU_CUBIC: f32 = 0.044_715;
@@ -56,6 +60,23 @@ pub(crate) fn gelu16<S: Simd16>(s: S, x: S::V) -> S::V {
     let twice_u = s.mul(s.mul(x, s.splat(GELU_LINEAR)), cubic);
     let e = exp16(s, s.sub(s.splat(0.0), twice_u));
     s.div(x, s.add(s.splat(1.0), e))
+}
+
+/// `tanh(x)` within 2 ulp: an odd polynomial near zero (Cephes), else `1 - 2 / (e^2|x| + 1)` with the sign of `x`.
+#[inline(always)]
+pub(crate) fn tanh16<S: Simd16>(s: S, x: S::V) -> S::V {
+    let square = s.mul(x, x);
+    let mut p = s.splat(TANH_POLYNOMIAL[0]);
+    for c in &TANH_POLYNOMIAL[1..] {
+        p = s.fma(p, square, s.splat(*c));
+    }
+    let near = s.fma(s.mul(p, square), x, x);
+    let zero = s.splat(0.0);
+    let magnitude = s.max(x, s.sub(zero, x));
+    let e = exp16(s, s.add(magnitude, magnitude));
+    let far = s.sub(s.splat(1.0), s.div(s.splat(2.0), s.add(e, s.splat(1.0))));
+    let far = s.select_lt(x, zero, s.sub(zero, far), far);
+    s.select_lt(magnitude, s.splat(TANH_NEAR), near, far)
 }
 
 /// The whole vectors of a row, and the partial last one, if any, padded with `pad`.

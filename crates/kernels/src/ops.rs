@@ -7,7 +7,7 @@ use std::marker::PhantomData;
 
 use crate::activations::Activations;
 use crate::compute::Compute;
-use crate::math::{gelu16, silu16, vectors};
+use crate::math::{gelu16, silu16, tanh16, vectors};
 use crate::router::Choice;
 use crate::share::Shared;
 use crate::simd::{Kernel, LANES, Simd16, dispatch};
@@ -63,6 +63,42 @@ pub fn rms_norm_heads(
         // SAFETY: rows don't overlap, and each has one worker.
         let row = unsafe { x.part(row * stride, heads * head_dim) };
         dispatch(c, NormHeads { row, head_dim, weight, eps });
+    });
+}
+
+/// `residual += scale * y` for each row of `cols`, where `y` is `branch`, or its norm with this weight and epsilon.
+///
+/// # Panics
+/// If `residual` is not whole rows, `branch` has another length, or the weight has not `cols` entries.
+pub fn add_branch(
+    c: &Compute,
+    branch: &[f32],
+    cols: usize,
+    norm: Option<(&[f32], f32)>,
+    scale: f32,
+    residual: &mut [f32],
+) {
+    assert_eq!(branch.len(), residual.len(), "a branch of as many rows as the residual stream");
+    let rows = whole_rows(branch, cols);
+    let residual = Shared::new(residual);
+    for_rows(c, rows, cols, &|row| {
+        // SAFETY: rows don't overlap, and each has one worker.
+        let residual = unsafe { residual.part(row * cols, cols) };
+        dispatch(c, AddBranch { branch: row_of(branch, cols, row), norm, scale, residual });
+    });
+}
+
+/// `x = x * scale`, then `cap * tanh(x / cap)` if there is a cap, in place for each row of `cols`.
+///
+/// # Panics
+/// If `x` is not whole rows.
+pub fn scale_logits(c: &Compute, x: &mut [f32], cols: usize, scale: f32, softcap: Option<f32>) {
+    let rows = whole_rows(x, cols);
+    let x = Shared::new(x);
+    for_rows(c, rows, cols, &|row| {
+        // SAFETY: rows don't overlap, and each has one worker.
+        let x = unsafe { x.part(row * cols, cols) };
+        dispatch(c, ScaleLogits { x, scale, softcap });
     });
 }
 
@@ -200,6 +236,83 @@ impl Kernel for NormHeads<'_> {
                 *x = *x * inverse * weight;
             }
         }
+    }
+}
+
+struct AddBranch<'a> {
+    branch: &'a [f32],
+    norm: Option<(&'a [f32], f32)>,
+    scale: f32,
+    residual: &'a mut [f32],
+}
+
+impl Kernel for AddBranch<'_> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<S: Simd16>(self, s: S) {
+        let Self { branch, norm, scale, residual } = self;
+        let Some((weight, eps)) = norm else {
+            let (branch, branch_rest) = branch.as_chunks::<LANES>();
+            let (residual, residual_rest) = residual.as_chunks_mut::<LANES>();
+            for (y, residual) in branch.iter().zip(residual) {
+                let sum = s.fma(s.load_array(y), s.splat(scale), s.load_array(residual));
+                s.store_array(residual, sum);
+            }
+            for (y, residual) in branch_rest.iter().zip(residual_rest) {
+                *residual = y.mul_add(scale, *residual);
+            }
+            return;
+        };
+        assert_eq!(weight.len(), branch.len(), "a norm's weight has one entry per column");
+        let inverse = inverse_rms(s, branch, eps);
+        let (branch, branch_rest) = branch.as_chunks::<LANES>();
+        let (weight, weight_rest) = weight.as_chunks::<LANES>();
+        let (residual, residual_rest) = residual.as_chunks_mut::<LANES>();
+        for ((y, weight), residual) in branch.iter().zip(weight).zip(residual) {
+            let y = s.mul(s.mul(s.load_array(y), s.splat(inverse)), s.load_array(weight));
+            let sum = s.fma(y, s.splat(scale), s.load_array(residual));
+            s.store_array(residual, sum);
+        }
+        for ((y, weight), residual) in branch_rest.iter().zip(weight_rest).zip(residual_rest) {
+            *residual = (y * inverse * weight).mul_add(scale, *residual);
+        }
+    }
+}
+
+struct ScaleLogits<'a> {
+    x: &'a mut [f32],
+    scale: f32,
+    softcap: Option<f32>,
+}
+
+impl ScaleLogits<'_> {
+    #[inline(always)]
+    fn vector<S: Simd16>(s: S, x: S::V, scale: f32, softcap: Option<f32>) -> S::V {
+        let x = s.mul(x, s.splat(scale));
+        match softcap {
+            Some(cap) => s.mul(s.splat(cap), tanh16(s, s.mul(x, s.splat(1.0 / cap)))),
+            None => x,
+        }
+    }
+}
+
+impl Kernel for ScaleLogits<'_> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<S: Simd16>(self, s: S) {
+        let Self { x, scale, softcap } = self;
+        let (whole, rest) = x.as_chunks_mut::<LANES>();
+        for x in whole {
+            let y = Self::vector(s, s.load_array(x), scale, softcap);
+            s.store_array(x, y);
+        }
+        let mut last = [0.0; LANES];
+        last[..rest.len()].copy_from_slice(rest);
+        let y = Self::vector(s, s.load_array(&last), scale, softcap);
+        s.store_array(&mut last, y);
+        rest.copy_from_slice(&last[..rest.len()]);
     }
 }
 

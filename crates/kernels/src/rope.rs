@@ -30,7 +30,7 @@ pub enum RopeScaling {
         factor: f32,
     },
     /// YaRN (arXiv 2309.00071) as llama.cpp and Hugging Face have it: low frequencies are interpolated, high
-    /// ones are not, and cosines and sines are multiplied by `attn_factor * (1 + 0.1 ln factor)`.
+    /// ones are not. The magnitude that goes with it is [`RopeConfig::magnitude`].
     Yarn {
         /// Extension factor.
         factor: f32,
@@ -40,9 +40,13 @@ pub enum RopeScaling {
         beta_fast: f32,
         /// Rotations below which a frequency is fully interpolated; usually 1.
         beta_slow: f32,
-        /// Additional multiplier of cosines and sines; usually 1.
-        attn_factor: f32,
     },
+}
+
+/// `1 + 0.1 m ln factor`: the magnitude that belongs to a YaRN of `factor`, with `m = 1`; DeepSeek has an `m` of its own.
+#[must_use]
+pub fn yarn_magnitude(factor: f32, m: f64) -> f64 {
+    1.0 + 0.1 * m * libm::log(f64::from(factor))
 }
 
 /// Parameters of a table.
@@ -54,8 +58,30 @@ pub struct RopeConfig {
     pub base: f32,
     /// Extension of the context length.
     pub scaling: RopeScaling,
+    /// Factor of all cosines and sines; 1 unless a scaling of the context has one.
+    pub magnitude: f64,
     /// How elements are paired.
     pub style: RopeStyle,
+}
+
+/// Where the heads of a row are, and which of their elements rotate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeadRows {
+    /// Numbers from a row to the next.
+    pub stride: usize,
+    /// Heads, one after the other from the start of the row.
+    pub heads: usize,
+    /// Numbers of a head.
+    pub head_dim: usize,
+    /// Numbers of a head before those that rotate.
+    pub skip: usize,
+}
+
+impl HeadRows {
+    /// Rows that are nothing but heads, which rotate from their first element on.
+    pub fn packed(heads: usize, head_dim: usize) -> Self {
+        Self { stride: heads * head_dim, heads, head_dim, skip: 0 }
+    }
 }
 
 /// Cosines and sines by position.
@@ -76,17 +102,11 @@ impl RopeTable {
     /// # Panics
     /// If `dim` is odd or zero, or there are frequency factors but not `dim / 2` of them.
     pub fn new(config: RopeConfig, freq_factors: Option<&[f32]>) -> Self {
-        let RopeConfig { dim, base, scaling, style } = config;
+        let RopeConfig { dim, base, scaling, magnitude, style } = config;
         assert!(dim > 0 && dim.is_multiple_of(2), "rotary dimension {dim} is not a positive even number");
         if let Some(factors) = freq_factors {
             assert_eq!(factors.len(), dim / 2, "one frequency factor per rotated pair");
         }
-        let magnitude = match scaling {
-            RopeScaling::Yarn { factor, attn_factor, .. } => {
-                f64::from(attn_factor) * (1.0 + 0.1 * libm::log(f64::from(factor)))
-            }
-            RopeScaling::None | RopeScaling::Linear { .. } => 1.0,
-        };
         let frequencies = (0..dim / 2)
             .map(|pair| {
                 let plain = libm::pow(f64::from(base), -2.0 * pair as f64 / dim as f64);
@@ -102,16 +122,12 @@ impl RopeTable {
     ///
     /// # Panics
     /// If the heads exceed the stride, or the rows exceed `x`.
-    pub fn apply(
-        &mut self,
-        c: &Compute,
-        x: &mut [f32],
-        stride: usize,
-        heads: usize,
-        head_dim: usize,
-        positions: &[u32],
-    ) {
-        assert!(self.dim <= head_dim && heads * head_dim <= stride, "the rotary heads exceed their rows");
+    pub fn apply(&mut self, c: &Compute, x: &mut [f32], at: HeadRows, positions: &[u32]) {
+        let HeadRows { stride, heads, head_dim, skip } = at;
+        assert!(
+            self.dim + skip <= head_dim && heads * head_dim <= stride,
+            "rotary heads don't fit their rows"
+        );
         let rows = positions.len();
         let needed = rows.checked_sub(1).map_or(0, |last| last * stride + heads * head_dim);
         assert!(x.len() >= needed, "fewer rows than positions");
@@ -124,7 +140,7 @@ impl RopeTable {
                 let x = unsafe { x.part(row * stride, heads * head_dim) };
                 let position = positions[row] as usize;
                 let entry = &pages[position / PAGE][position % PAGE * dim..][..dim];
-                dispatch(c, Rotate { x, head_dim, style, entry });
+                dispatch(c, Rotate { x, head_dim, skip, style, entry });
             }
         });
     }
@@ -172,6 +188,7 @@ fn scale_frequency(plain: f64, pair: usize, dim: usize, base: f64, scaling: Rope
 struct Rotate<'a> {
     x: &'a mut [f32],
     head_dim: usize,
+    skip: usize,
     style: RopeStyle,
     entry: &'a [f32],
 }
@@ -184,6 +201,7 @@ impl Kernel for Rotate<'_> {
         let half = self.entry.len() / 2;
         let (cos, sin) = self.entry.split_at(half);
         for head in self.x.chunks_exact_mut(self.head_dim) {
+            let head = &mut head[self.skip..];
             match self.style {
                 RopeStyle::Halves => {
                     let (first, second) = head[..2 * half].split_at_mut(half);

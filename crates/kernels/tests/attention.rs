@@ -3,8 +3,10 @@
 
 use std::ops::Range;
 
-use foretoken_kernels::attention::attention;
-use foretoken_kernels::kv::{AttnSeq, BLOCK_TOKENS, KvLayout, KvView, store_kv, through_f16};
+use foretoken_kernels::attention::{Scoring, attention};
+use foretoken_kernels::kv::{
+    AttnSeq, BLOCK_TOKENS, KvLayout, KvView, LayerKv, store_kv, store_latent, through_f16,
+};
 use foretoken_kernels::{Compute, Isa};
 use proptest::prelude::*;
 
@@ -53,34 +55,77 @@ fn noise(len: usize, seed: u64, scale: f32) -> Vec<f32> {
 struct Shape {
     layout: KvLayout,
     q_heads: usize,
+    softcap: Option<f32>,
+    sinks: Option<Vec<f32>>,
 }
 
 impl Shape {
-    fn new(kv_heads: usize, group: usize, head_dim_k: usize, head_dim_v: usize) -> Self {
-        Self {
-            layout: KvLayout { layers: LAYERS, draft_layers: 0, hidden: 0, kv_heads, head_dim_k, head_dim_v },
-            q_heads: kv_heads * group,
+    fn of(kv: LayerKv, q_heads: usize) -> Self {
+        Self { layout: KvLayout::uniform(LAYERS, kv), q_heads, softcap: None, sinks: None }
+    }
+
+    fn new(kv_heads: usize, group: usize, dim_k: usize, dim_v: usize) -> Self {
+        Self::of(LayerKv::Heads { kv_heads, dim_k, dim_v, window: None }, kv_heads * group)
+    }
+
+    fn windowed(window: usize, kv_heads: usize, group: usize, dim: usize) -> Self {
+        let window = Some(window);
+        Self::of(LayerKv::Heads { kv_heads, dim_k: dim, dim_v: dim, window }, kv_heads * group)
+    }
+
+    fn latent(q_heads: usize, rank: usize, rope: usize) -> Self {
+        Self::of(LayerKv::Latent { rank, rope }, q_heads)
+    }
+
+    fn softcapped(self, cap: f32) -> Self {
+        Self { softcap: Some(cap), ..self }
+    }
+
+    fn with_sinks(self) -> Self {
+        let sinks = Some(noise(self.q_heads, 77, 4.0));
+        Self { sinks, ..self }
+    }
+
+    fn kv(&self) -> LayerKv {
+        self.layout.layers()[LAYERS - 1]
+    }
+
+    /// KV heads, and lengths of a key and a value.
+    fn dims(&self) -> (usize, usize, usize) {
+        match self.kv() {
+            LayerKv::Heads { kv_heads, dim_k, dim_v, .. } => (kv_heads, dim_k, dim_v),
+            LayerKv::Latent { rank, rope } => (1, rank + rope, rank),
+            LayerKv::None => unreachable!("no test is about a layer that keeps nothing"),
         }
     }
 
     fn scale(&self) -> f32 {
-        1.0 / (self.layout.head_dim_k as f32).sqrt()
+        1.0 / (self.dims().1 as f32).sqrt()
+    }
+
+    fn scoring(&self) -> Scoring<'_> {
+        Scoring { scale: self.scale(), softcap: self.softcap, sinks: self.sinks.as_deref() }
     }
 
     fn q(&self, seed: u64) -> Vec<f32> {
-        noise(self.q_heads * self.layout.head_dim_k, seed.wrapping_mul(3), 6.0)
+        noise(self.q_heads * self.dims().1, seed.wrapping_mul(3), 6.0)
     }
 
     fn k(&self, seed: u64) -> Vec<f32> {
-        noise(self.layout.kv_heads * self.layout.head_dim_k, seed.wrapping_mul(5) ^ 1, 3.0)
+        let (kv_heads, dim_k, _) = self.dims();
+        noise(kv_heads * dim_k, seed.wrapping_mul(5) ^ 1, 3.0)
     }
 
     fn v(&self, seed: u64) -> Vec<f32> {
-        noise(self.layout.kv_heads * self.layout.head_dim_v, seed.wrapping_mul(7) ^ 2, 2.0)
+        let (kv_heads, _, dim_v) = self.dims();
+        match self.kv() {
+            LayerKv::Latent { .. } => self.k(seed)[..dim_v].to_vec(),
+            _ => noise(kv_heads * dim_v, seed.wrapping_mul(7) ^ 2, 2.0),
+        }
     }
 
     fn out_len(&self) -> usize {
-        self.q_heads * self.layout.head_dim_v
+        self.q_heads * self.dims().2
     }
 
     /// Stores the tokens of a step and returns the attention output of each row.
@@ -88,9 +133,12 @@ impl Shape {
         let gather =
             |f: &dyn Fn(u64) -> Vec<f32>| tokens.iter().flat_map(|&token| f(token)).collect::<Vec<f32>>();
         let (q, k, v) = (gather(&|t| self.q(t)), gather(&|t| self.k(t)), gather(&|t| self.v(t)));
-        store_kv(c, &self.layout, LAYERS - 1, seqs, &k, &v);
+        match self.kv() {
+            LayerKv::Latent { .. } => store_latent(c, &self.layout, LAYERS - 1, seqs, &k),
+            _ => store_kv(c, &self.layout, LAYERS - 1, seqs, &k, &v),
+        }
         let mut out = vec![0.0; tokens.len() * self.out_len()];
-        attention(c, &self.layout, LAYERS - 1, seqs, &q, self.q_heads, self.scale(), &mut out);
+        attention(c, &self.layout, LAYERS - 1, seqs, &q, self.q_heads, self.scoring(), &mut out);
         out.chunks(self.out_len()).map(<[f32]>::to_vec).collect()
     }
 
@@ -110,7 +158,9 @@ impl Shape {
 
     /// The last token's output by definition, in f64.
     fn naive(&self, tokens: &[u64]) -> Vec<f64> {
-        let KvLayout { kv_heads, head_dim_k, head_dim_v, .. } = self.layout;
+        let (kv_heads, head_dim_k, head_dim_v) = self.dims();
+        let window = self.kv().window().unwrap_or(tokens.len()).min(tokens.len());
+        let tokens = &tokens[tokens.len() - window..];
         let q = self.q(*tokens.last().expect("a token"));
         let mut out = Vec::new();
         for head in 0..self.q_heads {
@@ -119,12 +169,14 @@ impl Shape {
                 let k = &self.k(token)[kv_head * head_dim_k..][..head_dim_k];
                 let q = &q[head * head_dim_k..][..head_dim_k];
                 let dot: f64 = q.iter().zip(k).map(|(&q, &k)| f64::from(q) * f64::from(through_f16(k))).sum();
-                dot * f64::from(self.scale())
+                let score = dot * f64::from(self.scale());
+                self.softcap.map_or(score, |cap| f64::from(cap) * (score / f64::from(cap)).tanh())
             };
             let scores: Vec<f64> = tokens.iter().map(score).collect();
             let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
             let weights: Vec<f64> = scores.iter().map(|score| (score - max).exp()).collect();
-            let sum: f64 = weights.iter().sum();
+            let sink = self.sinks.as_ref().map_or(0.0, |sinks| (f64::from(sinks[head]) - max).exp());
+            let sum: f64 = weights.iter().sum::<f64>() + sink;
             let mut acc = vec![0.0; head_dim_v];
             for (&token, weight) in tokens.iter().zip(&weights) {
                 for (acc, v) in acc.iter_mut().zip(&self.v(token)[kv_head * head_dim_v..]) {
@@ -154,14 +206,25 @@ fn tokens(range: Range<u64>) -> Vec<u64> {
     range.collect()
 }
 
-fn shapes() -> [Shape; 6] {
-    [
+fn shapes() -> Vec<Shape> {
+    vec![
         Shape::new(3, 3, 64, 64),
         Shape::new(2, 1, 8, 8),
         Shape::new(1, 7, 128, 128),
         Shape::new(2, 2, 48, 80),
         Shape::new(1, 4, 192, 128),
         Shape::new(1, 2, 20, 37),
+        Shape::new(1, 4, 256, 256),
+        Shape::windowed(100, 1, 3, 64),
+        Shape::windowed(1, 2, 1, 16),
+        Shape::windowed(64, 1, 1, 20),
+        Shape::windowed(600, 2, 2, 32).softcapped(3.0),
+        Shape::windowed(33, 1, 4, 32).with_sinks(),
+        Shape::new(1, 5, 96, 96).softcapped(5.0),
+        Shape::new(2, 4, 64, 64).with_sinks(),
+        Shape::latent(4, 64, 16),
+        Shape::latent(3, 37, 6),
+        Shape::latent(32, 48, 8),
     ]
 }
 
@@ -258,11 +321,12 @@ fn tree_equals_its_paths(c: &Compute, shape: &Shape, committed: usize, parents: 
 
 #[test]
 fn a_tree_that_straddles_blocks_and_spans_equals_its_paths() {
-    let shape = Shape::new(1, 3, 32, 32);
     // Two interleaved branches of 80 rows: slots exceed positions by up to 80.
     let parents: Vec<i32> = (0..80).map(|i| i - 2).map(|parent: i32| parent.max(-1)).collect();
-    for committed in [0, 1, 470, 511] {
-        tree_equals_its_paths(&plain(), &shape, committed, &parents);
+    for shape in [Shape::new(1, 3, 32, 32), Shape::windowed(30, 1, 3, 32), Shape::latent(3, 32, 16)] {
+        for committed in [0, 1, 470, 511] {
+            tree_equals_its_paths(&plain(), &shape, committed, &parents);
+        }
     }
 }
 
@@ -287,10 +351,32 @@ fn a_later_row_of_the_step_has_no_effect_even_if_it_is_nan() {
             kv[32..].fill(last);
             let mut out = [0.0; 48];
             store_kv(&c, &shape.layout, 0, &mut seqs, &kv, &kv);
-            attention(&c, &shape.layout, 0, &seqs, &noise(48, 5, 1.0), 1, 1.0, &mut out);
+            attention(&c, &shape.layout, 0, &seqs, &noise(48, 5, 1.0), 1, Scoring::scaled(1.0), &mut out);
             out[..32].iter().map(|x| x.to_bits()).collect::<Vec<u32>>()
         };
         assert_eq!(run(f32::NAN), run(1.0));
+    }
+}
+
+#[test]
+fn what_lies_before_the_window_is_never_used() {
+    let shape = Shape::windowed(70, 2, 2, 32);
+    for c in computes() {
+        let tokens = tokens(0..600);
+        let expected = shape.chunked(&c, &tokens, &[599, 1]);
+        let mut memory = Memory::new(&shape.layout, tokens.len().div_ceil(BLOCK_TOKENS));
+        let step = |memory: &mut Memory, rows: Range<usize>| {
+            let mut view = memory.view(&shape.layout);
+            let (committed, tokens) = (rows.start, &tokens[rows.clone()]);
+            let seq = AttnSeq { kv: &mut view, rows: 0..rows.len(), committed, parents: None };
+            shape.step(&c, &mut [seq], tokens)
+        };
+        step(&mut memory, 0..599);
+        // The last token sees positions from 530 on, which are in the ninth block.
+        let per_block = memory.lines.len() / memory.blocks;
+        memory.lines[..8 * per_block].fill(Line([0x7d; 64]));
+        let last = step(&mut memory, 599..600);
+        assert!(bits(&last) == bits(&expected[599..]), "{} reads what is not visible", c.isa());
     }
 }
 
@@ -312,11 +398,11 @@ fn values_beyond_f16_are_clamped_and_nan_is_preserved() {
             let mut seqs = [AttnSeq { kv: &mut view, rows: 0..1, committed: 0, parents: None }];
             let mut out = [0.0; 16];
             store_kv(&c, &shape.layout, 0, &mut seqs, &[0.0; 16], &[x; 16]);
-            attention(&c, &shape.layout, 0, &seqs, &[0.0; 16], 1, 1.0, &mut out);
+            attention(&c, &shape.layout, 0, &seqs, &[0.0; 16], 1, Scoring::scaled(1.0), &mut out);
             assert_eq!(out, [expected; 16]);
             assert_eq!(through_f16(x), expected);
             store_kv(&c, &shape.layout, 0, &mut seqs, &[0.0; 16], &[f32::NAN; 16]);
-            attention(&c, &shape.layout, 0, &seqs, &[0.0; 16], 1, 1.0, &mut out);
+            attention(&c, &shape.layout, 0, &seqs, &[0.0; 16], 1, Scoring::scaled(1.0), &mut out);
             assert!(out.iter().all(|x| x.is_nan()));
         }
     }
@@ -345,7 +431,7 @@ fn a_draft_heads_layer_and_the_hidden_row_are_stored_in_the_block() {
     let c = plain();
     let plain = Shape::new(2, 2, 32, 32);
     // The last layer is the head's, and the row's length is not one that ends on a cache line.
-    let layout = KvLayout { layers: LAYERS - 1, draft_layers: 1, hidden: 37, ..plain.layout };
+    let layout = KvLayout::new(plain.layout.layers().to_vec(), 1, 37);
     let shape = Shape { layout, ..plain.clone() };
     assert_eq!(shape.layout.block_bytes(), (plain.layout.block_bytes() + 4 * 37).next_multiple_of(64));
     let tokens = tokens(0..100);
@@ -370,14 +456,23 @@ fn a_sealed_block_is_not_written() {
     store_kv(&c, &shape.layout, 0, &mut seqs, &[0.0; 16], &[0.0; 16]);
 }
 
+/// One shape of each kind of layer.
+fn tree_shapes() -> impl Strategy<Value = Shape> {
+    prop::sample::select(vec![
+        Shape::new(2, 3, 32, 32),
+        Shape::windowed(10, 2, 3, 32),
+        Shape::windowed(90, 1, 2, 32).softcapped(4.0).with_sinks(),
+        Shape::latent(6, 24, 8),
+    ])
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
     #[test]
     fn any_chunking_gives_the_same_bits(
-        len in 1_usize..700, chunks in prop::collection::vec(1_usize..200, 1..6), shape in 0_usize..6, two: bool,
+        len in 1_usize..700, chunks in prop::collection::vec(1_usize..200, 1..6), shape in prop::sample::select(shapes()), two: bool,
     ) {
-        let shape = &shapes()[shape];
         let c = Compute::new(Isa::detect(), 1 + usize::from(two)).expect("the detected instruction set");
         let tokens = tokens(0..len as u64);
         let one_by_one = shape.chunked(&plain(), &tokens, &[1]);
@@ -385,10 +480,12 @@ proptest! {
     }
 
     #[test]
-    fn any_tree_equals_its_paths(committed in 0_usize..150, picks in prop::collection::vec(any::<u16>(), 1..24), two: bool) {
+    fn any_tree_equals_its_paths(
+        committed in 0_usize..150, picks in prop::collection::vec(any::<u16>(), 1..24), shape in tree_shapes(), two: bool,
+    ) {
         let parents: Vec<i32> =
             picks.iter().enumerate().map(|(row, &pick)| (pick as usize % (row + 1)) as i32 - 1).collect();
         let c = Compute::new(Isa::detect(), 1 + usize::from(two)).expect("the detected instruction set");
-        tree_equals_its_paths(&c, &Shape::new(2, 3, 32, 32), committed, &parents);
+        tree_equals_its_paths(&c, &shape, committed, &parents);
     }
 }

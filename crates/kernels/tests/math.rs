@@ -197,3 +197,52 @@ proptest! {
         });
     }
 }
+
+/// Numbers of all sizes that a score or a logit may have.
+fn spread(len: usize) -> Vec<f32> {
+    (0..len).map(|i| ((i * 7_919 % 4_001) as f32 - 2_000.0) * 0.03).collect()
+}
+
+#[test]
+fn logits_are_scaled_and_capped_softly() {
+    let x = spread(4_001);
+    for (scale, cap) in [(1.0, None), (0.25, None), (1.0, Some(30.0)), (0.5, Some(6.0))] {
+        let capped = |c: &Compute| {
+            let mut y = x.clone();
+            ops::scale_logits(c, &mut y, x.len(), scale, cap);
+            y
+        };
+        for (x, y) in x.iter().zip(capped(&plain())) {
+            let scaled = f64::from(x * scale);
+            let truth = cap.map_or(scaled, |cap| f64::from(cap) * (scaled / f64::from(cap)).tanh());
+            let error = (f64::from(y) - truth).abs();
+            assert!(error <= 4e-7 * truth.abs(), "{y} for {truth}, of {x} by {scale} under {cap:?}");
+        }
+        same_everywhere(capped);
+    }
+}
+
+#[test]
+fn a_branch_is_normed_scaled_and_added() {
+    let (cols, rows) = (43, 5);
+    let (branch, residual) = (spread(rows * cols), spread(2 * rows * cols)[rows * cols..].to_vec());
+    let weight: Vec<f32> = (0..cols).map(|i| 0.5 + i as f32 / 20.0).collect();
+    let eps = 1e-6;
+    for (norm, scale) in [(false, 1.0), (false, 0.22), (true, 1.0), (true, 0.3)] {
+        let add = |c: &Compute| {
+            let mut out = residual.clone();
+            ops::add_branch(c, &branch, cols, norm.then_some((&weight[..], eps)), scale, &mut out);
+            out
+        };
+        let out = add(&plain());
+        for (at, (out, residual)) in out.iter().zip(&residual).enumerate() {
+            let row = &branch[at / cols * cols..][..cols];
+            let mean = row.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>() / cols as f64;
+            let factor =
+                if norm { f64::from(weight[at % cols]) / (mean + f64::from(eps)).sqrt() } else { 1.0 };
+            let truth = f64::from(*residual) + f64::from(scale) * f64::from(branch[at]) * factor;
+            assert!((f64::from(*out) - truth).abs() < 2e-5, "{out} for {truth}");
+        }
+        same_everywhere(add);
+    }
+}

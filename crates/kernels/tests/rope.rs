@@ -1,7 +1,7 @@
 //! Rotary embeddings against their definition in f64, and the same bits everywhere.
 #![cfg(not(loom))]
 
-use foretoken_kernels::rope::{RopeConfig, RopeScaling, RopeStyle, RopeTable};
+use foretoken_kernels::rope::{HeadRows, RopeConfig, RopeScaling, RopeStyle, RopeTable, yarn_magnitude};
 use foretoken_kernels::{Compute, Isa};
 
 const STYLES: [RopeStyle; 2] = [RopeStyle::Interleaved, RopeStyle::Halves];
@@ -15,7 +15,7 @@ fn noise(len: usize) -> Vec<f32> {
 }
 
 fn config(dim: usize, scaling: RopeScaling, style: RopeStyle) -> RopeConfig {
-    RopeConfig { dim, base: 10_000.0, scaling, style }
+    RopeConfig { dim, base: 10_000.0, scaling, magnitude: 1.0, style }
 }
 
 /// Rotates one head at `position` by `angle(pair)` in f64, scaled by `magnitude`.
@@ -47,17 +47,33 @@ fn check(
     magnitude: f64,
     frequency: impl Fn(usize) -> f64,
 ) {
+    for skip in [0, 5] {
+        check_at(table, dim, skip, style, magnitude, &frequency);
+    }
+}
+
+/// The same for heads whose first `skip` elements don't rotate.
+fn check_at(
+    table: &mut RopeTable,
+    dim: usize,
+    skip: usize,
+    style: RopeStyle,
+    magnitude: f64,
+    frequency: impl Fn(usize) -> f64,
+) {
     let (head_dim, heads, stride) = (dim + 6, 3, 3 * (dim + 6) + 5);
     let positions = [0, 1, 700, 131_071];
     let before = noise(positions.len() * stride);
     let mut after = before.clone();
-    table.apply(&plain(), &mut after, stride, heads, head_dim, &positions);
+    table.apply(&plain(), &mut after, HeadRows { stride, heads, head_dim, skip }, &positions);
     for (row, position) in positions.into_iter().enumerate() {
         for head in 0..heads {
             let at = row * stride + head * head_dim;
             let angle = |pair| f64::from(position) * frequency(pair);
-            let truth = naive(&before[at..at + head_dim], dim, style, magnitude, angle);
-            for (x, truth) in after[at..at + head_dim].iter().zip(truth) {
+            assert_eq!(after[at..at + skip], before[at..at + skip]);
+            let rotated = at + skip..at + head_dim;
+            let truth = naive(&before[rotated.clone()], dim, style, magnitude, angle);
+            for (x, truth) in after[rotated].iter().zip(truth) {
                 assert!((f64::from(*x) - truth).abs() < 1e-6, "{x} for {truth} at {position}");
             }
         }
@@ -93,17 +109,12 @@ fn factors_divide_frequencies() {
 
 #[test]
 fn yarn_interpolates_low_frequencies_only() {
-    let scaling = RopeScaling::Yarn {
-        factor: 4.0,
-        original_ctx: 4_096,
-        attn_factor: 1.0,
-        beta_fast: 32.0,
-        beta_slow: 1.0,
-    };
+    let scaling = RopeScaling::Yarn { factor: 4.0, original_ctx: 4_096, beta_fast: 32.0, beta_slow: 1.0 };
     // 64 ln(4096 / 32 / 2π) / (2 ln 10000) = 10.47.., and with 1 rotation 22.5..: pairs 10 to 23.
     let ramp = |pair: usize| ((pair as f64 - 10.0) / 13.0).clamp(0.0, 1.0);
     for style in STYLES {
-        let mut table = RopeTable::new(config(64, scaling, style), None);
+        let config = RopeConfig { magnitude: yarn_magnitude(4.0, 1.0), ..config(64, scaling, style) };
+        let mut table = RopeTable::new(config, None);
         check(&mut table, 64, style, 1.0 + 0.1 * 4_f64.ln(), |pair| {
             let plain = plain_frequency(pair, 64);
             plain / 4.0 * ramp(pair) + plain * (1.0 - ramp(pair))
@@ -118,14 +129,8 @@ fn every_instruction_set_and_thread_count_gives_the_same_bits() {
             let positions: Vec<u32> = (0..200).map(|i| i * 13).collect();
             let rotate = |c: &Compute| {
                 let mut x = noise(200 * 4 * dim);
-                RopeTable::new(config(dim, RopeScaling::None, style), None).apply(
-                    c,
-                    &mut x,
-                    4 * dim,
-                    4,
-                    dim,
-                    &positions,
-                );
+                let mut table = RopeTable::new(config(dim, RopeScaling::None, style), None);
+                table.apply(c, &mut x, HeadRows::packed(4, dim), &positions);
                 x.into_iter().map(f32::to_bits).collect::<Vec<u32>>()
             };
             let expected = rotate(&plain());

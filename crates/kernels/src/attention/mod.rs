@@ -6,6 +6,7 @@
 //! tree the scores and values of its ancestors are read from their slots and reduced in the order of their positions,
 //! as in decoding without drafts. Slots that are not visible to a row have weight zero and their values are never read.
 
+mod block;
 mod plan;
 mod tile;
 
@@ -14,25 +15,95 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::compute::Compute;
-use crate::kv::{AttnSeq, BLOCK_TOKENS, KvLayout};
+use crate::kv::{AttnSeq, BLOCK_TOKENS, HeadsPlace, KvLayout, LatentPlace, LayerPlace};
 use crate::math::exp16;
 use crate::share::Shared;
 use crate::simd::{Kernel, LANES, MAX_TILE_ROWS, Simd16, dispatch};
+use block::Tile;
 use plan::{Item, Plan, SeqPlan};
-use tile::{RowsMut, RowsPtr, Softmax, Values};
 
 /// Positions whose softmax is one running sum; spans are merged in order.
 const SPAN: usize = 512;
 /// Multiplications per thread above which running on the pool is faster than on the caller alone.
 const FORK_WORK: usize = 1 << 14;
+/// Most query heads of an item over latents.
+const LATENT_HEADS: usize = 16;
 
 /// Scores of a tile over one block.
 type Scores = [[f32; BLOCK_TOKENS]; MAX_TILE_ROWS];
 
-/// `out[row][head] = softmax(scale * q[row][head] · K) V`, for every row of every sequence. The keys and values
-/// of these rows must have been stored. `q` is `[rows][q_heads][head_dim_k]` over all rows of the step, `out`
-/// `[rows][q_heads][head_dim_v]`. Query heads `h * g .. (h + 1) * g` share KV head `h`, where
-/// `g = q_heads / kv_heads`.
+/// How a layer turns products of queries and keys into scores, and scores into weights.
+#[derive(Clone, Copy, Debug)]
+pub struct Scoring<'a> {
+    /// Factor of the products.
+    pub scale: f32,
+    /// Largest magnitude of a score `x`, which becomes `cap * tanh(x / cap)` (Gemma 2).
+    pub softcap: Option<f32>,
+    /// For each query head, the score of a position without a value that takes part in the softmax (gpt-oss).
+    pub sinks: Option<&'a [f32]>,
+}
+
+impl Scoring<'_> {
+    /// Products times `scale`, and nothing else.
+    pub fn scaled(scale: f32) -> Self {
+        Self { scale, softcap: None, sinks: None }
+    }
+}
+
+/// What an attention reads of a block. The queries of a head have `dim_k` numbers, its outputs `dim_v`.
+#[derive(Clone, Copy)]
+enum Source {
+    Heads(HeadsPlace),
+    /// All heads read the same latents, so the number of parts into which they are cut is ours to choose.
+    Latent(LatentPlace, usize),
+}
+
+impl Source {
+    /// # Panics
+    /// If the layer keeps nothing, or its heads don't divide `q_heads`.
+    fn new(place: LayerPlace, q_heads: usize, threads: usize) -> Self {
+        match place {
+            LayerPlace::Heads(heads) => {
+                let kv_heads = heads.kv_heads;
+                assert!(q_heads.is_multiple_of(kv_heads), "{q_heads} query heads over {kv_heads} KV heads");
+                Self::Heads(heads)
+            }
+            LayerPlace::Latent(latent) => {
+                let enough = |parts: &usize| {
+                    q_heads.is_multiple_of(*parts) && *parts >= threads && q_heads / *parts <= LATENT_HEADS
+                };
+                Self::Latent(latent, (1..q_heads).find(enough).unwrap_or(q_heads))
+            }
+            LayerPlace::None => panic!("attention over a layer that keeps nothing"),
+        }
+    }
+
+    fn kv_heads(&self) -> usize {
+        match self {
+            Self::Heads(heads) => heads.kv_heads,
+            Self::Latent(_, parts) => *parts,
+        }
+    }
+
+    fn dim_k(&self) -> usize {
+        match self {
+            Self::Heads(heads) => heads.dim_k,
+            Self::Latent(latent, _) => latent.width(),
+        }
+    }
+
+    fn dim_v(&self) -> usize {
+        match self {
+            Self::Heads(heads) => heads.dim_v,
+            Self::Latent(latent, _) => latent.rank,
+        }
+    }
+}
+
+/// `out[row][head] = softmax(score(q[row][head] · K)) V` over the positions in the layer's window, for every row of
+/// every sequence. The KV of these rows must have been stored. `q` is `[rows][q_heads][dim_k]` over all rows of the
+/// step, `out` `[rows][q_heads][dim_v]`. Query heads `h * g .. (h + 1) * g` share KV head `h`, where
+/// `g = q_heads / kv_heads`. In a layer of latents all heads share them: `dim_k` is `rank + rope`, `dim_v` is `rank`.
 ///
 /// # Panics
 /// If shapes don't match, a sequence has fewer slots than rows, or a row of a draft tree precedes its parent.
@@ -44,39 +115,36 @@ pub fn attention(
     seqs: &[AttnSeq<'_, '_>],
     q: &[f32],
     q_heads: usize,
-    scale: f32,
+    scoring: Scoring<'_>,
     out: &mut [f32],
 ) {
-    assert!(
-        q_heads.is_multiple_of(layout.kv_heads),
-        "{q_heads} query heads over {} KV heads",
-        layout.kv_heads
-    );
-    assert!(layer < layout.all_layers(), "layer {layer} of {}", layout.all_layers());
+    let source = Source::new(layout.place(layer), q_heads, c.pool().threads());
+    let (kv_heads, dim_k, dim_v) = (source.kv_heads(), source.dim_k(), source.dim_v());
     let rows = seqs.iter().map(|seq| seq.rows.end).max().unwrap_or(0);
-    assert!(q.len() >= rows * q_heads * layout.head_dim_k, "fewer queries than rows");
-    assert!(out.len() >= rows * q_heads * layout.head_dim_v, "fewer outputs than rows");
+    assert!(q.len() >= rows * q_heads * dim_k, "fewer queries than rows");
+    assert!(out.len() >= rows * q_heads * dim_v, "fewer outputs than rows");
+    assert!(scoring.sinks.is_none_or(|sinks| sinks.len() == q_heads), "one sink per query head");
     for seq in seqs {
         assert_eq!(seq.kv.layout(), layout, "the sequence's KV layout differs from the model's");
     }
-    let seqs: Vec<SeqPlan<'_>> = seqs.iter().map(SeqPlan::new).collect();
+    let window = layout.layers()[layer].window();
+    let seqs: Vec<SeqPlan<'_>> = seqs.iter().map(|seq| SeqPlan::new(seq, window)).collect();
     assert!(disjoint(&seqs), "two sequences share a row");
-    let group_heads = q_heads / layout.kv_heads;
-    let partial_len = |rows| State::len(rows, layout.head_dim_v);
-    let plan = Plan::new(&seqs, layout.kv_heads, group_heads, c.pool().threads(), partial_len);
+    let group_heads = q_heads / kv_heads;
+    let partial_len = |rows| State::len(rows, dim_v);
+    let plan = Plan::new(&seqs, kv_heads, group_heads, c.pool().threads(), partial_len);
     let mut partials = PARTIALS.take();
     if partials.len() < plan.partials_len {
         partials.resize(plan.partials_len, 0.0);
     }
     let call = Call {
-        layout,
-        layer,
+        source,
         seqs: &seqs,
         plan: &plan,
         q,
         q_heads,
         group_heads,
-        scale,
+        scoring,
         out: Shared::new(out),
         partials: Shared::new(&mut partials),
     };
@@ -88,7 +156,7 @@ pub fn attention(
         }
         SCRATCH.set(scratch);
     };
-    let multiplications = plan.positions * (layout.head_dim_k + layout.head_dim_v);
+    let multiplications = plan.positions * (dim_k + dim_v);
     if plan.items.len() < 2 || multiplications < FORK_WORK * c.pool().threads() {
         work();
     } else {
@@ -126,14 +194,13 @@ thread_local! {
 
 /// The operands of one call.
 struct Call<'a> {
-    layout: &'a KvLayout,
-    layer: usize,
+    source: Source,
     seqs: &'a [SeqPlan<'a>],
     plan: &'a Plan,
     q: &'a [f32],
     q_heads: usize,
     group_heads: usize,
-    scale: f32,
+    scoring: Scoring<'a>,
     out: Shared<'a, f32>,
     partials: Shared<'a, f32>,
 }
@@ -181,22 +248,22 @@ impl Kernel for RunItem<'_> {
     #[inline(always)]
     fn run<S: Simd16>(self, s: S) {
         let Self { call, item, scratch } = self;
-        let dim = call.layout.head_dim_v;
+        let dim = call.source.dim_v();
         let rows = item.rows.len() * call.group_heads;
         gather_queries(call, item, &mut scratch.q);
         if let Some(group) = item.group {
             let group = &call.plan.groups[group];
             // SAFETY: the parts of different spans and groups don't overlap, and each has one user at a time.
             let partial = |span| unsafe {
-                let floats = call.partials.part(group.partials + span * group.partial_len, group.partial_len);
-                State::new(floats, rows)
+                let start = group.partials + (span - group.spans.start) * group.partial_len;
+                State::new(call.partials.part(start, group.partial_len), rows)
             };
             let state = partial(item.spans.start);
             run_span(s, call, item, item.spans.start, &scratch.q, state, &mut scratch.by_slot);
             if group.pending.fetch_sub(1, Ordering::AcqRel) == 1 {
                 // This is the last item of the group to finish: no other item uses the parts any more.
-                let mut total = partial(0);
-                for span in 1..group.spans {
+                let mut total = partial(group.spans.start);
+                for span in group.spans.start + 1..group.spans.end {
                     merge(s, &mut total, &partial(span));
                 }
                 write_out(s, call, item, &total);
@@ -206,9 +273,10 @@ impl Kernel for RunItem<'_> {
         scratch.span.resize(State::len(rows, dim), 0.0);
         scratch.total.resize(State::len(rows, dim), 0.0);
         for span in item.spans.clone() {
-            let floats = if span == 0 { &mut scratch.total } else { &mut scratch.span };
+            let first = span == item.spans.start;
+            let floats = if first { &mut scratch.total } else { &mut scratch.span };
             run_span(s, call, item, span, &scratch.q, State::new(floats, rows), &mut scratch.by_slot);
-            if span > 0 {
+            if !first {
                 let next = State::new(&mut scratch.span, rows);
                 merge(s, &mut State::new(&mut scratch.total, rows), &next);
             }
@@ -219,7 +287,7 @@ impl Kernel for RunItem<'_> {
 
 /// Gathers the queries of an item's rows at a constant stride.
 fn gather_queries(call: &Call<'_>, item: &Item, q: &mut Vec<f32>) {
-    let dim = call.layout.head_dim_k;
+    let dim = call.source.dim_k();
     let heads = call.group_heads * dim;
     q.clear();
     for row in item.rows.clone() {
@@ -256,211 +324,6 @@ fn run_span<S: Simd16>(
     }
 }
 
-/// A few rows of an item over one block of positions.
-struct Tile<'a> {
-    call: &'a Call<'a>,
-    seq: &'a SeqPlan<'a>,
-    item: &'a Item,
-    block: usize,
-    /// The block to prefetch keys of.
-    next: usize,
-    /// Range of the item's (row, query head) pairs.
-    rows: Range<usize>,
-}
-
-impl Tile<'_> {
-    #[inline(always)]
-    fn run<S: Simd16>(&self, s: S, q: &[f32], state: &mut State<'_>, by_slot: &mut Vec<Scores>) {
-        if self.seq.fully_visible(self.block) {
-            return self.run_whole(s, q, state);
-        }
-        let count = self.rows.len();
-        let mut visible = [0; MAX_TILE_ROWS];
-        let mut in_place = [0; MAX_TILE_ROWS];
-        for r in 0..count {
-            let row = self.seq_row(r);
-            visible[r] = self.within(self.seq.visible(row));
-            in_place[r] = self.within(self.seq.in_place(row));
-        }
-        let (visible, in_place) = (&visible[..count], &in_place[..count]);
-        let most = visible.iter().copied().max().unwrap_or(0);
-        if most == 0 {
-            return;
-        }
-        let mut scores = [[0.0; BLOCK_TOKENS]; MAX_TILE_ROWS];
-        if visible == in_place {
-            self.score(s, q, self.block, most, &mut scores);
-            for (row, &visible) in scores.iter_mut().zip(visible) {
-                row[visible..most].fill(f32::NEG_INFINITY);
-            }
-        } else {
-            self.score_tree(s, q, visible, by_slot, &mut scores);
-        }
-        let rescale = self.softmax_weights(s, &mut scores, state);
-        let together = in_place.iter().copied().min().unwrap_or(0);
-        self.add_values(s, self.block * BLOCK_TOKENS, together, &scores, 0..count, &rescale, 0, state);
-        for (r, &visible) in visible.iter().enumerate() {
-            self.add_remaining_values(s, together..visible, r, &scores, state);
-        }
-    }
-
-    /// A block that is visible to every row as a whole: most blocks of a long context.
-    #[inline(always)]
-    fn run_whole<S: Simd16>(&self, s: S, q: &[f32], state: &mut State<'_>) {
-        let mut scores = [[0.0; BLOCK_TOKENS]; MAX_TILE_ROWS];
-        self.score(s, q, self.block, BLOCK_TOKENS, &mut scores);
-        let rescale = self.softmax_weights(s, &mut scores, state);
-        let (slot, rows) = (self.block * BLOCK_TOKENS, 0..self.rows.len());
-        self.add_values(s, slot, BLOCK_TOKENS, &scores, rows, &rescale, 0, state);
-    }
-
-    #[inline(always)]
-    fn softmax_weights<S: Simd16>(
-        &self,
-        s: S,
-        scores: &mut Scores,
-        state: &mut State<'_>,
-    ) -> [f32; MAX_TILE_ROWS] {
-        let rows = self.rows.clone();
-        let softmax = Softmax { max: &mut state.max[rows.clone()], sum: &mut state.sum[rows] };
-        tile::softmax_weights(s, &mut scores[..self.rows.len()], softmax)
-    }
-
-    /// The row of the sequence that row `r` of the tile belongs to.
-    #[inline(always)]
-    fn seq_row(&self, r: usize) -> usize {
-        self.item.rows.start + (self.rows.start + r) / self.call.group_heads
-    }
-
-    /// How many of the first `positions` are in this block.
-    #[inline(always)]
-    fn within(&self, positions: usize) -> usize {
-        positions.saturating_sub(self.block * BLOCK_TOKENS).min(BLOCK_TOKENS)
-    }
-
-    /// `[head_dim_k][64]` halves.
-    #[inline(always)]
-    fn keys(&self, block: usize) -> &[u8] {
-        &self.seq.kv.block(block)[self.call.layout.keys(self.call.layer, self.item.head)]
-    }
-
-    /// `[64][head_dim_v]` halves.
-    #[inline(always)]
-    fn values(&self, block: usize) -> &[u8] {
-        &self.seq.kv.block(block)[self.call.layout.values(self.call.layer, self.item.head)]
-    }
-
-    /// Scores of the first `lanes` slots of a block.
-    #[inline(always)]
-    fn score<S: Simd16>(&self, s: S, q: &[f32], block: usize, lanes: usize, out: &mut Scores) {
-        let dim = self.call.layout.head_dim_k;
-        let keys = self.keys(block);
-        let q = RowsPtr { start: q[self.rows.start * dim..self.rows.end * dim].as_ptr(), stride: dim };
-        let prefetch = self.values(block);
-        // SAFETY: the key range is `[dim][64]` halves, and blocks and ranges are 2-aligned; `q` was cut to the
-        // tile's rows; `out` has room for the largest tile; tiles have 1 to `TILE_ROWS` rows.
-        unsafe {
-            tile::scores(
-                s,
-                keys.as_ptr().cast(),
-                dim,
-                q,
-                self.rows.len(),
-                lanes,
-                self.call.scale,
-                prefetch.as_ptr(),
-                out.as_mut_ptr(),
-            );
-        }
-    }
-
-    /// Scores of this block's positions for rows of a draft tree, whose positions may lie in later slots.
-    #[inline(always)]
-    fn score_tree<S: Simd16>(
-        &self,
-        s: S,
-        q: &[f32],
-        visible: &[usize],
-        by_slot: &mut Vec<Scores>,
-        out: &mut Scores,
-    ) {
-        by_slot.clear();
-        for block in self.block..self.seq.slots().div_ceil(BLOCK_TOKENS) {
-            let lanes = (self.seq.slots() - block * BLOCK_TOKENS).min(BLOCK_TOKENS);
-            let mut scores = [[0.0; BLOCK_TOKENS]; MAX_TILE_ROWS];
-            self.score(s, q, block, lanes, &mut scores);
-            by_slot.push(scores);
-        }
-        let start = self.block * BLOCK_TOKENS;
-        for (r, &visible) in visible.iter().enumerate() {
-            let row = self.seq_row(r);
-            for (lane, score) in out[r].iter_mut().enumerate() {
-                *score = if lane < visible {
-                    let slot = self.seq.slot(row, start + lane) - start;
-                    by_slot[slot / BLOCK_TOKENS][r][slot % BLOCK_TOKENS]
-                } else {
-                    f32::NEG_INFINITY
-                };
-            }
-        }
-    }
-
-    /// Accumulates the values of `count` slots from `slot`, all in one block, into some rows of the tile. Their
-    /// weights start at `lane`.
-    #[allow(clippy::too_many_arguments, reason = "an operation with as many operands")]
-    #[inline(always)]
-    fn add_values<S: Simd16>(
-        &self,
-        s: S,
-        slot: usize,
-        count: usize,
-        weights: &Scores,
-        rows: Range<usize>,
-        rescale: &[f32; MAX_TILE_ROWS],
-        lane: usize,
-        state: &mut State<'_>,
-    ) {
-        let dim = self.call.layout.head_dim_v;
-        let stride = State::stride(dim);
-        let values = self.values(slot / BLOCK_TOKENS);
-        let first = slot % BLOCK_TOKENS;
-        assert!(first + count <= BLOCK_TOKENS && lane + count <= BLOCK_TOKENS && !rows.is_empty());
-        let acc_rows = self.rows.start + rows.start..self.rows.start + rows.end;
-        let acc = &mut state.acc[acc_rows.start * stride..acc_rows.end * stride];
-        // SAFETY: the value range is `[64][dim]` halves, 2-aligned, and `first + count` is at most 64, as are
-        // the weights from `lane`; `acc` was cut to the rows; there are 1 to `TILE_ROWS` of them.
-        unsafe {
-            let values = Values { start: values.as_ptr().cast::<u16>().add(first * dim), dim };
-            let weights = weights[rows.start].as_ptr().add(lane);
-            let acc = RowsMut { start: acc.as_mut_ptr(), stride };
-            let prefetch = self.keys(self.next).as_ptr();
-            tile::accumulate(s, values, count, weights, rows.len(), rescale, prefetch, acc);
-        }
-    }
-
-    /// Accumulates the values of one row's remaining positions, one call per run of consecutive slots.
-    #[inline(always)]
-    fn add_remaining_values<S: Simd16>(
-        &self,
-        s: S,
-        lanes: Range<usize>,
-        r: usize,
-        weights: &Scores,
-        state: &mut State<'_>,
-    ) {
-        let row = self.seq_row(r);
-        let slot_of = |lane| self.seq.slot(row, self.block * BLOCK_TOKENS + lane);
-        let mut lane = lanes.start;
-        while lane < lanes.end {
-            let slot = slot_of(lane);
-            let room = (lanes.end - lane).min(BLOCK_TOKENS - slot % BLOCK_TOKENS);
-            let count = (1..room).find(|&i| slot_of(lane + i) != slot + i).unwrap_or(room);
-            self.add_values(s, slot, count, weights, r..r + 1, &[1.0; MAX_TILE_ROWS], lane, state);
-            lane += count;
-        }
-    }
-}
-
 /// Merges a span's state into that of the spans before it.
 #[inline(always)]
 fn merge<S: Simd16>(s: S, total: &mut State<'_>, next: &State<'_>) {
@@ -468,6 +331,13 @@ fn merge<S: Simd16>(s: S, total: &mut State<'_>, next: &State<'_>) {
     let stride = total.acc.len() / rows.max(1);
     for r in 0..rows {
         if next.max[r] == f32::NEG_INFINITY {
+            continue;
+        }
+        let floats = r * stride..(r + 1) * stride;
+        if total.max[r] == f32::NEG_INFINITY {
+            // No position before this span is in the row's window: the span is all there is, down to the signs of zeros.
+            (total.max[r], total.sum[r]) = (next.max[r], next.sum[r]);
+            total.acc[floats.clone()].copy_from_slice(&next.acc[floats]);
             continue;
         }
         let max = if next.max[r] > total.max[r] { next.max[r] } else { total.max[r] };
@@ -478,8 +348,8 @@ fn merge<S: Simd16>(s: S, total: &mut State<'_>, next: &State<'_>) {
         total.max[r] = max;
         total.sum[r] = next.sum[r].mul_add(scale[1], total.sum[r] * scale[0]);
         let (before, after) = (s.splat(scale[0]), s.splat(scale[1]));
-        let acc = total.acc[r * stride..(r + 1) * stride].as_chunks_mut::<LANES>().0;
-        let add = next.acc[r * stride..(r + 1) * stride].as_chunks::<LANES>().0;
+        let acc = total.acc[floats.clone()].as_chunks_mut::<LANES>().0;
+        let add = next.acc[floats].as_chunks::<LANES>().0;
         for (acc, add) in acc.iter_mut().zip(add) {
             let sum = s.fma(s.load_array(add), after, s.mul(s.load_array(acc), before));
             s.store_array(acc, sum);
@@ -490,7 +360,7 @@ fn merge<S: Simd16>(s: S, total: &mut State<'_>, next: &State<'_>) {
 /// Divides by the softmax sums and writes the rows of an item.
 #[inline(always)]
 fn write_out<S: Simd16>(s: S, call: &Call<'_>, item: &Item, state: &State<'_>) {
-    let dim = call.layout.head_dim_v;
+    let dim = call.source.dim_v();
     let stride = State::stride(dim);
     for (r, acc) in state.acc.chunks_exact(stride).enumerate() {
         let row = call.seqs[item.seq].rows.start + item.rows.start + r / call.group_heads;
@@ -498,7 +368,8 @@ fn write_out<S: Simd16>(s: S, call: &Call<'_>, item: &Item, state: &State<'_>) {
         let start = (row * call.q_heads + head) * dim;
         // SAFETY: rows of different sequences are disjoint, and each row and head is written by one item.
         let out = unsafe { call.out.part(start, dim) };
-        let inverse = s.splat(1.0 / state.sum[r]);
+        let sink = call.scoring.sinks.map(|sinks| sinks[head]);
+        let inverse = s.splat(inverse_sum(s, state.max[r], state.sum[r], sink));
         for (out, acc) in out.chunks_mut(LANES).zip(acc.as_chunks::<LANES>().0) {
             let scaled = s.mul(s.load_array(acc), inverse);
             if let Ok(whole) = <&mut [f32; LANES]>::try_from(&mut *out) {
@@ -510,4 +381,16 @@ fn write_out<S: Simd16>(s: S, call: &Call<'_>, item: &Item, state: &State<'_>) {
             }
         }
     }
+}
+
+/// What a row's weighted sum of values is multiplied with: the inverse of its sum of weights, the sink's included.
+#[inline(always)]
+fn inverse_sum<S: Simd16>(s: S, max: f32, sum: f32, sink: Option<f32>) -> f32 {
+    let Some(sink) = sink else { return 1.0 / sum };
+    let top = if sink > max { sink } else { max };
+    let mut weights = [0.0; LANES];
+    (weights[0], weights[1]) = (max - top, sink - top);
+    let shift = s.load_array(&weights);
+    s.store_array(&mut weights, exp16(s, shift));
+    weights[0] / sum.mul_add(weights[0], weights[1])
 }

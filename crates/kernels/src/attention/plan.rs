@@ -21,6 +21,8 @@ pub(super) struct SeqPlan<'p> {
     pub(super) kv: &'p KvView<'p>,
     pub(super) rows: Range<usize>,
     committed: usize,
+    /// Number of last positions that a row sees; `None`: all of them.
+    window: Option<usize>,
     tree: Option<Tree>,
 }
 
@@ -33,14 +35,14 @@ struct Tree {
 }
 
 impl<'p> SeqPlan<'p> {
-    pub(super) fn new(seq: &'p AttnSeq<'_, '_>) -> Self {
+    pub(super) fn new(seq: &'p AttnSeq<'_, '_>, window: Option<usize>) -> Self {
         let slots = seq.committed + seq.rows.len();
         assert!(slots <= seq.kv.capacity(), "{slots} slots in a KV table of {}", seq.kv.capacity());
         let tree = seq.parents.map(|parents| {
             assert_eq!(parents.len(), seq.rows.len(), "a draft tree has one parent per row");
             Tree::new(parents)
         });
-        Self { kv: seq.kv, rows: seq.rows.clone(), committed: seq.committed, tree }
+        Self { kv: seq.kv, rows: seq.rows.clone(), committed: seq.committed, window, tree }
     }
 
     /// Slots filled once this step's rows are stored.
@@ -48,12 +50,22 @@ impl<'p> SeqPlan<'p> {
         self.committed + self.rows.len()
     }
 
-    /// Whether every position of a block is visible to every row: the block was filled before this step.
-    pub(super) fn fully_visible(&self, block: usize) -> bool {
+    /// Whether every position of a block precedes every row: the block was filled before this step.
+    pub(super) fn filled_before(&self, block: usize) -> bool {
         (block + 1) * BLOCK_TOKENS <= self.committed
     }
 
-    /// Number of positions visible to a row, including its own.
+    /// Whether rows may not see some of the positions before them.
+    pub(super) fn has_window(&self) -> bool {
+        self.window.is_some()
+    }
+
+    /// The first position in a row's window.
+    pub(super) fn first(&self, row: usize) -> usize {
+        self.window.map_or(0, |window| self.visible(row).saturating_sub(window))
+    }
+
+    /// The position after a row's own: with [`SeqPlan::first`], the range of positions visible to it.
     pub(super) fn visible(&self, row: usize) -> usize {
         let own = self.tree.as_ref().map_or(row + 1, |tree| tree.of_row[row].0.len());
         self.committed + own
@@ -76,9 +88,10 @@ impl<'p> SeqPlan<'p> {
         }
     }
 
-    /// Maximum of [`SeqPlan::visible`] over some rows.
-    fn visible_max(&self, rows: Range<usize>) -> usize {
-        rows.map(|row| self.visible(row)).max().unwrap_or(0)
+    /// The positions that are visible to any of some rows.
+    fn visible_to_any(&self, rows: Range<usize>) -> Range<usize> {
+        let start = rows.clone().map(|row| self.first(row)).min().unwrap_or(0);
+        start..rows.map(|row| self.visible(row)).max().unwrap_or(0)
     }
 }
 
@@ -113,7 +126,7 @@ pub(super) struct Item {
 /// Items that are spans of the same rows. The last to finish merges them.
 pub(super) struct Group {
     pub(super) pending: AtomicUsize,
-    pub(super) spans: usize,
+    pub(super) spans: Range<usize>,
     /// Offset of the first span's partial state, and length of each span's, in floats.
     pub(super) partials: usize,
     pub(super) partial_len: usize,
@@ -160,37 +173,41 @@ impl Plan {
                 let count = seq.rows.len().div_ceil(run);
                 (0..count).rev().map(move |i| {
                     let rows = i * run..((i + 1) * run).min(seq.rows.len());
-                    let visible = seq.visible_max(rows.clone());
+                    let visible = seq.visible_to_any(rows.clone());
                     (index, rows, visible)
                 })
             })
         };
-        let cost_of = |rows: &Range<usize>, visible: usize| rows.len() * group_heads * visible;
-        let positions = kv_heads * runs().map(|(_, rows, visible)| cost_of(&rows, visible)).sum::<usize>();
+        let cost_of = |rows: &Range<usize>, visible: &Range<usize>| rows.len() * group_heads * visible.len();
+        let positions = kv_heads * runs().map(|(_, rows, visible)| cost_of(&rows, &visible)).sum::<usize>();
         let mut plan = Self { items: Vec::new(), groups: Vec::new(), partials_len: 0, positions };
         for (seq, rows, visible) in runs() {
-            let spans = visible.div_ceil(SPAN);
-            let split =
-                spans > 1 && threads > 1 && cost_of(&rows, visible) * threads * SHARE_PARTS > positions;
+            let spans = visible.start / SPAN..visible.end.div_ceil(SPAN);
+            let split = spans.len() > 1
+                && threads > 1
+                && cost_of(&rows, &visible) * threads * SHARE_PARTS > positions;
             for head in 0..kv_heads {
+                let item = Item { seq, head, rows: rows.clone(), spans: spans.clone(), group: None };
                 if split {
-                    plan.push_group(seq, head, rows.clone(), spans, partial_len(rows.len() * group_heads));
+                    plan.push_group(item, partial_len(rows.len() * group_heads));
                 } else {
-                    plan.items.push(Item { seq, head, rows: rows.clone(), spans: 0..spans, group: None });
+                    plan.items.push(item);
                 }
             }
         }
         plan
     }
 
-    fn push_group(&mut self, seq: usize, head: usize, rows: Range<usize>, spans: usize, partial_len: usize) {
+    /// Splits an item into its spans.
+    fn push_group(&mut self, item: Item, partial_len: usize) {
+        let Item { seq, head, rows, spans, .. } = item;
         let group = Some(self.groups.len());
-        for span in 0..spans {
+        for span in spans.clone() {
             self.items.push(Item { seq, head, rows: rows.clone(), spans: span..span + 1, group });
         }
-        let pending = AtomicUsize::new(spans);
-        self.groups.push(Group { pending, spans, partials: self.partials_len, partial_len });
-        self.partials_len += spans * partial_len;
+        let (pending, partials) = (AtomicUsize::new(spans.len()), self.partials_len);
+        self.partials_len += spans.len() * partial_len;
+        self.groups.push(Group { pending, spans, partials, partial_len });
     }
 }
 
@@ -199,16 +216,11 @@ mod tests {
     use super::*;
 
     fn run(rows: &[usize], kv_heads: usize, group_heads: usize, threads: usize) -> usize {
-        let layout = crate::kv::KvLayout {
-            layers: 1,
-            draft_layers: 0,
-            hidden: 0,
-            kv_heads,
-            head_dim_k: 16,
-            head_dim_v: 16,
-        };
+        let heads = crate::kv::LayerKv::Heads { kv_heads, dim_k: 16, dim_v: 16, window: None };
+        let layout = crate::kv::KvLayout::uniform(1, heads);
         let kv = KvView::new(&layout, Vec::new(), Vec::new());
-        let seq = |&count: &usize| SeqPlan { kv: &kv, rows: 0..count, committed: 100, tree: None };
+        let seq =
+            |&count: &usize| SeqPlan { kv: &kv, rows: 0..count, committed: 100, window: None, tree: None };
         rows_per_item(&rows.iter().map(seq).collect::<Vec<_>>(), kv_heads, group_heads, threads)
     }
 

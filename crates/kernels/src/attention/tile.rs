@@ -7,7 +7,7 @@
 //! of the next block. Both are as long as the data being read, one line prefetched per line read.
 
 use crate::kv::BLOCK_TOKENS;
-use crate::math::exp16;
+use crate::math::{exp16, tanh16};
 use crate::simd::{LANES, MAX_TILE_ROWS, Simd16};
 
 /// Vectors of positions in a block.
@@ -139,6 +139,108 @@ unsafe fn score_tile<S: Simd16, const R: usize, const G: usize>(
     }
 }
 
+/// `out[r][p] = scale * Σ_d k[p][d] q[r][d]` for the first `visible` positions of a block of latents, and minus infinity
+/// for the others. The sum runs in 16 lanes over rising `d`, folded at the end.
+///
+/// # Safety
+/// `k` is `[64][dim]` halves; `q` has `rows` rows of `dim`; `out` has `rows` rows of 64; `rows` is 1 to
+/// `S::TILE_ROWS`.
+#[allow(clippy::too_many_arguments, reason = "an operation with as many operands")]
+#[inline(always)]
+pub(super) unsafe fn latent_scores<S: Simd16>(
+    s: S,
+    k: *const u16,
+    dim: usize,
+    q: RowsPtr,
+    rows: usize,
+    visible: usize,
+    scale: f32,
+    out: *mut [f32; BLOCK_TOKENS],
+) {
+    // SAFETY: positions `at..` up to `visible`, at most 64, are inside the block and the rows of `out`.
+    unsafe {
+        with_vectors!(visible, rows, latent_tile, |at| (
+            s,
+            k.add(at * dim),
+            dim,
+            q,
+            scale,
+            out.cast::<f32>().add(at)
+        ));
+    }
+    for r in 0..rows {
+        // SAFETY: `out` has `rows` rows.
+        let row = unsafe { &mut *out.add(r) };
+        row[visible..].fill(f32::NEG_INFINITY);
+    }
+}
+
+/// # Safety
+/// As [`latent_scores`], for the `G` positions that `k` and `out` point to.
+#[inline(always)]
+unsafe fn latent_tile<S: Simd16, const R: usize, const G: usize>(
+    s: S,
+    k: *const u16,
+    dim: usize,
+    q: RowsPtr,
+    scale: f32,
+    out: *mut f32,
+) {
+    let mut sums = [[s.splat(0.0); G]; R];
+    let whole = dim - dim % LANES;
+    for d in (0..whole).step_by(LANES) {
+        // SAFETY: `d + 16` is at most `dim`, and the caller promises the memory.
+        unsafe {
+            let mut keys = [s.splat(0.0); G];
+            for (g, key) in keys.iter_mut().enumerate() {
+                *key = s.load_f16(k.add(g * dim + d));
+            }
+            for (r, sums) in sums.iter_mut().enumerate() {
+                let q = s.load(q.start.add(r * q.stride + d));
+                for (sum, key) in sums.iter_mut().zip(keys) {
+                    *sum = s.fma(key, q, *sum);
+                }
+            }
+        }
+    }
+    if whole < dim {
+        for (r, sums) in sums.iter_mut().enumerate() {
+            // SAFETY: the caller promises the memory.
+            let q = unsafe { std::slice::from_raw_parts(q.start.add(r * q.stride + whole), dim - whole) };
+            let mut q_rest = [0.0; LANES];
+            q_rest[..q.len()].copy_from_slice(q);
+            for (g, sum) in sums.iter_mut().enumerate() {
+                // SAFETY: as above.
+                let k = unsafe { std::slice::from_raw_parts(k.add(g * dim + whole), dim - whole) };
+                let mut k_rest = [0; LANES];
+                k_rest[..k.len()].copy_from_slice(k);
+                // SAFETY: the array has 16 values.
+                let key = unsafe { s.load_f16(k_rest.as_ptr()) };
+                *sum = s.fma(key, s.load_array(&q_rest), *sum);
+            }
+        }
+    }
+    for (r, sums) in sums.iter().enumerate() {
+        for (g, sum) in sums.iter().enumerate() {
+            // SAFETY: row `r` of `out` has room for these positions.
+            unsafe { *out.add(r * BLOCK_TOKENS + g) = scale * s.fold_add(*sum) };
+        }
+    }
+}
+
+/// `cap * tanh(score / cap)` of the first `visible` scores of each row; the others stay minus infinity.
+#[inline(always)]
+pub(super) fn soften<S: Simd16>(s: S, scores: &mut [[f32; BLOCK_TOKENS]], visible: usize, cap: f32) {
+    let inverse = s.splat(1.0 / cap);
+    for row in scores {
+        for vector in &mut row.as_chunks_mut::<LANES>().0[..visible.div_ceil(LANES)] {
+            let t = tanh16(s, s.mul(s.load_array(vector), inverse));
+            s.store_array(vector, s.mul(s.splat(cap), t));
+        }
+        row[visible..].fill(f32::NEG_INFINITY);
+    }
+}
+
 /// Running softmax of the rows of a tile.
 pub(super) struct Softmax<'a> {
     /// Largest score so far.
@@ -188,17 +290,19 @@ pub(super) fn softmax_weights<S: Simd16>(
     std::array::from_fn(|r| scale[r])
 }
 
-/// Values of consecutive slots: `[positions][dim]` halves.
+/// Values of consecutive slots: `dim` halves each, a stride apart.
 #[derive(Clone, Copy)]
 pub(super) struct Values {
     pub(super) start: *const u16,
     pub(super) dim: usize,
+    /// Halves from a position to the next.
+    pub(super) stride: usize,
 }
 
 /// `acc[r] = acc[r] * rescale[r]`, then `acc[r] += weights[r][p] * v[p]` over rising `p` in `0..positions`.
 ///
 /// # Safety
-/// `v` is `[positions][dim]` halves; `weights` has `rows` rows of `positions`, 64 apart; `acc` has `rows` rows of `dim`.
+/// `v` is `positions` rows of `dim` halves; `weights` has `rows` rows of `positions`, 64 apart; `acc` has `rows` rows of `dim`.
 #[allow(clippy::too_many_arguments, reason = "an operation with as many operands")]
 #[inline(always)]
 pub(super) unsafe fn accumulate<S: Simd16>(
@@ -228,7 +332,7 @@ pub(super) unsafe fn accumulate<S: Simd16>(
                 let acc = &mut *acc.start.add(r * acc.stride + d);
                 *acc *= rescale;
                 for p in 0..positions {
-                    let value = half::f16::from_bits(*v.start.add(p * v.dim + d)).to_f32_const();
+                    let value = half::f16::from_bits(*v.start.add(p * v.stride + d)).to_f32_const();
                     *acc = (*weights.add(r * BLOCK_TOKENS + p)).mul_add(value, *acc);
                 }
             }
@@ -263,7 +367,7 @@ unsafe fn value_tile<S: Simd16, const R: usize, const G: usize>(
         unsafe {
             let mut values = [s.splat(0.0); G];
             for (g, value) in values.iter_mut().enumerate() {
-                *value = s.load_f16(v.start.add(p * v.dim + g * LANES));
+                *value = s.load_f16(v.start.add(p * v.stride + g * LANES));
             }
             for (r, sums) in sums.iter_mut().enumerate() {
                 let weight = s.splat(*weights.add(r * BLOCK_TOKENS + p));
