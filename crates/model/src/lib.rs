@@ -8,6 +8,8 @@ pub mod chat;
 pub mod config;
 mod families;
 pub mod gguf;
+mod hyperparameters;
+mod layers;
 mod model;
 pub mod reference;
 mod rendered;
@@ -17,4 +19,4 @@ pub mod tokenizer;
 mod weights;
 
 pub use config::{ModelConfig, ModelError};
-pub use model::Model;
+pub use model::{Model, describe};

@@ -7,12 +7,12 @@
 use std::sync::Arc;
 
 use foretoken_kernels::kv::{AttnSeq, KvLayout};
-use foretoken_kernels::rope::RopeTable;
-use foretoken_kernels::{Activations, Compute, MatmulJob, PackedMatrix, matmul, ops, quant};
+use foretoken_kernels::{Compute, MatmulJob, PackedMatrix, matmul, ops, quant};
 
 use crate::config::{ModelConfig, ModelError};
-use crate::families::{Decoder, family};
+use crate::families;
 use crate::gguf::Gguf;
+use crate::layers::{Blueprint, Decoder, rope_factors, rope_tables};
 use crate::step::{Logits, Scratch, SeqStep};
 use crate::weights::Loader;
 
@@ -28,14 +28,25 @@ enum Embedding {
 
 /// The packed weights of one model.
 pub struct Model {
-    config: ModelConfig,
     compute: Arc<Compute>,
     gguf: Arc<Gguf>,
     embedding: Embedding,
-    decoder: Box<dyn Decoder>,
+    decoder: Decoder,
     output_norm: Vec<f32>,
     head: PackedMatrix,
-    rope_factors: Option<Vec<f32>>,
+    blueprint: Blueprint,
+    /// Divisors of the frequencies of each rotary table.
+    rope_factors: Vec<Option<Vec<f32>>>,
+}
+
+/// The hyperparameters of a file's model and the layout of its KV blocks, without loading it.
+///
+/// # Errors
+/// An architecture or a metadata value that this build cannot use, by name.
+pub fn describe(gguf: &Gguf) -> Result<(ModelConfig, KvLayout), ModelError> {
+    let blueprint = families::blueprint(gguf)?;
+    let layout = blueprint.kv_layout();
+    Ok((blueprint.config, layout))
 }
 
 impl Model {
@@ -44,13 +55,16 @@ impl Model {
     /// # Errors
     /// An architecture, a metadata value or a tensor that this build cannot use, by name.
     pub fn load(gguf: Arc<Gguf>, compute: Arc<Compute>) -> Result<Model, ModelError> {
-        let arch = gguf.get_str("general.architecture")?.unwrap_or_default().to_string();
-        let family = family(&arch)?;
-        let config = ModelConfig::from_gguf(&gguf, family.rope)?;
-        let loader = Loader::new(&gguf, &compute, &arch);
-        let decoder = (family.load)(&loader, &config)?;
+        let blueprint = families::blueprint(&gguf)?;
+        let config = &blueprint.config;
+        let loader = Loader::new(&gguf, &compute, &config.arch);
+        blueprint.unused.iter().for_each(|name| loader.skip(name));
+        if config.prediction_layers > 0 {
+            loader.skip_layers(config.layers);
+        }
+        let decoder = Decoder::load(&loader, &blueprint)?;
         let output_norm = loader.vector("output_norm.weight", config.width)?;
-        let rope_factors = loader.optional_vector("rope_freqs.weight", config.rope.dim / 2)?;
+        let rope_factors = rope_factors(&loader, &blueprint.ropes)?;
         let (embedding, head) = match loader.optional_matrix("output.weight", config.vocab, config.width)? {
             Some(head) => {
                 loader.check(EMBEDDING, &[config.width, config.vocab])?;
@@ -59,12 +73,12 @@ impl Model {
             None => (Embedding::Tied, loader.matrix(EMBEDDING, config.vocab, config.width)?),
         };
         loader.finish()?;
-        Ok(Model { config, compute, gguf, embedding, decoder, output_norm, head, rope_factors })
+        Ok(Model { compute, gguf, embedding, decoder, output_norm, head, blueprint, rope_factors })
     }
 
     /// Hyperparameters.
     pub fn config(&self) -> &ModelConfig {
-        &self.config
+        &self.blueprint.config
     }
 
     /// The execution context of the model's kernels.
@@ -79,7 +93,7 @@ impl Model {
 
     /// Layout of the KV of a block.
     pub fn kv_layout(&self) -> KvLayout {
-        self.decoder.kv_layout()
+        self.decoder.kv_layout().clone()
     }
 
     /// Bytes of packed weights that one decode step reads.
@@ -89,13 +103,8 @@ impl Model {
 
     /// Buffers for [`Model::forward`]; each calling thread needs its own.
     pub fn scratch(&self) -> Scratch {
-        let rope = RopeTable::new(self.config.rope.clone(), self.rope_factors.as_deref());
-        let activations = if self.matrices().any(PackedMatrix::is_float) {
-            Activations::with_floats()
-        } else {
-            Activations::new()
-        };
-        Scratch::new(rope, activations)
+        let ropes = rope_tables(&self.blueprint.ropes, &self.rope_factors);
+        Scratch::new(ropes, self.matrices().any(PackedMatrix::is_float))
     }
 
     /// Runs one step: writes the KV of every row and returns the logits of the requested rows, in order.
@@ -126,33 +135,37 @@ impl Model {
     }
 
     fn embed(&self, scratch: &mut Scratch, seqs: &[SeqStep<'_, '_>]) {
-        let width = self.config.width;
+        let width = self.config().width;
         scratch.residual.resize(scratch.positions.len() * width, 0.0);
         let tokens = seqs.iter().flat_map(|seq| seq.tokens);
+        let scale = self.blueprint.embedding_scale;
         for (row, &token) in scratch.residual.chunks_exact_mut(width).zip(tokens) {
             self.embed_token(token as usize, row);
+            if scale != 1.0 {
+                row.iter_mut().for_each(|x| *x *= scale);
+            }
         }
     }
 
     fn embed_token(&self, token: usize, out: &mut [f32]) {
         assert!(
-            token < self.config.vocab,
+            token < self.config().vocab,
             "token {token} is outside the vocabulary of {}",
-            self.config.vocab
+            self.config().vocab
         );
         match self.embedding {
             Embedding::Tied => self.head.row(token, out),
             Embedding::Mapped => {
                 let info = self.gguf.tensor(EMBEDDING).expect("found when the model was loaded");
                 let bytes = self.gguf.bytes(info);
-                let row_bytes = bytes.len() / self.config.vocab;
+                let row_bytes = bytes.len() / self.config().vocab;
                 quant::dequantize(info.ty, &bytes[token * row_bytes..][..row_bytes], out);
             }
         }
     }
 
     fn head(&self, scratch: &mut Scratch, wanted: &[usize]) {
-        let (width, vocab) = (self.config.width, self.config.vocab);
+        let (width, vocab) = (self.config().width, self.config().vocab);
         let Scratch { logits, residual, activations, .. } = scratch;
         logits.hidden.clear();
         wanted.iter().for_each(|&row| logits.hidden.extend(&residual[row * width..][..width]));
@@ -160,10 +173,14 @@ impl Model {
             logits.reset(0, vocab);
             return;
         }
-        let (eps, norm) = (self.config.norm_eps, &self.output_norm);
+        let (eps, norm) = (self.config().norm_eps, &self.output_norm);
         ops::rms_norm_activations(&self.compute, &logits.hidden, width, norm, eps, activations);
         let out = logits.reset(wanted.len(), vocab);
-        let job = MatmulJob { weight: &self.head, bias: None, out, add: false };
+        let job = MatmulJob { weight: &self.head, bias: None, out: &mut *out, add: false };
         matmul(&self.compute, activations, &mut [job]);
+        let Blueprint { logit_scale, logit_softcap, .. } = self.blueprint;
+        if logit_scale != 1.0 || logit_softcap.is_some() {
+            ops::scale_logits(&self.compute, out, vocab, logit_scale, logit_softcap);
+        }
     }
 }

@@ -8,6 +8,8 @@ use foretoken_kernels::Activations;
 use foretoken_kernels::kv::KvView;
 use foretoken_kernels::rope::RopeTable;
 
+use crate::layers::LatentScratch;
+
 /// Which rows of a sequence need logits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WantLogits {
@@ -110,9 +112,11 @@ impl Logits {
 
 /// Buffers of the forward pass, reused across steps; they grow to the largest step.
 pub struct Scratch {
-    pub(crate) rope: RopeTable,
+    pub(crate) ropes: Vec<RopeTable>,
     pub(crate) positions: Vec<u32>,
     pub(crate) activations: Activations,
+    /// Segments of one row per head.
+    pub(crate) head_activations: Activations,
     /// The residual stream, `[rows][width]`.
     pub(crate) residual: Vec<f32>,
     pub(crate) q: Vec<f32>,
@@ -121,6 +125,9 @@ pub struct Scratch {
     pub(crate) attention: Vec<f32>,
     pub(crate) gate: Vec<f32>,
     pub(crate) up: Vec<f32>,
+    pub(crate) latent: LatentScratch,
+    /// What a branch adds to the residual stream, where that is more than a sum.
+    pub(crate) branch: Vec<f32>,
     pub(crate) logits: Logits,
 }
 
@@ -130,11 +137,14 @@ impl Scratch {
         &mut self.logits
     }
 
-    pub(crate) fn new(rope: RopeTable, activations: Activations) -> Scratch {
+    /// `with_floats`: whether some weights are float.
+    pub(crate) fn new(ropes: Vec<RopeTable>, with_floats: bool) -> Scratch {
+        let activations = || if with_floats { Activations::with_floats() } else { Activations::new() };
         Scratch {
-            rope,
+            ropes,
             positions: Vec::new(),
-            activations,
+            activations: activations(),
+            head_activations: activations(),
             residual: Vec::new(),
             q: Vec::new(),
             k: Vec::new(),
@@ -142,6 +152,8 @@ impl Scratch {
             attention: Vec::new(),
             gate: Vec::new(),
             up: Vec::new(),
+            latent: LatentScratch::default(),
+            branch: Vec::new(),
             logits: Logits::default(),
         }
     }

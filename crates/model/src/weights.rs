@@ -6,8 +6,9 @@
 
 use std::cell::RefCell;
 use std::collections::HashSet;
+use std::ops::Range;
 
-use foretoken_kernels::{Compute, PackedMatrix, quant};
+use foretoken_kernels::{Compute, GgmlType, PackedMatrix, quant};
 
 use crate::config::ModelError;
 use crate::gguf::{Gguf, TensorInfo};
@@ -38,10 +39,100 @@ impl<'a> Loader<'a> {
         cols: usize,
     ) -> Result<Option<PackedMatrix>, ModelError> {
         let Some(info) = self.take(name, &[cols, rows])? else { return Ok(None) };
-        let packed = PackedMatrix::pack(self.compute, info.ty, rows, cols, self.gguf.bytes(info))
-            .map_err(|source| ModelError::Pack { tensor: name.into(), source })?;
+        let packed = self.pack(name, info.ty, rows, cols, self.gguf.bytes(info))?;
         self.gguf.release(info);
         Ok(Some(packed))
+    }
+
+    /// Some of the `total` rows of a matrix of `cols` inputs, where a tensor is several matrices one below the other.
+    pub(crate) fn matrix_rows(
+        &self,
+        name: &str,
+        total: usize,
+        rows: Range<usize>,
+        cols: usize,
+    ) -> Result<PackedMatrix, ModelError> {
+        let info = self.take(name, &[cols, total])?.ok_or_else(|| self.missing(name))?;
+        let bytes = self.gguf.bytes(info);
+        let row_bytes = bytes.len() / total;
+        let bytes = &bytes[rows.start * row_bytes..rows.end * row_bytes];
+        let packed = self.pack(name, info.ty, rows.len(), cols, bytes)?;
+        self.gguf.release(info);
+        Ok(packed)
+    }
+
+    /// `count` matrices of `rows` outputs and `cols` inputs each, from one tensor.
+    pub(crate) fn matrices(
+        &self,
+        name: &str,
+        count: usize,
+        rows: usize,
+        cols: usize,
+    ) -> Result<Vec<PackedMatrix>, ModelError> {
+        let info = self.take(name, &[cols, rows, count])?.ok_or_else(|| self.missing(name))?;
+        let bytes = self.gguf.bytes(info);
+        let packed = bytes
+            .chunks_exact(bytes.len() / count)
+            .map(|bytes| self.pack(name, info.ty, rows, cols, bytes))
+            .collect();
+        self.gguf.release(info);
+        packed
+    }
+
+    /// From a tensor that has, for each of `heads` heads, rows that make keys of a latent of `rank` numbers and then rows
+    /// that make values: the first transposed, to f32 since their blocks run across; the second as they are.
+    pub(crate) fn key_and_value_matrices(
+        &self,
+        name: &str,
+        heads: usize,
+        [keys, values]: [usize; 2],
+        rank: usize,
+    ) -> Result<(Vec<PackedMatrix>, Vec<PackedMatrix>), ModelError> {
+        let per_head = keys + values;
+        let info = self.take(name, &[rank, heads * per_head])?.ok_or_else(|| self.missing(name))?;
+        let bytes = self.gguf.bytes(info);
+        let mut dense = vec![0.0; keys * rank];
+        let (mut of_keys, mut of_values) = (Vec::new(), Vec::new());
+        for head in bytes.chunks_exact(bytes.len() / heads) {
+            let (key_bytes, value_bytes) = head.split_at(head.len() / per_head * keys);
+            quant::dequantize(info.ty, key_bytes, &mut dense);
+            let transposed: Vec<u8> =
+                (0..rank * keys).flat_map(|at| dense[at % keys * rank + at / keys].to_le_bytes()).collect();
+            of_keys.push(self.pack(name, GgmlType::F32, rank, keys, &transposed)?);
+            of_values.push(self.pack(name, info.ty, values, rank, value_bytes)?);
+        }
+        self.gguf.release(info);
+        Ok((of_keys, of_values))
+    }
+
+    /// Whether the file has a tensor.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.gguf.tensor(name).is_some()
+    }
+
+    /// Leaves out a tensor that the architecture explains and the model does not need.
+    pub(crate) fn skip(&self, name: &str) {
+        self.loaded.borrow_mut().insert(name.to_string());
+    }
+
+    /// Leaves out all tensors of the layers from `first` on: those of heads for multi-token prediction.
+    pub(crate) fn skip_layers(&self, first: usize) {
+        let of_layer = |name: &str| name.strip_prefix("blk.")?.split('.').next()?.parse::<usize>().ok();
+        let names = self.gguf.tensors().map(|info| &info.name);
+        let later = names.filter(|name| of_layer(name).is_some_and(|layer| layer >= first));
+        self.loaded.borrow_mut().extend(later.cloned());
+    }
+
+    fn pack(
+        &self,
+        name: &str,
+        ty: GgmlType,
+        rows: usize,
+        cols: usize,
+        bytes: &[u8],
+    ) -> Result<PackedMatrix, ModelError> {
+        PackedMatrix::pack(self.compute, ty, rows, cols, bytes)
+            .map_err(|source| ModelError::Pack { tensor: name.into(), source })
     }
 
     /// A vector of `len` elements in f32.

@@ -1,7 +1,8 @@
 //! Every model family against Hugging Face `transformers` in f32, on tiny random models.
 //!
 //! The fixtures, what each is there for and the script that makes them are in `fixtures/families`. Sequences
-//! are longer than two blocks, and in the scaled models longer than the original context.
+//! are longer than two blocks, than the windows, and in the scaled models than the original context. Later fixtures
+//! have a greedy continuation of 200 tokens too.
 
 mod support;
 
@@ -9,7 +10,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use foretoken_kernels::{Compute, Isa};
+use foretoken_kernels::{Compute, Isa, math};
 use foretoken_model::Model;
 use foretoken_model::gguf::Gguf;
 use foretoken_model::step::{SeqStep, WantLogits};
@@ -23,6 +24,14 @@ const TOLERANCE: f32 = 1e-3;
 struct Fixture {
     vocab: usize,
     sequences: Vec<Sequence>,
+    greedy: Option<Greedy>,
+}
+
+/// A prompt and its continuation by the largest logit.
+#[derive(Deserialize)]
+struct Greedy {
+    prompt: Vec<u32>,
+    tokens: Vec<u32>,
 }
 
 #[derive(Deserialize)]
@@ -80,6 +89,27 @@ fn assert_agrees(name: &str) {
         }
     }
     assert!(rows.next().is_none(), "{name}: more stored rows than the fixture names");
+    if let Some(Greedy { prompt, tokens }) = &fixture.greedy {
+        let got = continuation(&model, prompt, tokens.len());
+        let differs = got.iter().zip(tokens).position(|(got, expected)| got != expected);
+        assert_eq!(differs, None, "{name}: first token that differs from the greedy continuation");
+    }
+}
+
+/// The prompt in one step, then token by token the largest logit.
+fn continuation(model: &Model, prompt: &[u32], count: usize) -> Vec<u32> {
+    let mut blocks = support::blocks(model, prompt.len() + count);
+    let mut kv = support::view(model, &mut blocks);
+    let mut scratch = model.scratch();
+    let (mut all, mut committed) = (prompt.to_vec(), 0);
+    while all.len() < prompt.len() + count {
+        let tokens = &all[committed..];
+        let step = SeqStep { tokens, parents: None, committed, kv: &mut kv, logits: WantLogits::Last };
+        let next = math::argmax(model.compute(), model.forward(&mut scratch, &mut [step]).row(0));
+        committed = all.len();
+        all.push(next as u32);
+    }
+    all.split_off(prompt.len())
 }
 
 #[test]
@@ -125,4 +155,125 @@ fn qwen3() {
 #[test]
 fn qwen3_with_yarn() {
     assert_agrees("qwen3-rope-yarn");
+}
+
+#[test]
+fn gemma() {
+    assert_agrees("gemma");
+}
+
+#[test]
+fn gemma2_with_soft_caps() {
+    assert_agrees("gemma2");
+}
+
+#[test]
+fn gemma2_with_a_window_of_a_block() {
+    assert_agrees("gemma2-window");
+}
+
+#[test]
+fn gemma3_with_a_stretched_context() {
+    assert_agrees("gemma3");
+}
+
+#[test]
+fn gemma3_with_two_bases_of_rotation() {
+    assert_agrees("gemma3-rope");
+}
+
+#[test]
+fn phi3_with_a_window() {
+    assert_agrees("phi3");
+}
+
+#[test]
+fn phi3_with_a_long_context() {
+    assert_agrees("phi3-longrope");
+}
+
+#[test]
+fn smollm3() {
+    assert_agrees("smollm3");
+}
+
+#[test]
+fn olmo2() {
+    assert_agrees("olmo2");
+}
+
+#[test]
+fn olmo3() {
+    assert_agrees("olmo3");
+}
+
+#[test]
+fn granite() {
+    assert_agrees("granite");
+}
+
+#[test]
+fn glm4() {
+    assert_agrees("glm4");
+}
+
+#[test]
+fn exaone4() {
+    assert_agrees("exaone4");
+}
+
+#[test]
+fn exaone4_with_windows() {
+    assert_agrees("exaone4-hybrid");
+}
+
+#[test]
+fn seed_oss() {
+    assert_agrees("seed-oss");
+}
+
+#[test]
+fn hunyuan_dense() {
+    assert_agrees("hunyuan-dense");
+}
+
+#[test]
+fn ernie4_5() {
+    assert_agrees("ernie4_5");
+}
+
+#[test]
+fn ministral3() {
+    assert_agrees("ministral3");
+}
+
+#[test]
+fn deepseek_v3_without_experts() {
+    assert_agrees("deepseek3");
+}
+
+#[test]
+fn deepseek_v2_lite_without_experts() {
+    assert_agrees("deepseek2-lite");
+}
+
+#[test]
+fn deepseek_with_keys_and_values_in_one_tensor() {
+    assert_agrees("deepseek2-joined");
+}
+
+#[test]
+fn an_unknown_architecture_is_refused_with_the_list() {
+    let mut bytes = fs::read(path("qwen3", "gguf")).expect("the fixture's weights");
+    let key = b"general.architecture";
+    let at = bytes.windows(key.len()).position(|part| part == key).expect("the key") + key.len();
+    // The value's type and length come before it.
+    bytes[at + 12..at + 17].copy_from_slice(b"qwenX");
+    let gguf = Gguf::from_bytes("renamed.gguf", bytes).expect("a sound container");
+    let compute = Arc::new(Compute::new(Isa::detect(), 1).expect("the detected instruction set"));
+    let error = Model::load(Arc::new(gguf), compute).err().expect("no such architecture").to_string();
+    assert!(error.contains("'qwenX'"), "{error}");
+    for arch in ["llama", "gemma3", "phi3", "deepseek2"] {
+        assert!(error.contains(arch), "{error}");
+    }
 }

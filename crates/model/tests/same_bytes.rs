@@ -5,7 +5,7 @@
 
 mod support;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use foretoken_kernels::{Compute, Isa};
@@ -22,9 +22,29 @@ fn load(path: &Path, isa: Isa, threads: usize) -> Model {
     Model::load(Arc::new(Gguf::open(path).expect("a GGUF file")), Arc::new(compute)).expect("a model")
 }
 
-fn tiny(isa: Isa, threads: usize) -> Model {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/families/qwen3.gguf");
-    load(&path, isa, threads)
+fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/families")
+}
+
+fn tiny(name: &str, isa: Isa, threads: usize) -> Model {
+    load(&fixtures().join(format!("{name}.gguf")), isa, threads)
+}
+
+/// Every tiny model, by name.
+fn all_tiny() -> Vec<String> {
+    let files = std::fs::read_dir(fixtures()).expect("the fixtures");
+    let paths = files.map(|file| file.expect("a fixture").path());
+    let models = paths.filter(|path| path.extension().is_some_and(|extension| extension == "gguf"));
+    let stem = |path: PathBuf| path.file_stem().expect("a name").to_str().expect("an ASCII name").to_string();
+    let mut names: Vec<String> = models.map(stem).collect();
+    names.sort();
+    assert!(names.len() > 20, "{names:?}");
+    names
+}
+
+/// One tiny model for each kind of layer: dense, windows, soft caps, latent attention.
+fn kinds() -> impl Strategy<Value = &'static str> {
+    prop::sample::select(vec!["qwen3", "gemma3", "gemma2", "deepseek3"])
 }
 
 fn bits(logits: &[f32]) -> Bits {
@@ -145,6 +165,50 @@ fn the_real_model_gives_the_same_bits_beside_other_sequences() {
     assert!(together[1] == alone_b, "the second sequence differs beside the first");
 }
 
+#[test]
+fn every_tiny_model_gives_the_same_bits_in_any_chunks_on_any_instructions_and_threads() {
+    let prompt = tokens(100, 250);
+    for name in all_tiny() {
+        let reference = one_by_one(&tiny(&name, Isa::Scalar, 1), &prompt);
+        for isa in Isa::available() {
+            for (threads, chunk) in [(1, 100), (2, 7), (2, 64)] {
+                let got = chunked(&tiny(&name, isa, threads), &prompt, chunk);
+                let differs = got.iter().zip(&reference).position(|(a, b)| a != b);
+                assert_eq!(differs, None, "{name}: {isa}, {threads} threads, chunks of {chunk}");
+            }
+        }
+    }
+}
+
+#[test]
+fn every_tiny_model_gives_the_same_bits_beside_another_sequence() {
+    let (a, b) = (tokens(70, 250), tokens(130, 240));
+    for name in all_tiny() {
+        let model = tiny(&name, Isa::detect(), 2);
+        let alone = [chunked(&model, &a, 70), chunked(&model, &b, 130)];
+        let mut seqs = [Seq::new(&model, &a), Seq::new(&model, &b)];
+        let mut together = [Vec::new(), Vec::new()];
+        for rows in [[1, 100], [60, 1], [1, 1], [8, 28]] {
+            for (all, new) in together.iter_mut().zip(step(&model, &mut seqs, &rows)) {
+                all.extend(new);
+            }
+        }
+        assert!(together == alone, "{name}: a sequence differs beside another");
+    }
+}
+
+#[test]
+fn every_tiny_model_gives_each_path_of_a_draft_tree_its_bits() {
+    let parents = [-1, 0, 0, 1, 3, -1, 5, 2, 4, 8];
+    for name in all_tiny() {
+        let model = tiny(&name, Isa::detect(), 2);
+        for context in [0, 59, 130] {
+            let differs = first_row_off_its_path(&model, context, &tokens(parents.len(), 199), &parents);
+            assert_eq!(differs, None, "{name}: row of the tree after {context} tokens");
+        }
+    }
+}
+
 /// Each row's path from the root, as row indices.
 fn paths(parents: &[i32]) -> Vec<Vec<usize>> {
     let mut paths: Vec<Vec<usize>> = Vec::new();
@@ -154,6 +218,33 @@ fn paths(parents: &[i32]) -> Vec<Vec<usize>> {
         paths.push(path);
     }
     paths
+}
+
+/// Runs a draft tree of `new` tokens after a context, and compares each row with decoding its path one by one.
+fn first_row_off_its_path(model: &Model, context: usize, new: &[u32], parents: &[i32]) -> Option<usize> {
+    let prompt = tokens(context, 250);
+    let mut all = prompt.clone();
+    all.extend(new);
+    let mut seqs = [Seq::new(model, &all)];
+    if context > 0 {
+        step(model, &mut seqs, &[context]);
+    }
+    let mut kv = view(model, &mut seqs[0].blocks);
+    let seq = SeqStep {
+        tokens: new,
+        parents: Some(parents),
+        committed: context,
+        kv: &mut kv,
+        logits: WantLogits::All,
+    };
+    let mut scratch = model.scratch();
+    let logits = model.forward(&mut scratch, &mut [seq]);
+    paths(parents).into_iter().enumerate().position(|(row, path)| {
+        let mut tokens = prompt.clone();
+        tokens.extend(path.iter().map(|&row| new[row]));
+        let expected = one_by_one(model, &tokens).pop().expect("at least one token");
+        row_bits(logits, row) != expected
+    })
 }
 
 /// A context and a random tree below it: each row's parent is an earlier row or the context.
@@ -168,46 +259,27 @@ proptest! {
 
     #[test]
     fn any_chunking_gives_the_same_bits(
+        name in kinds(),
         len in 1usize..150,
         chunk in 1usize..80,
         threads in 1usize..3,
         isa in prop::sample::select(Isa::available()),
     ) {
         let prompt = tokens(len, 250);
-        let reference = one_by_one(&tiny(Isa::Scalar, 1), &prompt);
-        prop_assert!(chunked(&tiny(isa, threads), &prompt, chunk) == reference);
+        let reference = one_by_one(&tiny(name, Isa::Scalar, 1), &prompt);
+        prop_assert!(chunked(&tiny(name, isa, threads), &prompt, chunk) == reference);
     }
 
     #[test]
     fn a_draft_tree_gives_the_bits_of_each_of_its_paths(
+        name in kinds(),
         (context, tree) in trees(),
         threads in 1usize..3,
         isa in prop::sample::select(Isa::available()),
     ) {
-        let model = tiny(isa, threads);
-        let prompt = tokens(context, 250);
+        let model = tiny(name, isa, threads);
         let (new, parents): (Vec<u32>, Vec<i32>) = tree.into_iter().unzip();
-        let mut all = prompt.clone();
-        all.extend(&new);
-        let mut seqs = [Seq::new(&model, &all)];
-        if context > 0 {
-            step(&model, &mut seqs, &[context]);
-        }
-        let mut kv = view(&model, &mut seqs[0].blocks);
-        let seq = SeqStep {
-            tokens: &new,
-            parents: Some(&parents),
-            committed: context,
-            kv: &mut kv,
-            logits: WantLogits::All,
-        };
-        let mut scratch = model.scratch();
-        let logits = model.forward(&mut scratch, &mut [seq]);
-        for (row, path) in paths(&parents).into_iter().enumerate() {
-            let mut tokens = prompt.clone();
-            tokens.extend(path.iter().map(|&row| new[row]));
-            let expected = one_by_one(&model, &tokens).pop().expect("at least one token");
-            prop_assert!(row_bits(logits, row) == expected, "row {row} of {parents:?} after {context}");
-        }
+        let differs = first_row_off_its_path(&model, context, &new, &parents);
+        prop_assert_eq!(differs, None, "row of {:?} after {}", parents, context);
     }
 }

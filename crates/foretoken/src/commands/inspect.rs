@@ -5,11 +5,9 @@ use std::io::Write;
 
 use anyhow::Result;
 use foretoken_cache::BLOCK_TOKENS;
-use foretoken_kernels::kv::KvLayout;
-use foretoken_kernels::rope::RopeStyle;
 use foretoken_kernels::{Compute, Isa, PackedMatrix};
+use foretoken_model::ModelError;
 use foretoken_model::gguf::{Array, Gguf, TensorInfo, Value};
-use foretoken_model::{ModelConfig, ModelError};
 use serde_json::{Map, Value as Json, json};
 
 use crate::byte_size::human;
@@ -100,17 +98,10 @@ impl Packing {
     }
 }
 
-/// The KV layout and the trained context length, from the metadata.
-pub(crate) fn kv_layout(gguf: &Gguf) -> Result<(KvLayout, usize), ModelError> {
-    let config = ModelConfig::from_gguf(gguf, RopeStyle::Halves)?;
-    let ModelConfig { layers, kv_heads, head_dim_k, head_dim_v, ctx_train, .. } = config;
-    Ok((KvLayout { layers, draft_layers: 0, hidden: 0, kv_heads, head_dim_k, head_dim_v }, ctx_train))
-}
-
-/// KV memory from the shapes in the metadata; independent of the rotary style.
+/// KV memory from the shapes in the metadata.
 fn kv(gguf: &Gguf, ctx: Option<usize>) -> Result<Kv, ModelError> {
-    let (layout, ctx_train) = kv_layout(gguf)?;
-    let ctx = ctx.unwrap_or(ctx_train);
+    let (config, layout) = foretoken_model::describe(gguf)?;
+    let ctx = ctx.unwrap_or(config.ctx_train);
     let (block, tokens) = (layout.block_bytes() as u64, BLOCK_TOKENS as u64);
     Ok(Kv { per_token: block / tokens, ctx, total: (ctx as u64).div_ceil(tokens) * block })
 }

@@ -25,7 +25,6 @@ use foretoken_server::{
 
 use crate::cli::ServeArgs;
 use crate::commands::chat::HISTORY_BYTES_MAX;
-use crate::commands::inspect;
 use crate::{cache_secret, folder_lock, load, output, shared_cache, shared_prompt};
 
 /// Runs the server until a signal ends it.
@@ -116,8 +115,8 @@ pub(crate) fn computed_settings(args: &ServeArgs) -> Result<Vec<(&'static str, S
     ];
     // Nothing is downloaded to print the settings; a model that is not here yet leaves the context to the start.
     if let Some(path) = load::local_file(&args.model.model, &args.model.base)? {
-        let (layout, trained) = inspect::kv_layout(&load::open(&path)?)?;
-        settings.push(("ctx", load::default_ctx(&layout, trained, &args.context).to_string()));
+        let (config, layout) = foretoken_model::describe(&load::open(&path)?)?;
+        settings.push(("ctx", load::default_ctx(&layout, config.ctx_train, &args.context).to_string()));
     }
     Ok(settings)
 }

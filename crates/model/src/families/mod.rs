@@ -1,56 +1,60 @@
-//! Model families behind one trait.
+//! Model families: one short file each, which reads hyperparameters and says what the layers are made of.
 //!
-//! A family knows its tensors' names and the order of operations in a layer; everything else (embedding,
-//! final norm, head, sampling, caches) is shared by all families. Adding a family means an entry in
-//! [`FAMILIES`] and, if its layers differ, an implementation of [`Decoder`].
+//! A family chooses parts of [`layers`](crate::layers) and the order of norms around them; everything else (embedding,
+//! final norm, output head, sampling, caches) is shared and does not depend on it. To add one, write its `blueprint`,
+//! its row in [`FAMILIES`] and in `docs/models.md`, and a tiny model in `tests/fixtures/families`.
 
-mod dense;
+mod deepseek2;
+mod ernie4_5;
+mod exaone4;
+mod gemma;
+mod glm4;
+mod granite;
+mod hunyuan;
+mod llama;
+mod mistral3;
+mod olmo2;
+mod phi3;
+mod qwen;
+mod seed_oss;
+mod smollm3;
 
-use foretoken_kernels::kv::{AttnSeq, KvLayout};
-use foretoken_kernels::rope::RopeStyle;
-use foretoken_kernels::{Compute, PackedMatrix};
+use crate::config::ModelError;
+use crate::gguf::Gguf;
+use crate::hyperparameters::Hyperparameters;
+use crate::layers::Blueprint;
 
-use crate::config::{ModelConfig, ModelError};
-use crate::step::Scratch;
-use crate::weights::Loader;
+/// Describes a model from its hyperparameters.
+type Describe = fn(&Hyperparameters<'_>) -> Result<Blueprint, ModelError>;
 
-/// The layers of a model.
-pub(crate) trait Decoder: Send + Sync {
-    /// Layout of the KV of a block.
-    fn kv_layout(&self) -> KvLayout;
-
-    /// Runs all layers over `scratch.residual`, reading and writing the KV of `seqs`.
-    fn forward(&self, compute: &Compute, scratch: &mut Scratch, seqs: &mut [AttnSeq<'_, '_>]);
-
-    /// All packed weights.
-    fn matrices(&self) -> Vec<&PackedMatrix>;
-}
-
-/// Loads the tensors of all layers.
-type Load = fn(&Loader<'_>, &ModelConfig) -> Result<Box<dyn Decoder>, ModelError>;
-
-/// One supported `general.architecture`.
-pub(crate) struct Family {
-    pub(crate) arch: &'static str,
-    pub(crate) rope: RopeStyle,
-    pub(crate) load: Load,
-}
-
-/// Every supported architecture.
-pub(crate) const FAMILIES: [Family; 3] = [
-    // Llama 2 and 3, SmolLM2, DeepSeek-R1-Distill-Llama. GGUF stores its query and key rows permuted so that
-    // rotated pairs are neighbours.
-    Family { arch: "llama", rope: RopeStyle::Interleaved, load: dense::load },
-    // Qwen 2 and 2.5, DeepSeek-R1-Distill-Qwen: the same layers with query, key and value biases.
-    Family { arch: "qwen2", rope: RopeStyle::Halves, load: dense::load },
-    // Qwen 3 dense: no biases, an RMS norm on each query and key head.
-    Family { arch: "qwen3", rope: RopeStyle::Halves, load: dense::load_with_qk_norm },
+/// Every supported `general.architecture`.
+const FAMILIES: [(&str, Describe); 17] = [
+    ("llama", llama::blueprint),
+    ("qwen2", qwen::qwen2),
+    ("qwen3", qwen::qwen3),
+    ("gemma", gemma::gemma),
+    ("gemma2", gemma::gemma2),
+    ("gemma3", gemma::gemma3),
+    ("phi3", phi3::blueprint),
+    ("mistral3", mistral3::blueprint),
+    ("smollm3", smollm3::blueprint),
+    ("olmo2", olmo2::blueprint),
+    ("granite", granite::blueprint),
+    ("glm4", glm4::blueprint),
+    ("exaone4", exaone4::blueprint),
+    ("seed_oss", seed_oss::blueprint),
+    ("hunyuan-dense", hunyuan::blueprint),
+    ("ernie4_5", ernie4_5::blueprint),
+    ("deepseek2", deepseek2::blueprint),
 ];
 
-/// The family of an architecture.
-pub(crate) fn family(arch: &str) -> Result<&'static Family, ModelError> {
-    FAMILIES.iter().find(|family| family.arch == arch).ok_or_else(|| ModelError::UnsupportedArchitecture {
-        arch: arch.to_string(),
-        supported: FAMILIES.iter().map(|family| family.arch).collect(),
-    })
+/// What a file's model is made of.
+pub(crate) fn blueprint(gguf: &Gguf) -> Result<Blueprint, ModelError> {
+    let hyper = Hyperparameters::new(gguf)?;
+    let family = FAMILIES.iter().find(|(arch, _)| *arch == hyper.arch());
+    let (_, describe) = family.ok_or_else(|| ModelError::UnsupportedArchitecture {
+        arch: hyper.arch().to_string(),
+        supported: FAMILIES.iter().map(|(arch, _)| *arch).collect(),
+    })?;
+    describe(&hyper)
 }

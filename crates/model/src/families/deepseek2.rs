@@ -1,0 +1,59 @@
+//! DeepSeek V2, V3 and R1, and what shares their architecture: multi-head latent attention, and leading dense layers
+//! before those with experts.
+//!
+//! YaRN stretches the context; with it the products of queries and keys are scaled by the square of `1 + 0.1 m ln
+//! factor`, where GGUF stores `0.1 m` as `yarn_log_multiplier`, and rotations keep their magnitude. Files from before
+//! that key leave the products alone and give the magnitude to the rotations.
+
+use foretoken_kernels::rope::{RopeScaling, RopeStyle, yarn_magnitude};
+
+use crate::config::ModelError;
+use crate::hyperparameters::Hyperparameters;
+use crate::layers::{Activation, Blueprint, Gated, Latent, LayerSpec};
+
+pub(super) fn blueprint(hyper: &Hyperparameters<'_>) -> Result<Blueprint, ModelError> {
+    let config = hyper.config()?;
+    let dense = hyper.optional_number("leading_dense_block_count")?.unwrap_or(0);
+    if dense < config.layers {
+        let message =
+            format!("{dense} dense layers of {}: this build cannot run layers with experts", config.layers);
+        return Err(hyper.bad("leading_dense_block_count", message));
+    }
+    let mut attention = attention(hyper)?;
+    let mut rope = hyper.rope(RopeStyle::Interleaved, attention.rope)?;
+    if let (RopeScaling::Yarn { factor, .. }, Some(multiplier)) =
+        (rope.config.scaling, hyper.optional_float("rope.scaling.yarn_log_multiplier")?)
+    {
+        rope.config.magnitude = 1.0;
+        let magnitude = yarn_magnitude(factor, 10.0 * f64::from(multiplier)) as f32;
+        attention.scale *= magnitude * magnitude;
+    }
+    let feed_forward = Gated { width: hyper.count("feed_forward_length")?, activation: Activation::Silu };
+    let layer = LayerSpec::new(attention.into(), feed_forward.into());
+    let layers = vec![layer; config.layers];
+    Ok(Blueprint::new(config, vec![rope], layers))
+}
+
+fn attention(hyper: &Hyperparameters<'_>) -> Result<Latent, ModelError> {
+    // Files with the joined tensor have the sizes of heads where newer ones have those of latents.
+    let size = |newer: &str, older: &str| match hyper.optional_count(newer)? {
+        Some(size) => Ok(size),
+        None => hyper.count(older),
+    };
+    let dim_q = size("attention.key_length_mla", "attention.key_length")?;
+    let dim_v = size("attention.value_length_mla", "attention.value_length")?;
+    let rope = hyper.count("rope.dimension_count")?;
+    let Some(nope) = dim_q.checked_sub(rope).filter(|&nope| nope > 0) else {
+        let message = format!("{rope} of the {dim_q} numbers of a query head leave none that don't rotate");
+        return Err(hyper.bad("rope.dimension_count", message));
+    };
+    Ok(Latent {
+        heads: hyper.count("attention.head_count")?,
+        q_rank: hyper.optional_count("attention.q_lora_rank")?,
+        rank: hyper.count("attention.kv_lora_rank")?,
+        nope,
+        rope,
+        dim_v,
+        scale: 1.0 / (dim_q as f32).sqrt(),
+    })
+}

@@ -1,0 +1,244 @@
+//! The parts that decoders are made of, and what a family says of them.
+//!
+//! A decoder layer is an attention and a feed-forward network, each a [`Branch`] of the residual stream with norms
+//! before or after it. A family describes its layers with a [`Blueprint`], from hyperparameters alone; the parts then
+//! take their tensors by the names that all families share and know how to run. The invariant: a row's output depends
+//! on the row and on what it attends to, not on the other rows of the step.
+
+mod branch;
+mod feed_forward;
+mod grouped;
+mod latent;
+mod linear;
+
+use foretoken_kernels::kv::{AttnSeq, KvLayout, LayerKv};
+use foretoken_kernels::rope::{RopeConfig, RopeTable};
+use foretoken_kernels::{Compute, PackedMatrix};
+
+pub(crate) use branch::NormNames;
+pub(crate) use feed_forward::{Activation, Gated};
+pub(crate) use grouped::{Grouped, QkNorm, Temperature};
+pub(crate) use latent::{Latent, LatentScratch};
+
+use crate::config::{ModelConfig, ModelError};
+use crate::step::Scratch;
+use crate::weights::Loader;
+use branch::Branch;
+use feed_forward::GatedLayer;
+use grouped::GroupedLayer;
+use latent::LatentLayer;
+
+/// What a family says of a model, from its hyperparameters.
+pub(crate) struct Blueprint {
+    pub(crate) config: ModelConfig,
+    /// Rotary tables, to which attentions refer by index.
+    pub(crate) ropes: Vec<RopeSpec>,
+    pub(crate) layers: Vec<LayerSpec>,
+    /// Factor of the embedded tokens.
+    pub(crate) embedding_scale: f32,
+    /// Factor of the logits.
+    pub(crate) logit_scale: f32,
+    /// Largest magnitude of a logit `x`, which becomes `cap * tanh(x / cap)`.
+    pub(crate) logit_softcap: Option<f32>,
+    /// Tensors that the architecture has and that this model's description makes superfluous.
+    pub(crate) unused: &'static [&'static str],
+}
+
+/// One rotary table.
+#[derive(Clone)]
+pub(crate) struct RopeSpec {
+    pub(crate) config: RopeConfig,
+    /// The tensor of divisors of its frequencies, if the file has it.
+    pub(crate) factors: Option<&'static str>,
+}
+
+/// One layer.
+#[derive(Clone)]
+pub(crate) struct LayerSpec {
+    pub(crate) attention: Attention,
+    pub(crate) attention_norms: NormNames,
+    pub(crate) feed_forward: FeedForward,
+    pub(crate) feed_forward_norms: NormNames,
+    /// Factor of what attention and feed-forward add to the residual stream.
+    pub(crate) residual_scale: f32,
+}
+
+/// How rows look at what came before them.
+#[derive(Clone)]
+pub(crate) enum Attention {
+    Grouped(Grouped),
+    Latent(Latent),
+}
+
+/// What happens to each row by itself.
+#[derive(Clone)]
+pub(crate) enum FeedForward {
+    Dense(Gated),
+}
+
+impl LayerSpec {
+    /// Norms before attention and feed-forward: Llama's layer, and most others'.
+    pub(crate) fn new(attention: Attention, feed_forward: FeedForward) -> LayerSpec {
+        LayerSpec {
+            attention,
+            attention_norms: NormNames::before("attn_norm"),
+            feed_forward,
+            feed_forward_norms: NormNames::before("ffn_norm"),
+            residual_scale: 1.0,
+        }
+    }
+
+    /// What the layer keeps of a token.
+    fn kv(&self) -> LayerKv {
+        match &self.attention {
+            Attention::Grouped(grouped) => grouped.kv(),
+            Attention::Latent(latent) => latent.kv(),
+        }
+    }
+}
+
+impl Blueprint {
+    /// A model of these layers and nothing unusual around them.
+    pub(crate) fn new(config: ModelConfig, ropes: Vec<RopeSpec>, layers: Vec<LayerSpec>) -> Blueprint {
+        Blueprint {
+            config,
+            ropes,
+            layers,
+            embedding_scale: 1.0,
+            logit_scale: 1.0,
+            logit_softcap: None,
+            unused: &[],
+        }
+    }
+
+    /// The layout of the model's KV blocks.
+    pub(crate) fn kv_layout(&self) -> KvLayout {
+        KvLayout::new(self.layers.iter().map(LayerSpec::kv).collect(), 0, 0)
+    }
+}
+
+/// The layers of a loaded model.
+pub(crate) struct Decoder {
+    layout: KvLayout,
+    layers: Vec<Layer>,
+}
+
+struct Layer {
+    attention_branch: Branch,
+    attention: AttentionLayer,
+    feed_forward_branch: Branch,
+    feed_forward: FeedForwardLayer,
+}
+
+enum AttentionLayer {
+    Grouped(GroupedLayer),
+    Latent(Box<LatentLayer>),
+}
+
+enum FeedForwardLayer {
+    Dense(GatedLayer),
+}
+
+/// Where a layer's forward pass runs.
+#[derive(Clone, Copy)]
+struct Place<'a> {
+    compute: &'a Compute,
+    layout: &'a KvLayout,
+    layer: usize,
+}
+
+impl Decoder {
+    /// Takes the tensors of all layers.
+    pub(crate) fn load(loader: &Loader<'_>, blueprint: &Blueprint) -> Result<Decoder, ModelError> {
+        let layers = blueprint
+            .layers
+            .iter()
+            .enumerate()
+            .map(|(index, spec)| Layer::load(loader, &blueprint.config, index, spec))
+            .collect::<Result<_, _>>()?;
+        Ok(Decoder { layout: blueprint.kv_layout(), layers })
+    }
+
+    pub(crate) fn kv_layout(&self) -> &KvLayout {
+        &self.layout
+    }
+
+    /// Runs all layers over `scratch.residual`, reading and writing the KV of `seqs`.
+    pub(crate) fn forward(&self, compute: &Compute, scratch: &mut Scratch, seqs: &mut [AttnSeq<'_, '_>]) {
+        for (index, layer) in self.layers.iter().enumerate() {
+            let place = Place { compute, layout: &self.layout, layer: index };
+            let branch = &layer.attention_branch;
+            match &layer.attention {
+                AttentionLayer::Grouped(grouped) => grouped.forward(place, branch, scratch, seqs),
+                AttentionLayer::Latent(latent) => latent.forward(place, branch, scratch, seqs),
+            }
+            match &layer.feed_forward {
+                FeedForwardLayer::Dense(gated) => gated.forward(place, &layer.feed_forward_branch, scratch),
+            }
+        }
+    }
+
+    /// All packed weights.
+    pub(crate) fn matrices(&self) -> Vec<&PackedMatrix> {
+        let mut all = Vec::new();
+        for layer in &self.layers {
+            match &layer.attention {
+                AttentionLayer::Grouped(grouped) => all.extend(grouped.matrices()),
+                AttentionLayer::Latent(latent) => all.extend(latent.matrices()),
+            }
+            match &layer.feed_forward {
+                FeedForwardLayer::Dense(gated) => all.extend(gated.matrices()),
+            }
+        }
+        all
+    }
+}
+
+impl Layer {
+    fn load(
+        loader: &Loader<'_>,
+        config: &ModelConfig,
+        index: usize,
+        spec: &LayerSpec,
+    ) -> Result<Layer, ModelError> {
+        let branch = |names| Branch::load(loader, config, index, names, spec.residual_scale);
+        Ok(Layer {
+            attention_branch: branch(spec.attention_norms)?,
+            attention: match &spec.attention {
+                Attention::Grouped(spec) => {
+                    AttentionLayer::Grouped(GroupedLayer::load(loader, config, index, spec)?)
+                }
+                Attention::Latent(spec) => {
+                    AttentionLayer::Latent(Box::new(LatentLayer::load(loader, config, index, spec)?))
+                }
+            },
+            feed_forward_branch: branch(spec.feed_forward_norms)?,
+            feed_forward: match &spec.feed_forward {
+                FeedForward::Dense(spec) => {
+                    FeedForwardLayer::Dense(GatedLayer::load(loader, config, index, *spec)?)
+                }
+            },
+        })
+    }
+}
+
+/// Loads the divisors of a table's frequencies.
+pub(crate) fn rope_factors(
+    loader: &Loader<'_>,
+    ropes: &[RopeSpec],
+) -> Result<Vec<Option<Vec<f32>>>, ModelError> {
+    let factors = |rope: &RopeSpec| match rope.factors {
+        Some(name) => loader.optional_vector(name, rope.config.dim / 2),
+        None => Ok(None),
+    };
+    ropes.iter().map(factors).collect()
+}
+
+/// Empty tables, for a [`Scratch`].
+pub(crate) fn rope_tables(ropes: &[RopeSpec], factors: &[Option<Vec<f32>>]) -> Vec<RopeTable> {
+    ropes
+        .iter()
+        .zip(factors)
+        .map(|(rope, factors)| RopeTable::new(rope.config.clone(), factors.as_deref()))
+        .collect()
+}
