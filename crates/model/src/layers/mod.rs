@@ -132,7 +132,7 @@ struct Layer {
 
 enum AttentionLayer {
     Grouped(GroupedLayer),
-    Latent(Box<LatentLayer>),
+    Latent(LatentLayer),
 }
 
 enum FeedForwardLayer {
@@ -209,7 +209,7 @@ impl Layer {
                     AttentionLayer::Grouped(GroupedLayer::load(loader, config, index, spec)?)
                 }
                 Attention::Latent(spec) => {
-                    AttentionLayer::Latent(Box::new(LatentLayer::load(loader, config, index, spec)?))
+                    AttentionLayer::Latent(LatentLayer::load(loader, config, index, spec)?)
                 }
             },
             feed_forward_branch: branch(spec.feed_forward_norms)?,
