@@ -5,7 +5,7 @@
 //! a key or a path of this machine.
 
 use axum::Json;
-use axum::extract::rejection::QueryRejection;
+use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use foretoken_engine::{InvalidParam, SubmitError};
@@ -206,6 +206,12 @@ impl ApiError {
                 "code": self.code,
             }
         })
+    }
+}
+
+impl From<PathRejection> for ApiError {
+    fn from(error: PathRejection) -> Self {
+        Self::bad_value("path", error.body_text())
     }
 }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use axum::Json;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use serde_json::{Value, json};
 
@@ -16,8 +17,9 @@ pub(super) async fn list(State(shared): State<Arc<Shared>>) -> Result<Json<Value
 
 pub(super) async fn one(
     State(shared): State<Arc<Shared>>,
-    Path(id): Path<String>,
+    id: Result<Path<String>, PathRejection>,
 ) -> Result<Json<Value>, ApiError> {
+    let Path(id) = id?;
     let backend = shared.installed().ok_or_else(ApiError::loading)?;
     backend.check_model(Some(&id))?;
     Ok(Json(card(backend)))

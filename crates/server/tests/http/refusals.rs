@@ -248,3 +248,10 @@ async fn an_engine_failure_is_an_error_response() {
         assert_eq!(events.len(), 2);
     }
 }
+
+#[tokio::test]
+async fn a_path_that_is_no_text_is_refused_like_everything_else() {
+    let (server, _) = start(ServerConfig::default(), say(&["a"]));
+    let reply = get(&server, "/v1/models/%FF").await;
+    assert_eq!(refused(&reply), (400, "path".into(), "invalid_value".into()));
+}
