@@ -95,6 +95,20 @@ fn a_bad_entry_is_a_miss_and_is_written_again() {
 }
 
 #[test]
+fn an_entry_that_is_too_long_is_a_miss_and_is_not_received_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let tier = folder_store(folder.path());
+    let tokens = prompt(1, 1);
+    write(&tier, &tokens);
+    // Sparse: a terabyte that takes no room on the disk, and more than the memory of the machine if it were read.
+    let entry = std::fs::File::options().write(true).open(entry(folder.path(), &tokens, 0)).unwrap();
+    entry.set_len(1 << 40).unwrap();
+    assert_eq!(read(&tier, &tokens), 0);
+    assert_eq!(tier.stats().faults, [(Fault::Torn, 1)]);
+    assert!(tier.is_available(), "the store itself works");
+}
+
+#[test]
 fn a_block_over_the_limit_is_not_written() {
     let folder = tempfile::tempdir().unwrap();
     let tier = open(SharedConfig { entry_bytes_max: 4096, ..config(Store::Folder(folder.path().into())) });

@@ -19,6 +19,7 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use futures_util::TryStreamExt;
 use opendal::{Buffer, ErrorKind, Operator};
 use tokio::sync::{Notify, mpsc};
 
@@ -129,8 +130,42 @@ enum Job {
 
 struct Read {
     path: String,
-    /// Receives the entry, or the fault; `None` is a plain miss.
-    answer: SyncSender<Result<Buffer, Option<Fault>>>,
+    /// Length that the entry should have.
+    bytes: usize,
+    /// Receives the entry, or the failure; `None` is a plain miss.
+    answer: SyncSender<Result<Buffer, Option<Failure>>>,
+}
+
+/// A failure of the store itself.
+struct Failure {
+    fault: Fault,
+    /// What its client says, on one line.
+    reason: String,
+}
+
+impl Failure {
+    /// Longest reason that is logged, in characters.
+    const REASON_MAX: usize = 400;
+
+    fn timeout() -> Failure {
+        Failure { fault: Fault::Timeout, reason: "no response in time".into() }
+    }
+
+    /// A write to a bucket or folder that does not exist.
+    fn nowhere() -> Failure {
+        Failure { fault: Fault::Io, reason: "there is no such place in the store".into() }
+    }
+
+    fn new(error: &opendal::Error) -> Failure {
+        let fault = match error.kind() {
+            ErrorKind::PermissionDenied => Fault::Denied,
+            // Redis's error when its memory is full; OpenDAL has no kind for it.
+            _ if error.to_string().contains("OOM") => Fault::NoSpace,
+            _ => Fault::Io,
+        };
+        let reason = error.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
+        Failure { fault, reason: reason.chars().take(Self::REASON_MAX).collect() }
+    }
 }
 
 struct Inner {
@@ -220,11 +255,11 @@ impl SharedTier {
         inner.counters.queries.add(1);
         let began = inner.clock.elapsed();
         let path = path(&wanted.key);
-        let entry = match self.fetch(&path) {
+        let entry = match self.fetch(&path, HEADER_BYTES + open.len()) {
             Ok(entry) => entry.to_bytes(),
-            Err(fault) => {
-                if let Some(fault) = fault {
-                    inner.fail(fault, &path);
+            Err(failure) => {
+                if let Some(failure) = failure {
+                    inner.fail(&failure, &path);
                 }
                 return Err(open);
             }
@@ -245,13 +280,13 @@ impl SharedTier {
         Ok(open.seal(&wanted.scope, wanted.place, &wanted.tokens))
     }
 
-    fn fetch(&self, path: &str) -> Result<Buffer, Option<Fault>> {
+    fn fetch(&self, path: &str, bytes: usize) -> Result<Buffer, Option<Failure>> {
         let (answer, answered) = sync_channel(1);
         let reads = self.reads.as_ref().ok_or(None)?;
         // Reads beyond the concurrency limit are misses; they say nothing about the store.
-        reads.try_send(Read { path: path.to_owned(), answer }).map_err(|_| None)?;
+        reads.try_send(Read { path: path.to_owned(), bytes, answer }).map_err(|_| None)?;
         let wait = self.inner.config.timeout + GRACE;
-        answered.recv_timeout(wait).map_err(|_| Some(Fault::Timeout))?
+        answered.recv_timeout(wait).map_err(|_| Some(Failure::timeout()))?
     }
 
     /// Blocks until everything queued so far has been written or dropped.
@@ -327,11 +362,25 @@ async fn serve_reads(inner: &Arc<Inner>, mut reads: mpsc::Receiver<Read>) {
     while let Some(read) = reads.recv().await {
         let inner = inner.clone();
         tokio::spawn(async move {
-            let entry = inner.in_time(inner.operator.read(&read.path)).await;
+            let entry = inner.in_time(read_bounded(&inner.operator, &read.path, read.bytes)).await;
             // The caller may have given up.
             read.answer.send(entry).ok();
         });
     }
+}
+
+/// An entry, of which no more is received than shows that it is longer than `bytes`: what answers under the store's
+/// address may send without end.
+async fn read_bounded(operator: &Operator, path: &str, bytes: usize) -> opendal::Result<Buffer> {
+    let mut stream = operator.reader(path).await?.into_stream(..).await?;
+    let (mut parts, mut received) = (Vec::new(), 0);
+    while received <= bytes
+        && let Some(part) = stream.try_next().await?
+    {
+        received += part.len();
+        parts.push(part);
+    }
+    Ok(parts.into_iter().flatten().collect())
 }
 
 async fn write_all(inner: &Inner, mut jobs: mpsc::Receiver<Job>) {
@@ -379,14 +428,15 @@ async fn write(inner: &Inner, block: SealedBlock) {
             inner.counters.written.add(1);
             inner.counters.written_bytes.add(bytes as u64);
         }
-        Err(fault) => {
+        Err(failure) => {
             inner.counters.dropped_failed.add(1);
-            let fault = fault.unwrap_or(Fault::Io);
+            let failure = failure.unwrap_or_else(Failure::nowhere);
             inner.pause_writes();
-            if fault == Fault::Timeout {
-                inner.fail(fault, &path);
+            if failure.fault == Fault::Timeout {
+                inner.fail(&failure, &path);
             } else {
-                inner.faults.record(fault, Path::new(&path), &"cannot write to the shared store");
+                let what = format_args!("cannot write to the shared store: {}", failure.reason);
+                inner.faults.record(failure.fault, Path::new(&path), &what);
             }
         }
     }
@@ -408,27 +458,23 @@ async fn probe(inner: &Inner) {
 }
 
 impl Inner {
-    /// An operation's result, or its fault; `Err(None)` if there is no entry.
+    /// An operation's result, or its failure; `Err(None)` if there is no entry.
     async fn in_time<T>(
         &self,
         operation: impl Future<Output = opendal::Result<T>>,
-    ) -> Result<T, Option<Fault>> {
+    ) -> Result<T, Option<Failure>> {
         match tokio::time::timeout(self.config.timeout, operation).await {
-            Err(_) => Err(Some(Fault::Timeout)),
+            Err(_) => Err(Some(Failure::timeout())),
             Ok(Ok(value)) => Ok(value),
-            Ok(Err(error)) => Err(match error.kind() {
-                ErrorKind::NotFound => None,
-                ErrorKind::PermissionDenied => Some(Fault::Denied),
-                // Redis's error when its memory is full; OpenDAL has no kind for it.
-                _ if error.to_string().contains("OOM") => Some(Fault::NoSpace),
-                _ => Some(Fault::Io),
-            }),
+            Ok(Err(error)) if error.kind() == ErrorKind::NotFound => Err(None),
+            Ok(Err(error)) => Err(Some(Failure::new(&error))),
         }
     }
 
     /// Counts a failure of the store itself and opens the breaker.
-    fn fail(&self, fault: Fault, path: &str) {
-        self.faults.record(fault, Path::new(path), &"the shared store failed and is not used for a while");
+    fn fail(&self, failure: &Failure, path: &str) {
+        let what = format_args!("the shared store failed and is not used for a while: {}", failure.reason);
+        self.faults.record(failure.fault, Path::new(path), &what);
         if !self.broken.swap(true, Ordering::Relaxed) {
             self.counters.breaker_opened.add(1);
             self.failed.notify_one();

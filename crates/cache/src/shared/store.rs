@@ -183,6 +183,8 @@ pub(super) fn operator(store: &Store) -> opendal::Result<Operator> {
         }
         #[cfg(feature = "s3")]
         Store::S3 { bucket, prefix, region, endpoint } => {
+            // Without it every request of the client fails: it has no HTTP client of its own.
+            opendal::install_default();
             let s3 = opendal::services::S3::default().bucket(bucket).region(region);
             let s3 = if endpoint.is_empty() { s3 } else { s3.endpoint(endpoint) };
             Operator::new(s3.root(&format!("/{prefix}")))
