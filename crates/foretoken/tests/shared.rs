@@ -2,85 +2,10 @@
 
 mod common;
 
-use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use common::Server;
 use common::redis::Redis;
-use serde_json::{Value, json};
-
-const TEXT: &str = "/v1/completions";
-const BLOCK_TOKENS: u64 = 64;
-/// Longer than any response here takes.
-const TIMEOUT: Duration = Duration::from_secs(3);
-
-/// A prompt of several blocks that shares nothing with another `topic`'s.
-fn body(topic: &str) -> Value {
-    let items = (0..70).map(|i| format!("{topic} {i} costs {} coins. ", i * 7 % 31));
-    json!({"prompt": items.collect::<String>(), "max_tokens": 12, "temperature": 0, "ignore_eos": true})
-}
-
-struct Answer {
-    text: String,
-    hit: u64,
-    /// Whole blocks of prompt and answer.
-    blocks: u64,
-}
-
-fn ask(server: &Server, topic: &str) -> Answer {
-    let answer = server.ask(TEXT, &body(topic));
-    let count = |field: &str| answer["usage"][field].as_u64().expect("a count");
-    Answer {
-        text: answer["choices"][0]["text"].as_str().expect("a text").to_owned(),
-        hit: count("prompt_cache_hit_tokens"),
-        // The last token of an answer is never fed.
-        blocks: (count("total_tokens") - 1) / BLOCK_TOKENS,
-    }
-}
-
-/// A folder for each server, the secret that they share, and the model they all read.
-struct Site {
-    dir: tempfile::TempDir,
-    model: String,
-}
-
-impl Site {
-    fn new() -> Site {
-        let model = common::stdout_of(&["pull", "smollm2"]).trim().to_owned();
-        let dir = tempfile::tempdir().expect("a folder");
-        std::fs::write(dir.path().join("secret"), [42; 32]).expect("written");
-        Site { dir, model }
-    }
-
-    fn start(&self, name: &str, store: &str) -> Server {
-        let path = |name: &str| self.dir.path().join(name).to_str().expect("UTF-8").to_owned();
-        let (data, secret, log) = (path(name), path("secret"), path(&format!("{name}.log")));
-        let model = ["--model", &self.model, "--data-dir", &data, "--cache-secret-file", &secret];
-        let shared = ["--cache-shared", store, "--cache-shared-timeout", &TIMEOUT.as_millis().to_string()];
-        Server::start_logging(&[&model[..], &shared[..]].concat(), Path::new(&log))
-    }
-
-    /// A server without disk and shared cache, to compare with.
-    fn plain(&self) -> Server {
-        let data = self.dir.path().join("plain");
-        let data = data.to_str().expect("UTF-8");
-        Server::start(&["--model", &self.model, "--data-dir", data, "--cache-disk", "0"])
-    }
-
-    /// Lines about the shared store in a server's log.
-    fn complaints(&self, name: &str) -> Vec<String> {
-        let log = std::fs::read_to_string(self.dir.path().join(format!("{name}.log"))).expect("a log");
-        log.lines().filter(|line| line.contains("shared")).map(str::to_owned).collect()
-    }
-}
-
-fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !holds() {
-        assert!(start.elapsed() < Duration::from_secs(20), "timed out waiting until {what}");
-        std::thread::sleep(Duration::from_millis(10));
-    }
-}
+use common::site::{BLOCK_TOKENS, Site, TIMEOUT, ask, until};
 
 #[test]
 fn blocks_of_one_server_hit_on_the_other() {

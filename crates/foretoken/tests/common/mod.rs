@@ -5,6 +5,8 @@
 #![allow(dead_code, reason = "each test file uses its part")]
 
 pub(crate) mod redis;
+pub(crate) mod s3;
+pub(crate) mod site;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -67,13 +69,18 @@ impl Server {
 
     /// As [`Server::start`], with its log in a file.
     pub(crate) fn start_logging(args: &[&str], log: &Path) -> Self {
+        Self::start_with(args, &[], log)
+    }
+
+    /// As [`Server::start_logging`], with environment variables.
+    pub(crate) fn start_with(args: &[&str], env: &[(&str, &str)], log: &Path) -> Self {
         let log = std::fs::File::options().create(true).append(true).open(log).expect("a log file");
-        Self::start_command(args, log.into()).healthy()
+        Self::start_command(args, env, log.into()).healthy()
     }
 
     /// Starts a server and waits only for its address.
     pub(crate) fn start_loading(args: &[&str]) -> Self {
-        Self::start_command(args, Stdio::inherit())
+        Self::start_command(args, &[], Stdio::inherit())
     }
 
     /// As [`Server::start`], under this umask.
@@ -100,9 +107,9 @@ impl Server {
         self
     }
 
-    fn start_command(args: &[&str], log: Stdio) -> Self {
+    fn start_command(args: &[&str], env: &[(&str, &str)], log: Stdio) -> Self {
         let mut command = foretoken(&["serve", "--port", "0", "--log", "warn"]);
-        command.stderr(log).args(args);
+        command.stderr(log).envs(env.iter().copied()).args(args);
         Self::spawn(command)
     }
 
