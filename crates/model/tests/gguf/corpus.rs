@@ -1,46 +1,17 @@
-//! Replays the fuzzer's corpus on stable, and mutates a valid file at random.
+//! The hostile files, committed as the fuzzer's seeds, and a valid file mutated at random.
 //!
-//! The committed seeds are the files of `hostile.rs`; `UPDATE_CORPUS=1 cargo test -p foretoken-model --test gguf`
-//! writes them again. Files that the fuzzer finds are added beside them.
+//! `UPDATE_CORPUS=1 cargo test -p foretoken-model --test gguf` writes the seeds again. What the fuzzer finds is in
+//! `fuzz/corpus` and is replayed by `tests/fuzz`.
 
 use std::path::PathBuf;
 
-use foretoken_model::gguf::{Gguf, Value};
 use proptest::prelude::*;
 
+use crate::fuzz::exercise;
 use crate::hostile;
 
 fn folder() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/corpus/gguf")
-}
-
-/// Reads all of a file and checks the invariants of any file that opens.
-fn exercise(bytes: Vec<u8>) -> Result<(), String> {
-    let size = bytes.len() as u64;
-    let gguf = Gguf::from_bytes("corpus", bytes).map_err(|e| e.to_string())?;
-    for (_, value) in gguf.metadata() {
-        if let Ok(value) = value {
-            let least = count(&value);
-            assert!(least as u64 <= size, "{least} values in a file of {size} bytes");
-        }
-    }
-    let mut ends: Vec<_> =
-        gguf.tensors().map(|t| (t.file_offset(), t.file_offset() + t.byte_len() as u64)).collect();
-    ends.sort_unstable();
-    assert!(ends.iter().all(|&(start, end)| start < end && end <= size));
-    assert!(ends.windows(2).all(|pair| pair[0].1 <= pair[1].0), "tensors overlap");
-    for tensor in gguf.tensors() {
-        assert_eq!(gguf.bytes(tensor).len(), tensor.ty.row_bytes(tensor.cols()).unwrap() * tensor.rows());
-        assert_eq!(gguf.tensor(&tensor.name).map(|t| t.file_offset()), Some(tensor.file_offset()));
-    }
-    Ok(())
-}
-
-fn count(value: &Value<'_>) -> usize {
-    match value {
-        Value::Array(array) => array.iter().map_while(Result::ok).map(|v| count(&v)).sum(),
-        _ => 1,
-    }
 }
 
 #[test]

@@ -18,7 +18,7 @@ use foretoken_server::{CacheControl, ChatPrompt, Codec, Generator, Served, Serve
 use serde_json::Value;
 use tower::ServiceExt;
 
-use crate::fake_cache::FakeCache;
+use super::fake_cache::FakeCache;
 
 /// Token ids below this are bytes; this one is BOS.
 pub(crate) const BOS: u32 = 256;

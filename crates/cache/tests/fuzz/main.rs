@@ -1,0 +1,17 @@
+//! The fuzz targets of this crate: their entry functions, and their corpora replayed on stable. The targets
+//! themselves are in `fuzz/`.
+
+mod block;
+#[path = "../../../../fuzz/replay.rs"]
+mod replay;
+mod shared;
+
+#[test]
+fn the_block_corpus_replays() {
+    replay::replay("fuzz_target_block", block::run);
+}
+
+#[test]
+fn the_shared_corpus_replays() {
+    replay::replay("fuzz_target_shared", shared::run);
+}
