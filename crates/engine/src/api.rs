@@ -4,6 +4,9 @@
 //! The invariant: an [`Answer`] yields any number of [`Event::Token`]s and then exactly one
 //! [`Event::Done`], unless the caller drops it, which cancels the sequence within one step.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
 use tokio::sync::mpsc;
 
 pub use crate::speculate::settings::{
@@ -46,6 +49,30 @@ pub struct Request {
     pub speculation: SpeculationChoice,
     /// The answer is discarded: the response store is neither read nor written, and nothing is kept to draft from.
     pub forgettable: bool,
+    /// Where the engine records how much of the prompt it has read. One per request: a clone of a request shares it.
+    pub progress: Arc<PromptProgress>,
+}
+
+/// How much of a prompt the engine has read so far, for whoever bills a request that ended without a summary.
+#[derive(Debug, Default)]
+pub struct PromptProgress {
+    hit: AtomicUsize,
+    read: AtomicUsize,
+}
+
+impl PromptProgress {
+    /// Records that the first `read` tokens of the prompt are computed, of which a cache supplied `hit`.
+    pub fn record(&self, hit: usize, read: usize) {
+        self.hit.store(hit, Relaxed);
+        self.read.fetch_max(read, Relaxed);
+    }
+
+    /// Tokens that a cache supplied, and tokens that were computed. Nothing before the first step.
+    pub fn counts(&self) -> (usize, usize) {
+        let read = self.read.load(Relaxed);
+        let hit = self.hit.load(Relaxed).min(read);
+        (hit, read - hit)
+    }
 }
 
 /// How a request uses the caches. By default it reads and writes.
@@ -203,7 +230,8 @@ pub struct TokenEvent {
     /// Text that became certain with this token. Empty while a UTF-8 character or a possible stop text
     /// is incomplete; what is held back comes with a later token or with [`Summary::text`].
     pub text: String,
-    /// Set when the request asked for it.
+    /// Set when the request asked for it and the token has text in the answer: the tokens of a stop text, of an
+    /// incomplete character at the end and hidden control tokens have none.
     pub logprob: Option<TokenLogprob>,
     /// The source that drafted it; `None` if it was not drafted.
     pub source: Option<Source>,

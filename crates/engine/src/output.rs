@@ -1,8 +1,12 @@
-//! From tokens to what the caller hears: text, log-probabilities, the end.
+//! From tokens to events: text, log-probabilities, the end.
 //!
 //! One [`Output`] belongs to one answer. It does not know where its tokens come from: a model that computes them
-//! and a store that replays them go through the same one, so both say the same bytes. The invariant: text leaves
-//! only when no stop text and no UTF-8 character can still change it, and nothing leaves after the summary.
+//! and a store that replays them go through the same one, so both send the same events. The invariants: text is sent
+//! only when no stop text and no UTF-8 character can still change it; every token has an event, but only tokens with
+//! text in the answer have log-probabilities, so those of a stop text, of an incomplete character at the end and of
+//! hidden control tokens have none; nothing is sent after the summary.
+
+use std::collections::VecDeque;
 
 use foretoken_model::tokenizer::{TokenDecoder, Tokenizer};
 use tokio::sync::mpsc;
@@ -16,13 +20,27 @@ pub(crate) type Scores = (f32, Vec<(u32, f32)>);
 /// See the [module](self).
 pub(crate) struct Output {
     events: mpsc::Sender<Event>,
-    /// Tokens that the caller was not told of yet.
+    /// Tokens to be sent with the next event.
     ready: Vec<TokenEvent>,
+    /// Tokens of which it is not certain yet whether they have text in the answer.
+    waiting: VecDeque<Waiting>,
+    /// Bytes of text that the tokens decoded to.
+    decoded: usize,
+    /// Of those, bytes that are certain to belong to the answer.
+    released: usize,
+    /// Released text that no token carries yet.
+    text: String,
     decoder: TokenDecoder,
     stop: StopMatcher,
     stop_ids: Vec<u32>,
     ignore_eos: bool,
     show_control: bool,
+}
+
+struct Waiting {
+    token: TokenEvent,
+    /// Where the token's text begins, in bytes; `None` if it has none.
+    start: Option<usize>,
 }
 
 impl Output {
@@ -31,6 +49,10 @@ impl Output {
         Output {
             events,
             ready: Vec::new(),
+            waiting: VecDeque::new(),
+            decoded: 0,
+            released: 0,
+            text: String::new(),
             decoder: TokenDecoder::new(request.show_control),
             stop: StopMatcher::new(std::mem::take(&mut request.stop)),
             stop_ids: std::mem::take(&mut request.stop_ids),
@@ -39,12 +61,12 @@ impl Output {
         }
     }
 
-    /// Whether the caller went away.
+    /// Whether the caller has dropped its end.
     pub(crate) fn is_abandoned(&self) -> bool {
         self.events.is_closed()
     }
 
-    /// Takes the next token, for the caller to be [told](Self::send) of, and says whether the answer stops with it.
+    /// Takes the next token, to be [sent](Self::send), and says whether the answer stops with it.
     pub(crate) fn push(
         &mut self,
         tokenizer: &Tokenizer,
@@ -53,39 +75,47 @@ impl Output {
         source: Option<Source>,
     ) -> bool {
         let ends = self.stop_ids.contains(&token) || (tokenizer.is_eog(token) && !self.ignore_eos);
-        let logprob = scores.map(|scores| report(tokenizer, token, scores));
-        let text = self.decoder.push(tokenizer, token);
-        if ends {
-            if self.show_control {
-                self.ready.push(TokenEvent { id: token, text, logprob, source });
-            }
+        if ends && !self.show_control {
             return true;
         }
-        let (text, stopped) = match self.stop.push(&text) {
-            Scan::Release(text) => (text, false),
-            Scan::Stop(text) => (text, true),
-        };
-        self.ready.push(TokenEvent { id: token, text, logprob, source });
-        if stopped {
-            // What the decoder still holds came after the stop text.
-            self.decoder = TokenDecoder::new(self.show_control);
+        let hidden = !self.show_control && tokenizer.is_hidden(token);
+        let start = (!hidden && !tokenizer.token_bytes(token).is_empty()).then_some(self.decoded);
+        let text = self.decoder.push(tokenizer, token);
+        self.decoded += text.len();
+        let logprob = scores.map(|scores| report(tokenizer, token, scores));
+        let token = TokenEvent { id: token, text: String::new(), logprob, source };
+        self.waiting.push_back(Waiting { token, start });
+        if ends {
+            // A shown end token is not searched for stop texts.
+            let held = self.stop.flush();
+            self.release(&(held + &text));
+            return true;
         }
-        stopped
+        match self.stop.push(&text) {
+            Scan::Release(text) => {
+                self.release(&text);
+                false
+            }
+            Scan::Stop(text) => {
+                self.release(&text);
+                self.end_text();
+                true
+            }
+        }
     }
 
-    /// Sends the tokens that were not sent yet, and the summary with the text that was held back.
+    /// Sends what was not sent yet and the summary. An incomplete character at the end is not part of the answer.
     pub(crate) fn finish(mut self, mut summary: Summary) {
+        let held = self.stop.flush();
+        self.release(&held);
+        self.end_text();
+        summary.text = std::mem::take(&mut self.text);
         self.send();
-        let text = self.decoder.flush();
-        summary.text = match self.stop.push(&text) {
-            Scan::Release(text) => text + &self.stop.flush(),
-            Scan::Stop(text) => text,
-        };
         // A caller that is gone needs no summary.
         let _ = self.events.try_send(Event::Done(summary));
     }
 
-    /// Tells the caller of the tokens that came since the last time.
+    /// Sends the tokens that became ready since the last time.
     pub(crate) fn send(&mut self) {
         if self.ready.is_empty() {
             return;
@@ -93,6 +123,32 @@ impl Output {
         // The channel holds every event of the answer, so this fails only for a caller that is gone; the next
         // step retires the sequence.
         let _ = self.events.try_send(Event::Tokens(std::mem::take(&mut self.ready)));
+    }
+
+    /// Adds certain text, and with it the tokens that it makes certain.
+    fn release(&mut self, text: &str) {
+        self.released += text.len();
+        self.text.push_str(text);
+        while let Some(next) = self.waiting.front() {
+            match next.start {
+                Some(start) if start >= self.released => break,
+                start => {
+                    let Some(Waiting { mut token, .. }) = self.waiting.pop_front() else { break };
+                    token.logprob = token.logprob.filter(|_| start.is_some());
+                    self.ready.push(token);
+                }
+            }
+        }
+        if let Some(last) = self.ready.last_mut() {
+            last.text.push_str(&std::mem::take(&mut self.text));
+        }
+    }
+
+    /// Nothing is released any more: tokens that wait have no text in the answer.
+    fn end_text(&mut self) {
+        self.decoder = TokenDecoder::new(self.show_control);
+        let rest = self.waiting.drain(..).map(|waiting| TokenEvent { logprob: None, ..waiting.token });
+        self.ready.extend(rest);
     }
 }
 

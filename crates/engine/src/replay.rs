@@ -148,6 +148,7 @@ pub(crate) fn replay(
     cost: RecomputeCost,
 ) -> Answer {
     let prompt = request.prompt.len();
+    request.progress.record(prompt, prompt);
     let (events, answer) = Answer::channel(response.tokens.len() + 1);
     let mut expected = TextFollower::of_prediction(&mut request);
     let mut output = Output::new(&mut request, events);

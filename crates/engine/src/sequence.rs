@@ -3,6 +3,7 @@
 //! What is left to compute is never stored but derived: the tokens beyond `committed`. One such token means
 //! decoding, more mean prefill of a prompt or of a resumed sequence.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use foretoken_cache::{BLOCK_TOKENS, ContextCache, RecomputeCost, Restore, Scope, ScopeId};
@@ -11,7 +12,7 @@ use foretoken_model::Model;
 use foretoken_model::step::Logits;
 use foretoken_model::tokenizer::Tokenizer;
 
-use crate::api::{CacheUse, DraftReport, FinishReason, Source, Summary, Timings, Usage};
+use crate::api::{CacheUse, DraftReport, FinishReason, PromptProgress, Source, Summary, Timings, Usage};
 use crate::block_table::BlockTable;
 use crate::fairness::Owner;
 use crate::job::Job;
@@ -48,6 +49,7 @@ pub(crate) struct Sequence {
     /// Alternatives to report per token, if any are.
     logprobs: Option<usize>,
     prompt_len: usize,
+    progress: Arc<PromptProgress>,
     len_max: usize,
     output: Output,
     keep: Keep,
@@ -84,6 +86,7 @@ impl Sequence {
             expected: TextFollower::of_prediction(&mut request),
             output: Output::new(&mut request, events),
             prompt_len: request.prompt.len(),
+            progress: request.progress,
             tokens: request.prompt,
             committed: 0,
             table: BlockTable::default(),
@@ -108,6 +111,12 @@ impl Sequence {
     /// Tokens whose KV is still to be computed; at least one while the sequence runs.
     pub(crate) fn pending(&self) -> usize {
         self.tokens.len() - self.committed
+    }
+
+    /// Records what a step of `rows` rows reads of the prompt. Called before it is computed, because it will be, whether
+    /// or not the client waits for it.
+    pub(crate) fn record_progress(&self, rows: usize) {
+        self.progress.record(self.cache_hit, (self.committed + rows).min(self.prompt_len));
     }
 
     /// When it was admitted.

@@ -178,6 +178,7 @@ impl StepLoop {
         let mut planned = work.iter().peekable();
         for (index, seq) in self.scheduler.running.iter_mut().enumerate() {
             if let Some(work) = planned.next_if(|work| work.index == index) {
+                seq.record_progress(work.rows);
                 seqs.push((index, work.rows, seq));
             }
         }

@@ -217,7 +217,7 @@ impl Tokenizer {
     }
 
     /// Control and unknown tokens, which decoding omits.
-    fn is_hidden(&self, id: u32) -> bool {
+    pub fn is_hidden(&self, id: u32) -> bool {
         matches!(self.vocab.kind(id), TokenKind::Control | TokenKind::Unknown)
     }
 
