@@ -10,12 +10,13 @@ use foretoken_cache::{BLOCK_TOKENS, data_folder};
 use foretoken_engine::{Engine, EngineConfig, MAX_DRAFT_LIMIT, Policy, Source, Speculation, Thresholds};
 use foretoken_kernels::affinity::physical_cores;
 use foretoken_kernels::kv::KvLayout;
+use foretoken_kernels::rope::RopeStyle;
 use foretoken_kernels::{Compute, Isa};
-use foretoken_model::Model;
 use foretoken_model::chat::ChatTemplate;
 use foretoken_model::gguf::Gguf;
 use foretoken_model::reference::{Downloads, ModelRef, cached_models};
 use foretoken_model::tokenizer::Tokenizer;
+use foretoken_model::{Model, ModelConfig};
 
 use crate::byte_size::ByteSize;
 use crate::cli::{BaseArgs, ContextArgs, ModelArgs, SpeculationArgs};
@@ -83,22 +84,67 @@ pub(crate) fn compute(args: &ModelArgs) -> Result<Arc<Compute>> {
 
 /// Resolves, opens and packs `--model`.
 pub(crate) fn load(args: &ModelArgs) -> Result<Loaded> {
-    load_file(&resolve(&args.model, &args.base)?, compute(args)?)
+    open_model(args)?.load()
 }
 
 /// Opens and packs a model file.
 pub(crate) fn load_file(path: &Path, compute: Arc<Compute>) -> Result<Loaded> {
-    let gguf = Arc::new(open(path)?);
-    let of_file = || format!("cannot use the model file {}", path.display());
-    let (tokenizer, template) = text(&gguf).with_context(of_file)?;
-    let threads = compute.pool().threads();
-    let model = std::thread::scope(|scope| {
-        // Packing reads every byte anyway; the fingerprint is computed in parallel.
-        scope.spawn(|| gguf.hash_on(threads));
-        Model::load(Arc::clone(&gguf), compute)
-    });
-    let model = Arc::new(model.with_context(of_file)?);
-    Ok(Loaded { gguf, model, tokenizer, template })
+    OpenModel::open(path.to_owned(), compute)?.load()
+}
+
+/// Resolves and opens `--model`, and chooses kernels: all that can fail before the weights are read.
+pub(crate) fn open_model(args: &ModelArgs) -> Result<OpenModel> {
+    let compute = compute(args)?;
+    OpenModel::open(resolve(&args.model, &args.base)?, compute)
+}
+
+/// A model file whose metadata, tokenizer and chat template are read, and whose weights are not.
+pub(crate) struct OpenModel {
+    path: PathBuf,
+    gguf: Arc<Gguf>,
+    pub(crate) tokenizer: Arc<Tokenizer>,
+    pub(crate) template: ChatTemplate,
+    compute: Arc<Compute>,
+}
+
+impl OpenModel {
+    fn open(path: PathBuf, compute: Arc<Compute>) -> Result<OpenModel> {
+        let gguf = Arc::new(open(&path)?);
+        let texts = text(&gguf).with_context(|| format!("cannot use the model file {}", path.display()));
+        let (tokenizer, template) = texts?;
+        Ok(OpenModel { path, gguf, tokenizer, template, compute })
+    }
+
+    /// Checks that `--cache-ram` holds one context.
+    pub(crate) fn check_context(&self, args: &ContextArgs) -> Result<()> {
+        let config = ModelConfig::from_gguf(&self.gguf, RopeStyle::Halves)
+            .with_context(|| format!("cannot use the model file {}", self.path.display()))?;
+        let ModelConfig { layers, kv_heads, head_dim_k, head_dim_v, ctx_train, .. } = config;
+        // A head that drafts adds layers, so the engine checks again.
+        let layout = KvLayout { layers, draft_layers: 0, hidden: 0, kv_heads, head_dim_k, head_dim_v };
+        let held = tokens_held(&layout, args.cache_ram.0);
+        match args.ctx.unwrap_or(ctx_train.min(held)) {
+            0 if args.ctx.is_some() => bail!("--ctx must be at least 1"),
+            ctx if ctx > held || ctx == 0 => bail!(
+                "--cache-ram {} holds {held} tokens of this model, --ctx is {ctx}; raise the first or lower the second",
+                args.cache_ram
+            ),
+            _ => Ok(()),
+        }
+    }
+
+    /// Packs the weights.
+    pub(crate) fn load(self) -> Result<Loaded> {
+        let OpenModel { path, gguf, tokenizer, template, compute } = self;
+        let threads = compute.pool().threads();
+        let model = std::thread::scope(|scope| {
+            // Packing reads every byte anyway; the fingerprint is computed in parallel.
+            scope.spawn(|| gguf.hash_on(threads));
+            Model::load(Arc::clone(&gguf), compute)
+        });
+        let model = model.with_context(|| format!("cannot use the model file {}", path.display()))?;
+        Ok(Loaded { gguf, model: Arc::new(model), tokenizer, template })
+    }
 }
 
 /// The model's tokenizer and chat template, without its weights.

@@ -95,7 +95,11 @@ fn log_to_stderr(command: &Command) -> Result<()> {
     let directives = base.log.as_deref().unwrap_or(default);
     let filter = EnvFilter::try_new(directives).with_context(|| format!("--log {directives}"))?;
     let colours = std::io::stderr().is_terminal();
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours).init();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match base.log_format.as_str() {
+        "json" => log.json().flatten_event(true).init(),
+        _ => log.with_ansi(colours).init(),
+    }
     Ok(())
 }
 

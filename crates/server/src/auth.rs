@@ -1,6 +1,6 @@
 //! Authentication: API keys and the operator's admin keys.
 //!
-//! A request carries `Authorization: Bearer KEY`. The key is hashed and compared with every configured hash, each
+//! A request carries `Authorization: Bearer KEY` or `x-api-key: KEY`. The key is hashed and compared with every configured hash, each
 //! in constant time and without early exit, so that timing reveals nothing about them. An admin key grants access
 //! to every route. Without admin keys, a local program that connects directly to a private server has operator
 //! rights (see [`ServerConfig::admin_keys`]); on any other server no request has.
@@ -15,6 +15,7 @@ use axum::response::Response;
 
 use crate::config::{ApiKey, ServerConfig, is_loopback};
 use crate::error::ApiError;
+use crate::host_check::requested_host;
 use crate::state::Shared;
 
 /// Rejects a request without a configured key, if any key is configured.
@@ -41,7 +42,7 @@ impl FromRequestParts<Arc<Shared>> for Admin {
 
 /// Rejects every caller but the operator.
 pub(crate) fn require_admin(config: &ServerConfig, headers: &HeaderMap) -> Result<Admin, ApiError> {
-    let presented = bearer(headers).map(blake3::hash);
+    let presented = presented_key(headers).map(blake3::hash);
     if config.admin_keys.is_empty() {
         let message = "this needs the operator's key and the server has none; start it with --admin-key";
         let private = config.is_private() && is_direct(headers);
@@ -56,25 +57,20 @@ pub(crate) fn require_admin(config: &ServerConfig, headers: &HeaderMap) -> Resul
     }
 }
 
-/// Whether a request to a server on loopback comes directly from this machine: not through a proxy, and not from a
-/// web page whose host name was rebound to a loopback address.
+/// Whether a request to a server on loopback comes directly from this machine: not through a proxy, and under a
+/// loopback name even if the server answers to others.
 fn is_direct(headers: &HeaderMap) -> bool {
     let proxied = headers.contains_key("x-forwarded-for") || headers.contains_key(header::FORWARDED);
-    let Some(host) = headers.get(header::HOST) else { return !proxied };
-    let name = host.to_str().unwrap_or_default();
-    let name = match name.rsplit_once(':') {
-        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
-        _ => name,
-    };
-    !proxied && is_loopback(name)
+    !proxied && requested_host(headers).is_none_or(|host| is_loopback(&host))
 }
 
 fn check(config: &ServerConfig, headers: &HeaderMap) -> Result<(), ApiError> {
     if config.api_keys.is_empty() {
         return Ok(());
     }
-    let Some(key) = bearer(headers) else {
-        let message = "no API key was sent; send the header 'Authorization: Bearer YOUR_KEY'";
+    let Some(key) = presented_key(headers) else {
+        let message =
+            "no API key was sent; send the header 'Authorization: Bearer YOUR_KEY' or 'x-api-key: YOUR_KEY'";
         return Err(ApiError::unauthorized(message));
     };
     let presented = blake3::hash(key);
@@ -91,8 +87,15 @@ fn is_one_of(keys: &[ApiKey], presented: &blake3::Hash) -> bool {
     keys.iter().fold(false, |known, key| known | key.matches(presented))
 }
 
-/// The key that a request carries.
-pub(crate) fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
+/// The key that a request carries: a bearer token, or Anthropic's `x-api-key`.
+pub(crate) fn presented_key(headers: &HeaderMap) -> Option<&[u8]> {
+    bearer(headers).or_else(|| {
+        let key = headers.get("x-api-key")?.as_bytes().trim_ascii();
+        (!key.is_empty()).then_some(key)
+    })
+}
+
+fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
     let value = headers.get(header::AUTHORIZATION)?.as_bytes();
     let (scheme, key) = value.split_at_checked(7)?;
     let key = key.trim_ascii();
@@ -121,6 +124,13 @@ mod tests {
         for bad in ["Bearer three", "Bearer ", "Basic one", "one", "Bearer on", "Bearer one two"] {
             assert_eq!(check(&config, &with(bad)).unwrap_err().status, 401, "{bad}");
         }
+        let in_header =
+            |key: &str| HeaderMap::from_iter([("x-api-key".parse().unwrap(), key.parse().unwrap())]);
+        assert_eq!(check(&config, &in_header("one")), Ok(()));
+        assert_eq!(check(&config, &in_header("three")).unwrap_err().status, 401);
+        let mut both = in_header("one");
+        both.insert(header::AUTHORIZATION, "Bearer three".parse().unwrap());
+        assert_eq!(check(&config, &both).unwrap_err().status, 401, "the bearer token counts");
         assert_eq!(check(&config, &HeaderMap::new()).unwrap_err().code, "invalid_api_key");
         assert_eq!(check(&keyed(&[], &["root"]), &HeaderMap::new()), Ok(()));
     }

@@ -1,7 +1,8 @@
-//! Parses a request body: a JSON object of bounded size.
+//! Parses a request body: a JSON object of bounded size, plain or compressed.
 //!
-//! The content type is insisted on. A page in a browser can send a cross-origin `text/plain` POST without
-//! asking, but not a JSON one; so without CORS no page reaches a server on the reader's own machine.
+//! The bound is on the decompressed size. Clients that set no content type, or the one of HTML forms as `curl -d` does,
+//! mean JSON; what else a page can send without asking first (`text/plain`, `multipart/form-data`) is rejected, and
+//! [`crate::host_check`] rejects pages anyway.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -9,11 +10,16 @@ use std::sync::Arc;
 use axum::body::to_bytes;
 use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderMap, header};
+use axum::middleware::Next;
+use axum::response::Response;
 use serde_json::{Map, Value};
 
 use crate::error::ApiError;
 use crate::protocol::fields::{Fields, describe};
 use crate::state::Shared;
+
+/// Encodings that are decompressed.
+const ENCODINGS: [&str; 3] = ["gzip", "deflate", "br"];
 
 /// A request's JSON object.
 #[derive(Debug)]
@@ -35,8 +41,9 @@ impl FromRequest<Arc<Shared>> for JsonBody {
     async fn from_request(request: Request, shared: &Arc<Shared>) -> Result<Self, ApiError> {
         let limit = shared.config.body_limit_bytes;
         let headers = request.headers();
-        if !is_json(headers) {
-            return Err(ApiError::not_json());
+        if !may_be_json(headers) {
+            let message = "send the body as JSON with the header 'Content-Type: application/json'";
+            return Err(ApiError::unsupported_media_type(message));
         }
         if declared_len(headers).is_some_and(|len| len > limit as u64) {
             return Err(ApiError::body_too_large(limit));
@@ -62,10 +69,36 @@ impl FromRequest<Arc<Shared>> for JsonBody {
     }
 }
 
-fn is_json(headers: &HeaderMap) -> bool {
-    let Some(Ok(value)) = headers.get(header::CONTENT_TYPE).map(|value| value.to_str()) else { return false };
+/// Rejects a body in an encoding that cannot be decompressed.
+pub(crate) async fn require_known_encoding(request: Request, next: Next) -> Result<Response, ApiError> {
+    let encodings = request.headers().get_all(header::CONTENT_ENCODING).iter();
+    let mut names: Vec<String> = encodings
+        .flat_map(|value| {
+            String::from_utf8_lossy(value.as_bytes()).split(',').map(str::to_owned).collect::<Vec<_>>()
+        })
+        .map(|name| name.trim().to_ascii_lowercase())
+        .collect();
+    names.retain(|name| name != "identity");
+    match &names[..] {
+        [] => Ok(next.run(request).await),
+        [name] if ENCODINGS.contains(&name.as_str()) => Ok(next.run(request).await),
+        _ => {
+            let message = format!(
+                "the content encoding '{}' is not supported; send the body as it is or compress it once with {}",
+                names.join(", ").chars().take(100).collect::<String>(),
+                ENCODINGS.join(", ")
+            );
+            Err(ApiError::unsupported_media_type(message))
+        }
+    }
+}
+
+fn may_be_json(headers: &HeaderMap) -> bool {
+    let Some(value) = headers.get(header::CONTENT_TYPE) else { return true };
+    let value = value.to_str().unwrap_or("invalid");
     let essence = value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json"))
+    ["", "application/json", "application/x-www-form-urlencoded"].contains(&essence.as_str())
+        || (essence.starts_with("application/") && essence.ends_with("+json"))
 }
 
 fn declared_len(headers: &HeaderMap) -> Option<u64> {

@@ -1,7 +1,7 @@
 //! The tenant of a request, and its cache permissions.
 //!
-//! The tenant is the API key's hash, narrowed by DeepSeek's `user_id` (or `metadata.user_id`) where one is
-//! given; nothing cached for one tenant is ever used for another. A hint such as OpenAI's `prompt_cache_key`
+//! The tenant is the API key's hash, narrowed by DeepSeek's `user_id` (or `metadata.user_id`) where one is given and
+//! [`TenantBy`] allows it; nothing cached for one tenant is ever used for another. A hint such as OpenAI's `prompt_cache_key`
 //! changes neither what is shared nor what is hidden.
 
 use std::convert::Infallible;
@@ -13,7 +13,8 @@ use axum::http::{HeaderMap, header};
 use foretoken_engine::{CacheUse, Request};
 
 use crate::accounts::{AccountId, Payer, Rates};
-use crate::auth::bearer;
+use crate::auth::presented_key;
+use crate::config::TenantBy;
 use crate::error::ApiError;
 use crate::protocol::fields::Fields;
 use crate::state::{Shared, unix_time_s};
@@ -29,6 +30,7 @@ pub(crate) struct Caller {
     no_cache: bool,
     no_store: bool,
     account: AccountId,
+    tenant_by: TenantBy,
     /// Prices at the time of arrival.
     rates: Rates,
 }
@@ -37,16 +39,16 @@ impl FromRequestParts<Arc<Shared>> for Caller {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, shared: &Arc<Shared>) -> Result<Self, Infallible> {
-        let account = shared.registry.account_of(bearer(&parts.headers).unwrap_or_default());
+        let account = shared.registry.account_of(presented_key(&parts.headers).unwrap_or_default());
         let rates = shared.registry.rates_at(unix_time_s());
         let caller = Caller::read(&parts.headers, !shared.config.api_keys.is_empty());
-        Ok(Caller { account, rates, ..caller })
+        Ok(Caller { account, rates, tenant_by: shared.config.tenant_by, ..caller })
     }
 }
 
 impl Caller {
     fn read(headers: &HeaderMap, has_keys: bool) -> Caller {
-        let key = bearer(headers).filter(|_| has_keys);
+        let key = presented_key(headers).filter(|_| has_keys);
         let has_directive = |directive: &str| {
             let values =
                 headers.get_all(header::CACHE_CONTROL).iter().filter_map(|value| value.to_str().ok());
@@ -75,10 +77,12 @@ impl Caller {
 
     /// Sets the request's tenant and its cache permissions, from the headers and the `cache` field.
     pub(crate) fn mark(&self, fields: Fields<'_>, request: &mut Request) -> Result<(), ApiError> {
-        let user = user_id(fields)?;
+        let user = user_id(fields)?.filter(|_| self.tenant_by == TenantBy::KeyAndUser);
         request.tenant = tenant_name(&self.key, user.unwrap_or_default());
         request.caller.clone_from(&self.key);
         request.cache = CacheUse { read: !self.no_cache, write: !self.no_store };
+        // llama.cpp's name for the same permission.
+        request.cache.read &= fields.bool("cache_prompt")?.unwrap_or(true);
         if let Some(cache) = fields.get("cache") {
             let cache = Fields::at("cache", cache)?;
             request.cache.read &= cache.bool("read")?.unwrap_or(true);
@@ -140,6 +144,17 @@ mod tests {
     }
 
     #[test]
+    fn user_ids_define_no_tenants_if_tenants_are_keys() {
+        let name = |body: Value| {
+            let mut request = Request::default();
+            let caller = Caller { tenant_by: TenantBy::Key, ..Caller::default() };
+            caller.mark(Fields::of_body(body.as_object().unwrap()), &mut request).unwrap();
+            request.tenant
+        };
+        assert_eq!(name(json!({"user_id": "u"})), name(json!({"metadata": {"user_id": "v"}})));
+    }
+
+    #[test]
     fn a_server_without_keys_has_one_tenant() {
         let name = |key: &str| marked(&[("authorization", key)], false, json!({})).unwrap().tenant;
         assert_eq!(name("Bearer a"), name("Bearer b"));
@@ -157,6 +172,7 @@ mod tests {
             cache(&[("cache-control", "no-store")], json!({"cache": {"read": false}})),
             CacheUse { read: false, write: false }
         );
+        assert_eq!(cache(&[], json!({"cache_prompt": false})), CacheUse { read: false, write: true });
     }
 
     #[test]

@@ -7,9 +7,12 @@ use std::io;
 use std::net::SocketAddr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 
 use crate::accounts::{NamedKey, Prepaid, Prices};
+
+/// Connections that may wait to be accepted.
+const BACKLOG: u32 = 1024;
 
 /// Settings of the server. Unknown keys are rejected, so that a typo does not silently become a default.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -30,6 +33,10 @@ pub struct ServerConfig {
     /// Keys with access to every route, the operator's included. Empty: operator routes are open to local programs if
     /// the server has no API keys, listens on loopback and allows no CORS origin; else they are closed.
     pub admin_keys: Vec<ApiKey>,
+    /// Host names, besides loopback and `host`, that requests may address without an API key; `*` allows all.
+    pub allowed_hosts: Vec<String>,
+    /// What a tenant is: nothing cached is shared between two.
+    pub tenant_by: TenantBy,
     /// Serve `/metrics` without a key.
     pub metrics_open: bool,
     /// Origins whose pages may call the API from a browser; `*` means all. Empty: none.
@@ -62,6 +69,8 @@ impl Default for ServerConfig {
             named_keys: Vec::new(),
             prepaid: Vec::new(),
             admin_keys: Vec::new(),
+            allowed_hosts: Vec::new(),
+            tenant_by: TenantBy::default(),
             metrics_open: false,
             cors_origins: Vec::new(),
             body_limit_bytes: 16 << 20,
@@ -76,21 +85,65 @@ impl Default for ServerConfig {
     }
 }
 
+/// What a tenant is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TenantBy {
+    /// An API key; `user_id` only appears in usage reports.
+    #[serde(rename = "key")]
+    Key,
+    /// An API key and a `user_id`.
+    #[default]
+    #[serde(rename = "key+user")]
+    KeyAndUser,
+}
+
+/// A port that is taken and not open yet: connections are refused until it listens.
+#[derive(Debug)]
+pub struct BoundPort(TcpSocket);
+
+impl BoundPort {
+    /// The address.
+    ///
+    /// # Errors
+    /// The operating system does not tell it.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.0.local_addr()
+    }
+
+    /// Opens the port.
+    ///
+    /// # Errors
+    /// The port cannot be listened on.
+    pub fn listen(self) -> io::Result<TcpListener> {
+        self.0.listen(BACKLOG)
+    }
+}
+
 impl ServerConfig {
-    /// Binds the port, and warns if other machines can reach it without a key.
+    /// Takes the port without opening it, and warns if other machines will reach it without a key.
     ///
     /// # Errors
     /// The address does not resolve, is in use, or may not be used.
-    pub async fn bind(&self) -> io::Result<TcpListener> {
-        let listener = TcpListener::bind((self.host.as_str(), self.port)).await?;
-        let address = listener.local_addr()?;
+    pub async fn bind(&self) -> io::Result<BoundPort> {
+        let mut last = io::Error::new(io::ErrorKind::InvalidInput, "the host name has no address");
+        for address in tokio::net::lookup_host((self.host.as_str(), self.port)).await? {
+            match bind_to(address) {
+                Ok(socket) => return self.bound(socket),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    fn bound(&self, socket: TcpSocket) -> io::Result<BoundPort> {
+        let address = socket.local_addr()?;
         if self.is_exposed(address) {
             tracing::warn!(
                 %address,
                 "anyone who can reach this address can use the model: set --api-key, or --host 127.0.0.1"
             );
         }
-        Ok(listener)
+        Ok(BoundPort(socket))
     }
 
     /// Whether only local programs, and no web page, can reach the server without a key.
@@ -102,6 +155,16 @@ impl ServerConfig {
     pub fn is_exposed(&self, address: SocketAddr) -> bool {
         self.api_keys.is_empty() && !address.ip().is_loopback()
     }
+}
+
+/// A socket on `address` that does not listen yet.
+fn bind_to(address: SocketAddr) -> io::Result<TcpSocket> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // So that a restart need not wait for connections of the process before it. Windows means something else by it.
+    #[cfg(not(windows))]
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    Ok(socket)
 }
 
 /// Whether a host name or address is loopback regardless of DNS.

@@ -100,6 +100,26 @@ impl ApiError {
         Self::new(StatusCode::FORBIDDEN, "permission_error", "admin_required", message)
     }
 
+    /// 403: a request that addresses another server, as one from a page with a rebound host name does.
+    pub(crate) fn foreign_host(host: &str) -> Self {
+        let host: String = host.chars().take(200).collect();
+        let message = format!(
+            "this server has no API key and only answers requests to its own address; '{host}' is not one of its \
+             names: use localhost or the address it prints at start, or start it with --allowed-host or --api-key"
+        );
+        Self::new(StatusCode::FORBIDDEN, "permission_error", "host_not_allowed", message)
+    }
+
+    /// 403: a request from a web page of another site.
+    pub(crate) fn foreign_origin(origin: &str) -> Self {
+        let origin: String = origin.chars().take(200).collect();
+        let message = format!(
+            "this server has no API key and does not answer pages of other sites; '{origin}' is one: start it with \
+             --cors-origin '{origin}' to allow it, or with --api-key"
+        );
+        Self::new(StatusCode::FORBIDDEN, "permission_error", "origin_not_allowed", message)
+    }
+
     /// 409: the pin limit is exceeded.
     pub(crate) fn pin_limit(message: String) -> Self {
         Self::new(StatusCode::CONFLICT, "invalid_request_error", "pin_limit", message)
@@ -132,15 +152,14 @@ impl ApiError {
     /// 413.
     pub(crate) fn body_too_large(limit_bytes: usize) -> Self {
         let message = format!(
-            "the request body is larger than {}; shorten it, or start the server with a larger --max-body",
+            "the request body is larger than {}, decompressed; shorten it, or start the server with a larger --max-body",
             binary_size(limit_bytes)
         );
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "invalid_request_error", "body_too_large", message)
     }
 
     /// 415.
-    pub(crate) fn not_json() -> Self {
-        let message = "send the body as JSON with the header 'Content-Type: application/json'";
+    pub(crate) fn unsupported_media_type(message: impl Into<String>) -> Self {
         Self::new(
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
             "invalid_request_error",

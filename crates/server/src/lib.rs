@@ -1,6 +1,6 @@
 //! The OpenAI and DeepSeek APIs over HTTP.
 //!
-//! `routes` dispatches a request, `request_log` counts and logs it, `auth` authenticates it, `body` parses it, and
+//! `routes` dispatches a request, `request_log` counts and logs it, `host_check` and `auth` admit it, `body` parses it, and
 //! `protocol` validates it field by field. A [`Codec`] turns its text into token ids; `run` submits one engine
 //! request per choice to a [`Generator`] and passes the tokens to a writer, which splits them into reasoning,
 //! content and tool calls in OpenAI's shapes. The response is sent whole or as server-sent events (`sse`).
@@ -22,7 +22,9 @@ mod config;
 mod draft_metrics;
 mod error;
 pub mod explain;
+mod host_check;
 mod metrics;
+mod metrics_format;
 mod protocol;
 mod reasoning;
 mod request_log;
@@ -49,8 +51,9 @@ pub use accounts::{
 };
 pub use backend::{ChatPrompt, Codec, Generator, Served};
 pub use cache_control::CacheControl;
-pub use config::{ApiKey, ApiKeyError, ServerConfig};
+pub use config::{ApiKey, ApiKeyError, BoundPort, ServerConfig, TenantBy};
 pub use error::ApiError;
+pub use protocol::request_fields;
 pub use shutdown::{Shutdown, Trigger};
 
 /// Time to flush open connections after running responses were aborted.
@@ -98,6 +101,11 @@ impl Server {
     /// The router, for calls without a socket or to be mounted elsewhere.
     pub fn router(&self) -> Router {
         self.router.clone()
+    }
+
+    /// Method and path of every route.
+    pub fn routes() -> impl Iterator<Item = (&'static str, String)> {
+        routes::all()
     }
 
     /// Rejects new requests from now on; running ones continue.

@@ -4,8 +4,7 @@
 //! token counts. It never contains a prompt, a response or a key.
 
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
 use axum::body::{Body, Bytes, HttpBody};
@@ -13,10 +12,12 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderName, HeaderValue};
 use axum::middleware::Next;
 use axum::response::Response;
+use foretoken_engine::Summary;
 use http_body::{Frame, SizeHint};
 use tokio::time::Instant;
 
 use crate::error::Refused;
+use crate::routes::{HEALTH, METRICS};
 use crate::state::Shared;
 
 /// nginx's status for a client that disconnected before the response.
@@ -27,21 +28,59 @@ const CLIENT_CLOSED_REQUEST: u16 = 499;
 pub(crate) struct Trace {
     /// When its headers were read.
     pub(crate) arrived: Instant,
-    prompt_tokens: AtomicUsize,
-    completion_tokens: AtomicUsize,
+    tokens: Mutex<Tokens>,
+}
+
+/// Tokens and times of a request, over all its choices.
+#[derive(Clone, Copy, Debug, Default)]
+struct Tokens {
+    prompt: usize,
+    hit: usize,
+    completion: usize,
+    drafted: usize,
+    accepted: usize,
+    first: Option<Instant>,
+    last: Option<Instant>,
+}
+
+impl Tokens {
+    /// Tokens after the first per second since it.
+    fn per_second(&self) -> Option<f64> {
+        let seconds = self.last?.duration_since(self.first?).as_secs_f64();
+        (seconds > 0.0 && self.completion > 1).then(|| (self.completion - 1) as f64 / seconds)
+    }
 }
 
 impl Trace {
     fn new() -> Self {
-        Trace { arrived: Instant::now(), prompt_tokens: 0.into(), completion_tokens: 0.into() }
+        Trace { arrived: Instant::now(), tokens: Mutex::default() }
     }
 
+    /// Adds the prompt of a choice.
     pub(crate) fn submitted(&self, prompt_tokens: usize) {
-        self.prompt_tokens.fetch_add(prompt_tokens, Ordering::Relaxed);
+        self.tokens().prompt += prompt_tokens;
     }
 
-    pub(crate) fn generated(&self, tokens: usize) {
-        self.completion_tokens.fetch_add(tokens, Ordering::Relaxed);
+    /// Adds tokens that arrived now.
+    pub(crate) fn generated(&self, count: usize) {
+        let now = Instant::now();
+        let mut tokens = self.tokens();
+        tokens.completion += count;
+        tokens.first.get_or_insert(now);
+        tokens.last = Some(now);
+    }
+
+    /// Adds what the end of a choice reports.
+    pub(crate) fn finished(&self, summary: &Summary) {
+        let mut tokens = self.tokens();
+        tokens.hit += summary.usage.cache_hit_tokens;
+        tokens.drafted += summary.timings.draft_n;
+        tokens.accepted += summary.timings.draft_n_accepted;
+    }
+
+    /// No code panics while it holds the lock, so a poisoned value is still a whole one.
+    fn tokens(&self) -> MutexGuard<'_, Tokens> {
+        self.tokens.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -82,19 +121,41 @@ struct Line {
     status: u16,
 }
 
+impl Line {
+    /// Probes come every few seconds and say little.
+    fn is_probe(&self) -> bool {
+        [HEALTH, METRICS].contains(&self.route.as_str()) && self.status < 400
+    }
+}
+
 impl Drop for Line {
     fn drop(&mut self) {
         self.shared.http.answered(&self.route, &self.method, self.status);
-        tracing::info!(
-            id = self.id,
-            method = self.method,
-            route = self.route,
-            status = self.status,
-            ms = self.trace.arrived.elapsed().as_millis() as u64,
-            prompt_tokens = self.trace.prompt_tokens.load(Ordering::Relaxed),
-            completion_tokens = self.trace.completion_tokens.load(Ordering::Relaxed),
-            "request"
-        );
+        let ms = self.trace.arrived.elapsed().as_millis() as u64;
+        let (id, method, route, status) = (&self.id, &self.method, &self.route, self.status);
+        let tokens = *self.trace.tokens();
+        if self.is_probe() {
+            tracing::debug!(id, method, route, status, ms, "request");
+        } else if tokens.prompt == 0 {
+            tracing::info!(id, method, route, status, ms, "request");
+        } else {
+            let ttft_ms = tokens.first.map(|first| (first - self.trace.arrived).as_millis() as u64);
+            tracing::info!(
+                id,
+                method,
+                route,
+                status,
+                ms,
+                prompt_tokens = tokens.prompt,
+                hit_tokens = tokens.hit,
+                completion_tokens = tokens.completion,
+                ttft_ms,
+                tokens_per_second = tokens.per_second().map(|rate| (rate * 10.0).round() / 10.0),
+                drafted = tokens.drafted,
+                accepted = tokens.accepted,
+                "request"
+            );
+        }
     }
 }
 

@@ -103,8 +103,9 @@ pub(crate) async fn respond<W: Writer>(
 pub(crate) struct Run<W> {
     pub(crate) writer: W,
     pub(crate) envelope: Envelope,
-    pub(crate) bill: Bill,
+    // Dropped before the bill, which then reads counts that no longer grow.
     events: Events,
+    pub(crate) bill: Bill,
     n: usize,
     cache_report: Option<Value>,
 }
@@ -133,8 +134,13 @@ impl<W: Writer> Run<W> {
             system_fingerprint: backend.system_fingerprint.clone(),
             shape: job.shape,
         };
-        let bill = Bill::new(&backend.ledger, job.payer, backend.id(), &trace, job.requests.len());
-        let events = Events::start(shared, backend, trace, job.requests, job.shape.prompt_param).await?;
+        let mut bill = Bill::new(&backend.ledger, job.payer, backend.id(), &trace, job.requests.len());
+        let mut requests = job.requests;
+        for (choice, request) in requests.iter_mut().enumerate() {
+            request.progress = Arc::default();
+            bill.started(choice, &request.progress, choice % job.n == 0);
+        }
+        let events = Events::start(shared, backend, trace, requests, job.shape.prompt_param).await?;
         Ok(Run { writer, envelope, bill, events, n: job.n, cache_report: job.cache_report })
     }
 
@@ -303,7 +309,10 @@ impl Events {
                 }
                 self.trace.generated(tokens.len());
             }
-            Event::Done(summary) => metrics.finished(self.trace.arrived.elapsed(), summary),
+            Event::Done(summary) => {
+                metrics.finished(self.trace.arrived.elapsed(), summary);
+                self.trace.finished(summary);
+            }
         }
     }
 }

@@ -67,7 +67,7 @@ impl Shutdown {
     }
 
     /// Waits until shutdown was requested `times` times.
-    pub(crate) async fn requested(&mut self, times: usize) {
+    pub async fn requested(&mut self, times: usize) {
         // The sender lives as long as `self`, so this cannot fail.
         let _ = self.requested.wait_for(|requested| *requested >= times).await;
     }

@@ -7,12 +7,13 @@ use foretoken_cache::store::{GroupBy, Store};
 
 use crate::accounts::AccountRegistry;
 use crate::caller::tenant_name;
+use crate::config::TenantBy;
 use crate::error::ApiError;
 
 /// The names of all tenants of an account (of all accounts, if none is given), or of one user of them. Reads the
 /// database.
 pub(crate) fn tenants(
-    registry: &AccountRegistry,
+    (registry, tenant_by): (&AccountRegistry, TenantBy),
     store: &Store,
     account: Option<&str>,
     user: Option<&str>,
@@ -21,6 +22,15 @@ pub(crate) fn tenants(
         registry.tenant_keys().into_iter().filter(|(name, _)| account.is_none_or(|a| a == name)).collect();
     if keys.is_empty() {
         return Err(ApiError::bad_value("account", "is not the name of an account of this server"));
+    }
+    if tenant_by == TenantBy::Key {
+        return match user {
+            None => Ok(keys.iter().map(|(_, key)| tenant_name(key, "")).collect()),
+            Some(_) => Err(ApiError::unsupported(
+                "user_id",
+                "defines no tenant on this server, which was started with --tenant-by key; name the account alone",
+            )),
+        };
     }
     let mut names = Vec::new();
     for (account, key) in keys {

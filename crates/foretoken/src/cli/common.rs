@@ -30,6 +30,11 @@ pub(crate) struct BaseArgs {
     /// [default: info for serve, else warn].
     #[arg(long, value_name = "LEVEL", help_heading = "Common options")]
     pub(crate) log: Option<String>,
+
+    /// Format of the log: text, or json with one object per line.
+    #[arg(long, value_name = "FORMAT", default_value = "text", value_parser = ["text", "json"],
+          help_heading = "Common options")]
+    pub(crate) log_format: String,
 }
 
 /// Options of every command that runs a model.

@@ -81,6 +81,16 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "ORIGIN")]
     pub(crate) cors_origin: Vec<String>,
 
+    /// Another host name under which clients without a key may address the server, or `*`; may be given
+    /// several times. Loopback names and --host always may. Keeps web pages of other sites out.
+    #[arg(long, value_name = "HOST")]
+    pub(crate) allowed_host: Vec<String>,
+
+    /// What a tenant is: tenants share no cache. key+user: each user_id of an API key is one of its own.
+    /// key: all requests of an API key are one tenant, whatever user_id they send.
+    #[arg(long, value_name = "WHAT", default_value = "key+user", value_parser = ["key", "key+user"])]
+    pub(crate) tenant_by: String,
+
     /// Maximum requests running concurrently.
     #[arg(long, value_name = "N", default_value_t = 32, value_parser = at_least_one, help_heading = "Limits")]
     pub(crate) max_running: usize,

@@ -13,4 +13,5 @@ pub(crate) mod models;
 pub(crate) mod perplexity;
 pub(crate) mod pull;
 pub(crate) mod serve;
+mod serve_banner;
 pub(crate) mod usage;

@@ -1,9 +1,9 @@
 //! `foretoken serve`: the wiring of model, engine and HTTP.
 //!
-//! The port is open before the model is loaded, so that clients get a 503 that says "loading" and not a
-//! refused connection. The address goes to standard output, everything else to the log.
+//! In this order: take the port, check everything that can be checked without weights, open the port (clients now get a
+//! 503 that says "loading"), load, print the banner. So a mistake in an option or a file is told before any client is.
+//! The banner goes to standard output, everything else to the log.
 
-use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -20,12 +20,14 @@ use foretoken_model::chat::{ChatInput, ChatTemplate};
 use foretoken_model::tokenizer::Tokenizer;
 use foretoken_server::{
     ApiKey, CacheControl, ChatPrompt, Codec, Generator, NamedKey, Prices, Rates, Served, Server,
-    ServerConfig, Shutdown,
+    ServerConfig, Shutdown, TenantBy,
 };
 
 use crate::cli::ServeArgs;
 use crate::commands::chat::HISTORY_BYTES_MAX;
-use crate::{cache_secret, folder_lock, load, output, shared_cache, shared_prompt};
+use crate::commands::serve_banner::Banner;
+use crate::load::OpenModel;
+use crate::{cache_secret, folder_lock, load, shared_cache, shared_prompt};
 
 /// Runs the server until a signal ends it.
 pub(crate) fn run(args: &ServeArgs) -> Result<()> {
@@ -39,15 +41,26 @@ pub(crate) fn run(args: &ServeArgs) -> Result<()> {
 async fn serve(args: &ServeArgs) -> Result<()> {
     let config = server_config(args)?;
     let server = Server::new(config.clone())?;
-    let shared = shared_cache::config(&args.shared)?;
-    let shutdown = Shutdown::on_signals().context("cannot listen to signals")?;
-    let address = format!("{}:{}", args.host, args.port);
-    let listener = config.bind().await.with_context(|| format!("cannot listen on {address}"))?;
-    writeln!(output::stdout(), "listening on http://{}", listener.local_addr()?)?;
-    folder_lock::share(&load::data_dir(&args.model.base)?, Some(listener.local_addr()?));
+    let mut shutdown = Shutdown::on_signals().context("cannot listen to signals")?;
+    let wanted = format!("{}:{}", args.host, args.port);
+    let port = config.bind().await.with_context(|| format!("cannot listen on {wanted}"))?;
+    let checking = {
+        let args = args.clone();
+        tokio::task::spawn_blocking(move || check(&args))
+    };
+    let checked = tokio::select! {
+        checked = checking => checked??,
+        () = shutdown.requested(1) => return Ok(()),
+    };
+    let listener = port.listen().with_context(|| format!("cannot listen on {wanted}"))?;
+    let address = listener.local_addr()?;
+    folder_lock::share(&load::data_dir(&args.model.base)?, Some(address));
+    tracing::info!("loading {}; requests to http://{address} get 503 until it is ready", args.model.model);
     let serving = tokio::spawn(server.clone().serve(listener, shutdown));
-    let args = args.clone();
-    let loaded = tokio::task::spawn_blocking(move || load_model(&args, shared));
+    let loaded = {
+        let args = args.clone();
+        tokio::task::spawn_blocking(move || load_model(&args, checked))
+    };
     let mut serving = std::pin::pin!(serving);
     let (engine, store) = tokio::select! {
         // A signal arrived while the model was loading.
@@ -59,6 +72,9 @@ async fn serve(args: &ServeArgs) -> Result<()> {
             (engine, store)
         }
     };
+    let data_dir = load::data_dir(&args.model.base)?;
+    let model = config.model_names.first().map_or("", String::as_str);
+    Banner { args, config: &config, address, model, ctx: engine.ctx(), data_dir: &data_dir }.print();
     serving.await??;
     // Blocks, responses and ledger rows of the last requests may still be in the writers' queues.
     let flush = move || {
@@ -66,6 +82,26 @@ async fn serve(args: &ServeArgs) -> Result<()> {
         store.flush();
     };
     Ok(tokio::task::spawn_blocking(flush).await?)
+}
+
+/// What is known to be usable before the port opens.
+struct Checked {
+    model: OpenModel,
+    shared: Option<SharedConfig>,
+    shared_prompts: Vec<Vec<u32>>,
+}
+
+/// Checks everything that needs no weights: options, model file, context, files that options name.
+fn check(args: &ServeArgs) -> Result<Checked> {
+    load::speculation(&args.speculation)?;
+    let shared = shared_cache::config(&args.shared)?;
+    let model = load::open_model(&args.model)?;
+    model.check_context(&args.context)?;
+    let prompts = args.shared.shared_prompt.iter();
+    let shared_prompts = prompts
+        .map(|path| shared_prompt::read(path, &model.template, &model.tokenizer))
+        .collect::<Result<_>>()?;
+    Ok(Checked { model, shared, shared_prompts })
 }
 
 /// Options to the HTTP server's configuration.
@@ -94,6 +130,8 @@ fn server_config(args: &ServeArgs) -> Result<ServerConfig> {
         prices: Prices { rates, hours: args.accounts.price_hours.clone() },
         admin_keys: keys(&args.admin_key).context("--admin-key")?,
         metrics_open: args.metrics_open,
+        allowed_hosts: args.allowed_host.clone(),
+        tenant_by: if args.tenant_by == "key" { TenantBy::Key } else { TenantBy::KeyAndUser },
         cors_origins: args.cors_origin.clone(),
         body_limit_bytes: usize::try_from(args.max_body.0).context("--max-body is too large")?,
         prompt_limit_tokens: args.max_prompt,
@@ -128,14 +166,15 @@ fn short_name(reference: &str) -> String {
 }
 
 /// Loads the model and starts the engine; takes seconds, so it runs on a blocking thread.
-fn load_model(args: &ServeArgs, mut shared: Option<SharedConfig>) -> Result<(Served, Engine)> {
+fn load_model(args: &ServeArgs, checked: Checked) -> Result<(Served, Engine)> {
     let start = Instant::now();
+    let Checked { model, mut shared, shared_prompts } = checked;
     let data_dir = load::data_dir(&args.model.base)?;
     // Before anything opens in it, the ledger too.
     if let Err(error) = data_folder::prepare(&data_dir) {
         tracing::warn!("cannot use the data folder {}: {error}", data_dir.display());
     }
-    let loaded = load::load(&args.model)?;
+    let loaded = model.load()?;
     let mut disk = (args.cache_disk.0 > 0).then(|| (data_dir.join("blocks"), args.cache_disk.0));
     let named = args.shared.cache_secret_file.as_deref().map(cache_secret::load).transpose();
     let named = named.context("--cache-secret-file")?;
@@ -150,10 +189,6 @@ fn load_model(args: &ServeArgs, mut shared: Option<SharedConfig>) -> Result<(Ser
     };
     let store = Arc::new(open_store(args, &data_dir)?);
     store.record_limits(limits(args));
-    let prompts = args.shared.shared_prompt.iter();
-    let shared_prompts = prompts
-        .map(|path| shared_prompt::read(path, &loaded.template, &loaded.tokenizer))
-        .collect::<Result<_>>()?;
     let bounds = EngineConfig {
         store: Some(Arc::clone(&store)),
         responses: match args.responses.as_str() {

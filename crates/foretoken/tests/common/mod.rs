@@ -62,9 +62,9 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Starts a server on a free port and waits until it is healthy.
+    /// Starts a server on a free port and waits until it is ready.
     pub(crate) fn start(args: &[&str]) -> Self {
-        Self::start_loading(args).healthy()
+        Self::start_command(args, &[], Stdio::inherit())
     }
 
     /// As [`Server::start`], with its log in a file.
@@ -75,12 +75,7 @@ impl Server {
     /// As [`Server::start_logging`], with environment variables.
     pub(crate) fn start_with(args: &[&str], env: &[(&str, &str)], log: &Path) -> Self {
         let log = std::fs::File::options().create(true).append(true).open(log).expect("a log file");
-        Self::start_command(args, env, log.into()).healthy()
-    }
-
-    /// Starts a server and waits only for its address.
-    pub(crate) fn start_loading(args: &[&str]) -> Self {
-        Self::start_command(args, &[], Stdio::inherit())
+        Self::start_command(args, env, log.into())
     }
 
     /// As [`Server::start`], under this umask.
@@ -95,16 +90,7 @@ impl Server {
             };
         }
         command.args(["serve", "--port", "0", "--log", "warn"]).args(args).stdin(Stdio::null());
-        Self::spawn(command).healthy()
-    }
-
-    fn healthy(self) -> Self {
-        let start = Instant::now();
-        while self.get("/health").status != 200 {
-            assert!(start.elapsed() < PATIENCE, "the server does not become healthy");
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        self
+        Self::spawn(command)
     }
 
     fn start_command(args: &[&str], env: &[(&str, &str)], log: Stdio) -> Self {
@@ -117,7 +103,7 @@ impl Server {
         let mut child = command.stdout(Stdio::piped()).spawn().expect("the binary runs");
         let mut line = String::new();
         BufReader::new(child.stdout.take().expect("piped")).read_line(&mut line).expect("a line is printed");
-        let address = line.trim().strip_prefix("listening on http://").expect("the address is printed");
+        let address = line.trim().strip_prefix("ready on http://").expect("the server gets ready");
         Self { address: address.to_owned(), child }
     }
 

@@ -1,14 +1,13 @@
 //! Usage of one request, from its first token to its row in the ledger.
 //!
 //! A bill accumulates a run: tokens as they arrive, and the summary of each choice at its end. It is settled once,
-//! when the last choice ends or when the run is dropped before that. The invariant: a row holds only exact counts.
-//! An aborted choice is billed for the tokens that arrived; the cache hits of its prompt are not known, so its
-//! prompt is not billed.
+//! when the last choice ends or when the run is dropped before that. The invariant: a row holds what was computed. An
+//! aborted choice is billed for the tokens that arrived and for what the engine had read of its prompt.
 
 use std::sync::Arc;
 
 use foretoken_cache::store::{LedgerRow, NanoDollars};
-use foretoken_engine::Summary;
+use foretoken_engine::{PromptProgress, Summary};
 use serde_json::{Value, json};
 
 use super::ledger::Ledger;
@@ -29,6 +28,15 @@ pub(crate) struct Payer {
     pub(crate) rates: Rates,
 }
 
+/// A choice that has not ended.
+#[derive(Debug)]
+struct OpenChoice {
+    /// Tokens so far.
+    output: u64,
+    /// Of the prompt, if this is the choice that pays for it.
+    prompt: Option<Arc<PromptProgress>>,
+}
+
 /// The usage of a running request.
 #[derive(Debug)]
 pub(crate) struct Bill {
@@ -38,8 +46,8 @@ pub(crate) struct Bill {
     trace: Arc<Trace>,
     /// Sums over the choices that ended.
     totals: Totals,
-    /// Tokens so far of every choice that has not ended; 0 for the others.
-    open: Vec<u64>,
+    /// Choices that have not ended.
+    open: Vec<Option<OpenChoice>>,
     reasoning: u64,
     settled: bool,
 }
@@ -58,7 +66,7 @@ impl Bill {
             model: model.to_owned(),
             trace: Arc::clone(trace),
             totals: Totals::default(),
-            open: vec![0; choices],
+            open: std::iter::repeat_with(|| None).take(choices).collect(),
             reasoning: 0,
             settled: false,
         }
@@ -66,13 +74,21 @@ impl Bill {
 
     /// Adds `count` tokens of a choice; `reasoning` is the request's reasoning tokens so far.
     pub(crate) fn tokens(&mut self, choice: usize, count: usize, reasoning: usize) {
-        self.open[choice] += count as u64;
+        if let Some(open) = &mut self.open[choice] {
+            open.output += count as u64;
+        }
         self.reasoning = reasoning as u64;
+    }
+
+    /// Starts a choice. The first one of a prompt pays for it.
+    pub(crate) fn started(&mut self, choice: usize, prompt: &Arc<PromptProgress>, first_of_prompt: bool) {
+        let prompt = first_of_prompt.then(|| Arc::clone(prompt));
+        self.open[choice] = Some(OpenChoice { output: 0, prompt });
     }
 
     /// Adds the summary of a choice that ended.
     pub(crate) fn ended(&mut self, choice: usize, summary: &Summary, first_of_prompt: bool) {
-        self.open[choice] = 0;
+        self.open[choice] = None;
         self.totals.add(summary, first_of_prompt);
     }
 
@@ -81,15 +97,25 @@ impl Bill {
     }
 
     fn output(&self) -> u64 {
-        self.totals.completion_tokens() + self.open.iter().sum::<u64>()
+        self.totals.completion_tokens() + self.open.iter().flatten().map(|open| open.output).sum::<u64>()
+    }
+
+    /// Prompt tokens that hit, and that missed.
+    fn prompt(&self) -> (u64, u64) {
+        let open = self.open.iter().flatten().filter_map(|open| open.prompt.as_ref());
+        open.fold((self.totals.hit(), self.totals.miss()), |(hit, miss), progress| {
+            let (more_hit, more_miss) = progress.counts();
+            (hit + more_hit as u64, miss + more_miss as u64)
+        })
     }
 
     fn price(&self) -> NanoDollars {
-        self.payer.rates.price(self.totals.hit(), self.totals.miss(), self.output())
+        let (hit, miss) = self.prompt();
+        self.payer.rates.price(hit, miss, self.output())
     }
 
     fn saved(&self) -> NanoDollars {
-        self.payer.rates.saved(self.totals.hit())
+        self.payer.rates.saved(self.prompt().0)
     }
 
     /// The `cost` object: money by the price list, and separately seconds by measured speed.
@@ -109,7 +135,8 @@ impl Bill {
             return;
         }
         let totals = &self.totals;
-        if self.output() == 0 && totals.hit() + totals.miss() == 0 {
+        let (hit, miss) = self.prompt();
+        if self.output() == 0 && hit + miss == 0 {
             return;
         }
         let timings = totals.sums();
@@ -119,15 +146,15 @@ impl Bill {
             tenant: String::new(),
             user: self.payer.user.clone(),
             model: self.model.clone(),
-            hit: totals.hit(),
-            miss: totals.miss(),
+            hit,
+            miss,
             output: self.output(),
             reasoning: self.reasoning,
             drafted: timings.draft_n as u64,
             accepted: timings.draft_n_accepted as u64,
             replayed: totals.is_replayed(),
-            price: self.price(),
-            saved: self.saved(),
+            price: self.payer.rates.price(hit, miss, self.output()),
+            saved: self.payer.rates.saved(hit),
             saved_ms: totals.saved_ms(),
             credit_earned_us: (credit_earned_ms * 1e3) as u64,
             credit_spent_us: (credit_spent_ms * 1e3) as u64,

@@ -167,11 +167,11 @@ impl AccountRegistry {
             AccountRegistry { accounts: vec![first], keys: Vec::new(), prices: config.prices.clone() };
         for named in &config.named_keys {
             if !config.api_keys.contains(&named.key) {
-                return Err(format!("accounts: the key of '{}' is not one of api_keys", named.name));
+                return Err(format!("--account: the key of '{}' is not among the API keys", named.name));
             }
             let names = config.named_keys.iter().filter(|other| other.key == named.key);
             if names.clone().any(|other| other.name != named.name) {
-                return Err(format!("accounts: the key of '{}' has two names; give it one", named.name));
+                return Err(format!("--account: the key of '{}' has two names; give it one", named.name));
             }
         }
         for key in &config.api_keys {
@@ -204,15 +204,15 @@ impl AccountRegistry {
         for Prepaid { name, amount } in prepaid.iter().filter(|prepaid| prepaid.name != EVERY) {
             let account = self.accounts.iter_mut().find(|account| account.name == *name);
             let account = account.ok_or_else(|| {
-                format!("prepaid: there is no account '{name}'; name it with its key, as in {name}=KEY")
+                format!("--prepaid: there is no account '{name}'; name it with its key, as in {name}=KEY")
             })?;
             if account.prepaid.replace(amount.nano()).is_some() {
-                return Err(format!("prepaid: '{name}' is given twice; give one amount"));
+                return Err(format!("--prepaid: '{name}' is given twice; give one amount"));
             }
         }
         let every: Vec<_> = prepaid.iter().filter(|prepaid| prepaid.name == EVERY).collect();
         if every.len() > 1 {
-            return Err("prepaid: '*' is given twice; give one amount".to_owned());
+            return Err("--prepaid: '*' is given twice; give one amount".to_owned());
         }
         for account in self.accounts.iter_mut().filter(|account| account.name != ADMIN) {
             account.prepaid = account.prepaid.or(every.first().map(|every| every.amount.nano()));
@@ -314,7 +314,7 @@ mod tests {
         };
         assert!(refusal(&["a=k", "b=k"], &[]).contains("two names"));
         let closed = ServerConfig { api_keys: vec![ApiKey::new("k")], ..config(&[], &["a=other"], &[]) };
-        assert!(AccountRegistry::new(&closed).unwrap_err().contains("not one of api_keys"));
+        assert!(AccountRegistry::new(&closed).unwrap_err().contains("not among the API keys"));
         assert!(refusal(&["a=k"], &["b=1"]).contains("no account 'b'"));
         assert!(refusal(&["a=k"], &["a=1", "a=2"]).contains("twice"));
         assert!(refusal(&["a=k"], &["*=1", "*=2"]).contains("twice"));

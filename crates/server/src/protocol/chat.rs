@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 use super::fields::Fields;
 use super::logprobs::chat_entry;
 use super::messages;
+use super::request_fields::{self, Route};
 use super::sampling::Shared;
 use crate::config::ServerConfig;
 use crate::error::ApiError;
@@ -26,14 +27,18 @@ pub(crate) struct ChatRequest {
     pub(crate) input: ChatInput,
     /// Parse tool calls in the response.
     pub(crate) parse_calls: bool,
+    /// Return the first call only.
+    pub(crate) one_call: bool,
 }
 
 impl ChatRequest {
     pub(crate) fn read(fields: Fields<'_>, config: &ServerConfig, vocab: usize) -> Result<Self, ApiError> {
+        request_fields::check(fields, Route::Chat)?;
         let input = read_conversation(fields)?;
         let mut shared = Shared::read(fields, config, vocab)?;
         shared.request.logprobs = logprobs(fields)?;
-        Ok(ChatRequest { parse_calls: input.tools.is_some(), shared, input })
+        let one_call = !fields.bool("parallel_tool_calls")?.unwrap_or(true);
+        Ok(ChatRequest { parse_calls: input.tools.is_some(), one_call, shared, input })
     }
 }
 
@@ -135,6 +140,7 @@ pub(crate) struct ChatWriter {
     shared: Arc<state::Shared>,
     choices: Vec<Choice>,
     with_logprobs: bool,
+    one_call: bool,
     reasoning_tokens: usize,
 }
 
@@ -155,6 +161,7 @@ impl ChatWriter {
             shared,
             choices: std::iter::repeat_with(choice).take(request.shared.n).collect(),
             with_logprobs: request.shared.request.logprobs.is_some(),
+            one_call: request.one_call,
             reasoning_tokens: 0,
         }
     }
@@ -181,6 +188,7 @@ impl ChatWriter {
         for piece in pieces {
             match piece {
                 tool_calls::Part::Text(text) => choice.content.push_str(&text),
+                tool_calls::Part::Call(_) if self.one_call && choice.calls_begun > 0 => {}
                 tool_calls::Part::Call(call) => {
                     choice.tool_calls.push(json!({
                         "index": choice.calls_begun,

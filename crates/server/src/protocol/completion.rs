@@ -1,11 +1,13 @@
 //! `/v1/completions`: the request, and the choices of its response.
 
 use foretoken_engine::{TOP_LOGPROBS_MAX, TokenEvent};
+use foretoken_model::tokenizer::TokenDecoder;
 use serde_json::{Value, json};
 
 use super::fields::{Fields, describe, token_ids};
-use super::logprobs::{self, CompletionLogprobs};
-use super::sampling::Shared;
+use super::logprobs::CompletionLogprobs;
+use super::request_fields::{self, Route};
+use super::sampling::{Shared, TokenLimit};
 use crate::config::ServerConfig;
 use crate::error::ApiError;
 use crate::run::Writer;
@@ -35,13 +37,16 @@ pub(crate) struct CompletionRequest {
 
 impl CompletionRequest {
     pub(crate) fn read(fields: Fields<'_>, config: &ServerConfig, vocab: usize) -> Result<Self, ApiError> {
+        request_fields::check(fields, Route::Text)?;
         let prompts = prompts(fields, vocab)?;
         if prompts.len() > config.max_prompts {
             let message = format!("may hold at most {} prompts, got {}", config.max_prompts, prompts.len());
             return Err(ApiError::bad_value("prompt", message));
         }
         let mut shared = Shared::read(fields, config, vocab)?;
-        shared.request.max_tokens.get_or_insert(MAX_TOKENS_DEFAULT);
+        if shared.limit == TokenLimit::Default {
+            shared.request.max_tokens = Some(MAX_TOKENS_DEFAULT);
+        }
         let top = fields.integer("logprobs", 0..=TOP_LOGPROBS_MAX as i64)?;
         shared.request.logprobs = top.map(|top| top as usize);
         let echo = fields.bool("echo")?.unwrap_or(false);
@@ -85,12 +90,14 @@ pub(crate) fn prompts(fields: Fields<'_>, vocab: usize) -> Result<Vec<Prompt>, A
     items.iter().enumerate().map(prompt).collect()
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Choice {
     text: String,
     logprobs: CompletionLogprobs,
     /// Characters of all tokens so far.
     offset: usize,
+    /// Decodes their bytes, which may end within a character.
+    decoder: TokenDecoder,
 }
 
 /// Writes completion choices.
@@ -103,7 +110,15 @@ pub(crate) struct CompletionWriter {
 impl CompletionWriter {
     /// `echoes` holds the initial text of each choice.
     pub(crate) fn new(echoes: Vec<String>, with_logprobs: bool) -> Self {
-        let choices = echoes.into_iter().map(|text| Choice { text, ..Choice::default() }).collect();
+        let choices = echoes
+            .into_iter()
+            .map(|text| Choice {
+                text,
+                logprobs: CompletionLogprobs::default(),
+                offset: 0,
+                decoder: TokenDecoder::new(true),
+            })
+            .collect();
         CompletionWriter { choices, with_logprobs }
     }
 
@@ -122,7 +137,7 @@ impl Writer for CompletionWriter {
         choice.text.push_str(&token.text);
         if let Some(logprob) = &token.logprob {
             choice.logprobs.push(logprob, choice.offset);
-            choice.offset += logprobs::text(&logprob.chosen).chars().count();
+            choice.offset += choice.decoder.push_bytes(&logprob.chosen.bytes).chars().count();
         }
     }
 

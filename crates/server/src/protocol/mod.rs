@@ -8,6 +8,7 @@ pub(crate) mod completion;
 pub(crate) mod fields;
 pub(crate) mod logprobs;
 pub(crate) mod messages;
+pub mod request_fields;
 pub(crate) mod sampling;
 pub(crate) mod speculation;
 pub(crate) mod usage;

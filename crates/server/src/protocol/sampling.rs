@@ -3,30 +3,22 @@
 use foretoken_engine::{Request, Sampling};
 use serde_json::Value;
 
-use super::fields::{Fields, describe};
+use super::fields::{Fields, as_integer, describe};
 use crate::config::ServerConfig;
 use crate::error::ApiError;
 
 /// Most texts in `stop`.
 const STOP_MAX: usize = 16;
-
-/// Unsupported fields that would change the response; ignoring them silently would be wrong.
-const UNSUPPORTED: [(&str, &str); 8] = [
-    ("suffix", "is not supported; put the text before and after the gap into the prompt"),
-    ("grammar", "is not supported yet; remove it"),
-    ("json_schema", "is not supported yet; ask for JSON in the prompt"),
-    ("guided_json", "is not supported yet; ask for JSON in the prompt"),
-    ("guided_regex", "is not supported yet; remove it"),
-    ("guided_choice", "is not supported yet; remove it"),
-    ("guided_grammar", "is not supported yet; remove it"),
-    ("structured_outputs", "is not supported yet; ask for JSON in the prompt"),
-];
+/// The bias of a token that must not be sampled; log-probabilities never come near it.
+const BANNED: f32 = -1e9;
 
 /// A request without its prompt.
 #[derive(Clone, Debug)]
 pub(crate) struct Shared {
     /// The engine's request without a prompt and without log-probabilities.
     pub(crate) request: Request,
+    /// The length limit as it was given.
+    pub(crate) limit: TokenLimit,
     /// Choices per prompt.
     pub(crate) n: usize,
     /// `Some` if the answer is to be streamed.
@@ -45,17 +37,15 @@ pub(crate) struct StreamOptions {
 impl Shared {
     /// Reads and checks the shared fields.
     pub(crate) fn read(fields: Fields<'_>, config: &ServerConfig, vocab: usize) -> Result<Self, ApiError> {
-        for (name, message) in UNSUPPORTED {
-            let given = fields.get(name).is_some_and(|value| value.as_str() != Some(""));
-            if given {
-                return Err(ApiError::unsupported(name, message));
-            }
-        }
         check_response_format(fields)?;
+        let limit = token_limit(fields)?;
         let request = Request {
             prompt: Vec::new(),
             sampling: sampling(fields, vocab)?,
-            max_tokens: max_tokens(fields)?,
+            max_tokens: match limit {
+                TokenLimit::Tokens(tokens) => Some(tokens),
+                TokenLimit::Default | TokenLimit::None => None,
+            },
             stop: stop(fields)?,
             stop_ids: stop_ids(fields, vocab)?,
             ignore_eos: fields.bool("ignore_eos")?.unwrap_or(false),
@@ -67,6 +57,7 @@ impl Shared {
         let n = fields.integer("n", 1..=config.max_n as i64)?.unwrap_or(1) as usize;
         Ok(Shared {
             request,
+            limit,
             n,
             stream: stream(fields)?,
             prediction: super::speculation::prediction(fields)?,
@@ -112,30 +103,81 @@ fn sampling(fields: Fields<'_>, vocab: usize) -> Result<Sampling, ApiError> {
     Ok(sampling)
 }
 
+/// OpenAI's object of ids and biases, or llama.cpp's array of pairs, where `false` bans a token.
 fn logit_bias(fields: Fields<'_>, vocab: usize) -> Result<Vec<(u32, f32)>, ApiError> {
-    let Some(map) = fields.object("logit_bias")? else { return Ok(Vec::new()) };
-    let entry = |(key, value): (&String, &Value)| {
-        let path = || format!("logit_bias[{key:?}]");
-        let id = key.parse().ok().filter(|&id: &u32| (id as usize) < vocab);
-        let id = id.ok_or_else(|| {
-            ApiError::bad_value(
-                path(),
-                format!("must be keyed by a token id below {vocab}, see /v1/tokenize"),
-            )
-        })?;
-        let bias = value.as_f64().filter(|bias| (-100.0..=100.0).contains(bias)).ok_or_else(|| {
-            let message = format!("must be a number from -100 to 100, got {}", describe(value));
-            ApiError::bad_value(path(), message)
-        })?;
-        Ok((id, bias as f32))
-    };
-    map.iter().map(entry).collect()
+    match fields.get("logit_bias") {
+        None => Ok(Vec::new()),
+        Some(Value::Object(map)) => {
+            let entry = |(key, value): (&String, &Value)| {
+                bias(&format!("logit_bias[{key:?}]"), (key.parse().ok(), value), vocab)
+            };
+            map.iter().map(entry).collect()
+        }
+        Some(Value::Array(pairs)) => {
+            let entry = |(at, pair): (usize, &Value)| {
+                let path = format!("logit_bias[{at}]");
+                let [id, value] = pair.as_array().map_or(&[][..], Vec::as_slice) else {
+                    let message = format!("must be a pair of a token id and a bias, got {}", describe(pair));
+                    return Err(ApiError::bad_value(path, message));
+                };
+                bias(&path, (as_integer(id).and_then(|id| u32::try_from(id).ok()), value), vocab)
+            };
+            pairs.iter().enumerate().map(entry).collect()
+        }
+        Some(other) => {
+            let message = format!(
+                "must be an object of token ids and biases or an array of pairs, got {}",
+                describe(other)
+            );
+            Err(ApiError::bad_value("logit_bias", message))
+        }
+    }
 }
 
-fn max_tokens(fields: Fields<'_>) -> Result<Option<usize>, ApiError> {
-    let newer = fields.integer("max_completion_tokens", 1..=i64::MAX)?;
-    let older = fields.integer("max_tokens", 1..=i64::MAX)?;
-    Ok(newer.or(older).map(|tokens| tokens as usize))
+fn bias(path: &str, (id, value): (Option<u32>, &Value), vocab: usize) -> Result<(u32, f32), ApiError> {
+    let id = id.filter(|&id| (id as usize) < vocab).ok_or_else(|| {
+        ApiError::bad_value(path, format!("must name a token by its id below {vocab}, see /v1/tokenize"))
+    })?;
+    match value {
+        Value::Bool(false) => Ok((id, BANNED)),
+        value => match value.as_f64().filter(|bias| (-100.0..=100.0).contains(bias)) {
+            Some(bias) => Ok((id, bias as f32)),
+            None => {
+                let message = format!("must be a number from -100 to 100, or false, got {}", describe(value));
+                Err(ApiError::bad_value(path, message))
+            }
+        },
+    }
+}
+
+/// The length limit of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TokenLimit {
+    /// No field sets one.
+    Default,
+    /// A field sets none: it is -1 or null.
+    None,
+    /// At most this many.
+    Tokens(usize),
+}
+
+/// The first of OpenAI's two names and llama.cpp's that has a value. -1 and null are no limit.
+fn token_limit(fields: Fields<'_>) -> Result<TokenLimit, ApiError> {
+    let names = ["max_completion_tokens", "max_tokens", "n_predict"];
+    let mut first = None;
+    for name in names {
+        let given = fields.integer(name, -1..=i64::MAX)?;
+        if given == Some(0) {
+            return Err(ApiError::bad_value(name, "must be at least 1, or -1 for no limit, got 0"));
+        }
+        first = first.or(given);
+    }
+    Ok(match first {
+        Some(-1) => TokenLimit::None,
+        Some(tokens) => TokenLimit::Tokens(usize::try_from(tokens).unwrap_or(usize::MAX)),
+        None if names.into_iter().any(|name| fields.has_null(name)) => TokenLimit::None,
+        None => TokenLimit::Default,
+    })
 }
 
 fn stop(fields: Fields<'_>) -> Result<Vec<String>, ApiError> {
@@ -179,6 +221,10 @@ fn stream(fields: Fields<'_>) -> Result<Option<StreamOptions>, ApiError> {
     };
     let options = Fields::at("stream_options", options)?;
     let include_usage = options.bool("include_usage")?.unwrap_or(false);
+    if options.bool("continuous_usage_stats")?.unwrap_or(false) {
+        let message = "is not supported; use include_usage";
+        return Err(ApiError::unsupported(options.path_of("continuous_usage_stats"), message));
+    }
     if !stream {
         return Err(ApiError::bad_value("stream_options", "is only allowed when 'stream' is true"));
     }

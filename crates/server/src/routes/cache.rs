@@ -9,8 +9,7 @@ use std::time::Duration;
 
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
-use axum::routing::{get, post};
-use axum::{Extension, Json, Router};
+use axum::{Extension, Json};
 use foretoken_engine::{CacheUse, Engine, Event, FinishReason, Forgotten, Request, Summary};
 use serde_json::{Value, json};
 
@@ -35,19 +34,9 @@ const TTL_S_DEFAULT: i64 = 3600;
 /// Default number of rows in a listing.
 const ROWS_DEFAULT: usize = 100;
 
-pub(super) fn routes() -> Router<Arc<Shared>> {
-    Router::new()
-        .route("/cache", get(info).delete(clear))
-        .route("/cache/entries", get(entries))
-        .route("/cache/verify", post(verify))
-        .route("/cache/prewarm", post(prewarm))
-        .route("/cache/pin", post(pin))
-        .route("/cache/unpin", post(unpin))
-}
-
 type Pairs = Result<Query<Vec<(String, String)>>, QueryRejection>;
 
-async fn info(_: Admin, State(shared): State<Arc<Shared>>) -> Result<Json<Value>, ApiError> {
+pub(super) async fn info(_: Admin, State(shared): State<Arc<Shared>>) -> Result<Json<Value>, ApiError> {
     let backend = shared.installed().ok_or_else(ApiError::loading)?;
     let generator = Arc::clone(&backend.served.generator);
     let store = Arc::clone(&backend.served.store);
@@ -61,7 +50,11 @@ async fn info(_: Admin, State(shared): State<Arc<Shared>>) -> Result<Json<Value>
     Ok(Json(report.await?))
 }
 
-async fn entries(_: Admin, State(shared): State<Arc<Shared>>, query: Pairs) -> Result<Json<Value>, ApiError> {
+pub(super) async fn entries(
+    _: Admin,
+    State(shared): State<Arc<Shared>>,
+    query: Pairs,
+) -> Result<Json<Value>, ApiError> {
     let backend = shared.installed().ok_or_else(ApiError::loading)?;
     let query = query?;
     let [limit] = read(&query, ["limit"])?;
@@ -75,15 +68,23 @@ async fn entries(_: Admin, State(shared): State<Arc<Shared>>, query: Pairs) -> R
     Ok(Json(cache_report::entries(&memory, &disk, limit)))
 }
 
-/// Requires a JSON body, even if empty, so that a web page cannot send it cross-origin.
-async fn verify(_: Admin, State(shared): State<Arc<Shared>>, _: JsonBody) -> Result<Json<Value>, ApiError> {
+/// Requires a JSON body, even if empty.
+pub(super) async fn verify(
+    _: Admin,
+    State(shared): State<Arc<Shared>>,
+    _: JsonBody,
+) -> Result<Json<Value>, ApiError> {
     let backend = shared.installed().ok_or_else(ApiError::loading)?;
     let generator = Arc::clone(&backend.served.generator);
     let report = blocking(move || generator.cache().verify()).await?;
     Ok(Json(cache_report::verify(&report.unwrap_or_default())))
 }
 
-async fn clear(_: Admin, State(shared): State<Arc<Shared>>, query: Pairs) -> Result<Json<Value>, ApiError> {
+pub(super) async fn clear(
+    _: Admin,
+    State(shared): State<Arc<Shared>>,
+    query: Pairs,
+) -> Result<Json<Value>, ApiError> {
     let backend = shared.installed().ok_or_else(ApiError::loading)?;
     let query = query?;
     let [all, account, user] = read(&query, ["all", "account", "user_id"])?;
@@ -114,12 +115,17 @@ fn clear_tenants(
 ) -> Result<(Option<usize>, Vec<Forgotten>), ApiError> {
     let cache = backend.served.generator.cache();
     let Some((account, user)) = whose else { return Ok((None, vec![cache.clear(None)])) };
-    let names = tenants(&shared.registry, backend.ledger.store(), account.as_deref(), user.as_deref())?;
+    let names = tenants(
+        (&shared.registry, shared.config.tenant_by),
+        backend.ledger.store(),
+        account.as_deref(),
+        user.as_deref(),
+    )?;
     let cleared = names.iter().map(|name| cache.clear(Some(name))).collect();
     Ok((Some(names.len()), cleared))
 }
 
-async fn prewarm(
+pub(super) async fn prewarm(
     State(shared): State<Arc<Shared>>,
     Extension(trace): Extension<Arc<Trace>>,
     caller: Caller,
@@ -130,7 +136,7 @@ async fn prewarm(
     Ok(Json(report("cache.prewarm", &summary)))
 }
 
-async fn pin(
+pub(super) async fn pin(
     State(shared): State<Arc<Shared>>,
     Extension(trace): Extension<Arc<Trace>>,
     caller: Caller,
@@ -151,7 +157,7 @@ async fn pin(
     Ok(Json(report))
 }
 
-async fn unpin(
+pub(super) async fn unpin(
     State(shared): State<Arc<Shared>>,
     caller: Caller,
     body: JsonBody,
@@ -210,6 +216,8 @@ impl CachePrompt {
     /// Prefills the prompt. The single generated token is discarded and not billed.
     async fn prefill(&self, shared: &Shared, trace: &Arc<Trace>) -> Result<Summary, ApiError> {
         let backend = &self.backend;
+        let mut bill = Bill::new(&backend.ledger, self.payer.clone(), backend.id(), trace, 1);
+        bill.started(0, &self.request.progress, true);
         let mut answer = submit(backend, self.request.clone(), self.param).await?;
         trace.submitted(self.request.prompt.len());
         let mut phase = shared.watch_phase();
@@ -236,8 +244,8 @@ impl CachePrompt {
         if let FinishReason::Error(message) = &summary.reason {
             return Err(ApiError::internal(format!("the prompt could not be prefilled: {message}")));
         }
+        trace.finished(&summary);
         summary.usage.completion_tokens = 0;
-        let mut bill = Bill::new(&backend.ledger, self.payer.clone(), backend.id(), trace, 1);
         bill.ended(0, &summary, true);
         bill.settle();
         Ok(summary)

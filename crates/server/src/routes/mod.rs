@@ -18,48 +18,90 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::Request;
 use axum::http::{HeaderValue, Method};
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{MethodRouter, delete, get, post};
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
+use tower_http::decompression::RequestDecompressionLayer;
 
 use crate::auth::require_key;
 use crate::backend::Codec;
+use crate::body::require_known_encoding;
 use crate::error::ApiError;
+use crate::host_check::require_own_host;
 use crate::protocol::sampling;
 use crate::request_log::log_request;
 use crate::state::{Backend, Shared};
 
+/// A route: method, path, handler.
+type Route = (&'static str, &'static str, fn() -> MethodRouter<Arc<Shared>>);
+
+/// Routes of the API, with and without `/v1` in front.
+const API: &[Route] = &[
+    ("POST", "/chat/completions", || post(chat::complete)),
+    ("POST", "/completions", || post(completions::complete)),
+    ("GET", "/models", || get(models::list)),
+    ("GET", "/models/{*id}", || get(models::one)),
+    ("POST", "/tokenize", || post(tokens::tokenize)),
+    ("POST", "/detokenize", || post(tokens::detokenize)),
+    ("GET", "/user/balance", || get(accounts::balance)),
+    ("GET", "/usage", || get(accounts::usage)),
+    ("POST", "/cache/explain", || post(explain::dry_run)),
+    ("GET", "/cache", || get(cache::info)),
+    ("DELETE", "/cache", || delete(cache::clear)),
+    ("GET", "/cache/entries", || get(cache::entries)),
+    ("POST", "/cache/verify", || post(cache::verify)),
+    ("POST", "/cache/prewarm", || post(cache::prewarm)),
+    ("POST", "/cache/pin", || post(cache::pin)),
+    ("POST", "/cache/unpin", || post(cache::unpin)),
+];
+/// Routes that never need a key.
+const OPEN: &[Route] = &[("GET", HEALTH, || get(health::health))];
+/// Routes that need a key unless [`ServerConfig::metrics_open`](crate::ServerConfig::metrics_open).
+const METRICS_ROUTES: &[Route] = &[("GET", METRICS, || get(metrics::page))];
+
+/// The path of the health check.
+pub(crate) const HEALTH: &str = "/health";
+/// The path of the metrics.
+pub(crate) const METRICS: &str = "/metrics";
+
+/// Method and path of every route.
+pub(crate) fn all() -> impl Iterator<Item = (&'static str, String)> {
+    let api = API
+        .iter()
+        .flat_map(|(method, path, _)| [(*method, (*path).to_owned()), (*method, format!("/v1{path}"))]);
+    api.chain([OPEN, METRICS_ROUTES].concat().into_iter().map(|(method, path, _)| (method, path.to_owned())))
+}
+
+fn router_of(routes: &[Route]) -> Router<Arc<Shared>> {
+    routes.iter().fold(Router::new(), |router, (_, path, handler)| router.route(path, handler()))
+}
+
 /// All routes and layers.
 pub(crate) fn router(shared: Arc<Shared>, cors: Option<CorsLayer>) -> Router {
-    let api = Router::new()
-        .route("/chat/completions", post(chat::complete))
-        .route("/completions", post(completions::complete))
-        .route("/cache/explain", post(explain::dry_run))
-        .route("/models", get(models::list))
-        .route("/models/{*id}", get(models::one))
-        .route("/tokenize", post(tokens::tokenize))
-        .route("/detokenize", post(tokens::detokenize))
-        .route("/user/balance", get(accounts::balance))
-        .route("/usage", get(accounts::usage))
-        .merge(cache::routes());
+    let api = router_of(API);
     let mut keyed = Router::new().nest("/v1", api.clone()).merge(api);
-    let mut open = Router::new().route("/health", get(health::health));
+    let mut open = router_of(OPEN);
     match shared.config.metrics_open {
-        true => open = open.route("/metrics", get(metrics::page)),
-        false => keyed = keyed.route("/metrics", get(metrics::page)),
+        true => open = open.merge(router_of(METRICS_ROUTES)),
+        false => keyed = keyed.merge(router_of(METRICS_ROUTES)),
     }
     let keyed = keyed.route_layer(from_fn_with_state(Arc::clone(&shared), require_key));
     let mut router = keyed
         .merge(open)
         .fallback(unknown)
         .method_not_allowed_fallback(method_not_allowed)
+        .layer(RequestDecompressionLayer::new())
+        .layer(from_fn(require_known_encoding))
         .layer(CatchPanicLayer::custom(panicked));
     if let Some(cors) = cors {
         router = router.layer(cors);
     }
-    router.layer(from_fn_with_state(Arc::clone(&shared), log_request)).with_state(shared)
+    router
+        .layer(from_fn_with_state(Arc::clone(&shared), require_own_host))
+        .layer(from_fn_with_state(Arc::clone(&shared), log_request))
+        .with_state(shared)
 }
 
 /// The CORS layer for configured origins.

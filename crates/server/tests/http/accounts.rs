@@ -161,7 +161,24 @@ async fn a_disconnected_client_is_billed_for_tokens_received() {
     drop(stream);
     engine.until_left(1).await;
     let row = only_row(&store);
-    assert_eq!((row.sum.hit, row.sum.miss, row.sum.output, row.sum.price), (0, 0, 1, 280));
+    // The prompt is one byte and BOS, and cached.
+    assert_eq!((row.sum.hit, row.sum.miss, row.sum.output, row.sum.price), (2, 0, 1, 2 * 14 + 280));
+}
+
+#[tokio::test]
+async fn a_client_that_disconnects_before_its_first_token_is_billed_for_the_prompt_read() {
+    for (path, n, choices) in [(TEXT, 1, 1), (TEXT, 3, 3), ("/v1/cache/prewarm", 1, 1)] {
+        let (server, engine, store) = start(ServerConfig::default(), Script::HangBeforeToken);
+        let body = json!({"prompt": "123456789", "n": n}).to_string();
+        let request = Request::post(path).header("content-type", "application/json").body(Body::from(body));
+        let response = server.router().oneshot(request.unwrap());
+        assert!(tokio::time::timeout(Duration::from_millis(50), response).await.is_err());
+        engine.until_left(choices).await;
+        // Four tokens are cached; the prompt counts once, however many choices it has.
+        let row = only_row(&store);
+        assert_eq!((row.sum.hit, row.sum.miss, row.sum.output), (4, 6, 0), "{path} {n}");
+        assert_eq!(row.sum.price, 4 * 14 + 6 * 140);
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -234,6 +234,17 @@ async fn tool_calls_are_parsed_if_tools_were_given() {
 }
 
 #[tokio::test]
+async fn one_call_is_returned_if_parallel_calls_are_off() {
+    let call = "<tool_call>{\"name\":\"weather\"}</tool_call>";
+    let (server, _) = start(ServerConfig::default(), say(&[call, call]));
+    for (parallel, count) in [(json!(true), 2), (json!(null), 2), (json!(false), 1)] {
+        let body = ask(json!({"tools": weather_tool(), "parallel_tool_calls": parallel}));
+        let message = post(&server, PATH, &body).await.json()["choices"][0]["message"].clone();
+        assert_eq!(message["tool_calls"].as_array().unwrap().len(), count, "{parallel}");
+    }
+}
+
+#[tokio::test]
 async fn streamed_tool_calls_are_whole_and_indexed() {
     let call = "<tool_call>{\"name\":\"weather\"}</tool_call>";
     let (server, _) =

@@ -34,6 +34,8 @@ pub(crate) enum Script {
     Replay(Vec<&'static str>),
     /// One token, then nothing until the client disconnects.
     Hang,
+    /// Reads the prompt, then nothing until the client disconnects.
+    HangBeforeToken,
     /// One token per 20 ms, this many.
     Slow(usize),
     /// Ends without a summary, as after a crash.
@@ -87,12 +89,14 @@ impl Generator for Handle {
         self.0.seen.lock().unwrap().push(request.clone());
         self.0.cached.lock().unwrap().insert(request.tenant.clone(), request.prompt.clone());
         let (sender, answer) = Answer::channel(1000);
+        request.progress.record(4.min(request.prompt.len()), request.prompt.len());
         let engine = Arc::clone(&self.0);
         tokio::spawn(async move {
             let (count, pause) = match &script {
                 Script::Say(pieces, _) | Script::Replay(pieces) => (pieces.len(), None),
                 Script::Slow(count) => (*count, Some(Duration::from_millis(20))),
                 Script::Hang | Script::Die => (1, None),
+                Script::HangBeforeToken => (0, None),
                 Script::Refuse(_) => (0, None),
             };
             let mut tokens = (0..count).map(|at| match &script {
@@ -113,7 +117,7 @@ impl Generator for Handle {
             }
             let replayed = matches!(script, Script::Replay(_));
             let reason = match script {
-                Script::Hang => {
+                Script::Hang | Script::HangBeforeToken => {
                     sender.closed().await;
                     engine.left.fetch_add(1, Ordering::SeqCst);
                     return;

@@ -22,7 +22,7 @@ struct Running {
 
 async fn run(config: ServerConfig, script: Script) -> Running {
     let config = ServerConfig { port: 0, ..config };
-    let listener = config.bind().await.unwrap();
+    let listener = config.bind().await.unwrap().listen().unwrap();
     let address = listener.local_addr().unwrap();
     let (server, engine) = start(config, script);
     let (trigger, shutdown) = Shutdown::manual();
@@ -34,7 +34,7 @@ async fn ask(address: SocketAddr, stream: bool) -> TcpStream {
     let mut socket = TcpStream::connect(address).await.unwrap();
     let body = json!({"prompt": "x", "stream": stream}).to_string();
     let head = format!(
-        "POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\nconnection: close\r\n\
+        "POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\nconnection: close\r\n\
          content-length: {}\r\n\r\n",
         body.len()
     );

@@ -9,6 +9,8 @@ mod explain;
 
 mod fake_cache;
 mod fake_server;
+mod host_check;
 mod lifecycle;
 mod refusals;
+mod request_fields;
 mod service;

@@ -1,7 +1,11 @@
 //! Everything that is refused, and in which shape.
 
+use std::io::Write;
+
 use axum::body::Body;
 use axum::http::Request;
+use flate2::Compression;
+use flate2::write::{GzEncoder, ZlibEncoder};
 use foretoken_engine::{FinishReason, SubmitError};
 use foretoken_server::ServerConfig;
 use serde_json::{Value, json};
@@ -55,7 +59,10 @@ async fn invalid_shared_fields_are_named() {
         ("frequency_penalty", json!({"frequency_penalty": -3})),
         ("repetition_penalty", json!({"repetition_penalty": 0})),
         ("repeat_last_n", json!({"repeat_last_n": -2})),
-        ("logit_bias", json!({"logit_bias": [1]})),
+        ("logit_bias", json!({"logit_bias": 1})),
+        ("logit_bias[0]", json!({"logit_bias": [1]})),
+        ("logit_bias[1]", json!({"logit_bias": [[1, 1], [300, 1]]})),
+        ("logit_bias[0]", json!({"logit_bias": [[1, true]]})),
         ("logit_bias[\"x\"]", json!({"logit_bias": {"x": 1}})),
         ("logit_bias[\"300\"]", json!({"logit_bias": {"300": 1}})),
         ("logit_bias[\"1\"]", json!({"logit_bias": {"1": 101}})),
@@ -67,7 +74,8 @@ async fn invalid_shared_fields_are_named() {
         ("stop_token_ids[0]", json!({"stop_token_ids": [300]})),
         ("stop_token_ids", json!({"stop_token_ids": 1})),
         ("max_tokens", json!({"max_tokens": 0})),
-        ("max_tokens", json!({"max_tokens": -1})),
+        ("max_tokens", json!({"max_tokens": -2})),
+        ("n_predict", json!({"n_predict": 0})),
         ("max_completion_tokens", json!({"max_completion_tokens": 2.5})),
         ("n", json!({"n": 0})),
         ("n", json!({"n": 17})),
@@ -75,6 +83,10 @@ async fn invalid_shared_fields_are_named() {
         ("stream_options", json!({"stream_options": {"include_usage": true}})),
         ("stream_options", json!({"stream": true, "stream_options": 1})),
         ("stream_options.include_usage", json!({"stream": true, "stream_options": {"include_usage": 1}})),
+        (
+            "stream_options.continuous_usage_stats",
+            json!({"stream": true, "stream_options": {"continuous_usage_stats": true}}),
+        ),
         ("ignore_eos", json!({"ignore_eos": 1})),
         ("skip_special_tokens", json!({"skip_special_tokens": "no"})),
         ("response_format", json!({"response_format": "text"})),
@@ -173,7 +185,11 @@ async fn invalid_bodies_are_rejected() {
     for body in ["{\"prompt\": ", "[1]", "", "nul", "\"x\"", "{\"prompt\": \"\u{1}\"}"] {
         assert_eq!(send(json, body.into()).await, malformed, "{body}");
     }
-    assert_eq!(send(None, "{}".into()).await.2, "unsupported_media_type");
+    let missing = (400, "prompt".to_owned(), "missing_required_parameter".to_owned());
+    for kind in [None, Some("application/x-www-form-urlencoded"), Some("application/vnd.api+json")] {
+        assert_eq!(send(kind, "{}".into()).await, missing, "{kind:?}");
+    }
+    assert_eq!(send(Some("multipart/form-data; boundary=x"), "{}".into()).await.2, "unsupported_media_type");
     assert_eq!(send(Some("text/plain"), "{}".into()).await.0, 415);
     let long = format!("{{\"prompt\": \"{}\"}}", "x".repeat(100));
     let too_large = (413, "-".to_owned(), "body_too_large".to_owned());
@@ -183,6 +199,46 @@ async fn invalid_bodies_are_rejected() {
         long.into_bytes().chunks(10).map(|piece| Ok::<_, std::io::Error>(piece.to_vec())).collect::<Vec<_>>();
     let stream = Body::from_stream(futures_util::stream::iter(pieces));
     assert_eq!(send(json, stream).await, too_large);
+}
+
+fn compressed(encoding: &str, text: &str) -> Vec<u8> {
+    let write = |mut writer: Box<dyn Write + '_>| writer.write_all(text.as_bytes()).unwrap();
+    let mut out = Vec::new();
+    match encoding {
+        "gzip" => write(Box::new(GzEncoder::new(&mut out, Compression::default()))),
+        "deflate" => write(Box::new(ZlibEncoder::new(&mut out, Compression::default()))),
+        _ => write(Box::new(brotli::CompressorWriter::new(&mut out, 4096, 5, 22))),
+    }
+    out
+}
+
+#[tokio::test]
+async fn compressed_bodies_are_decompressed_up_to_the_limit() {
+    let config = ServerConfig { body_limit_bytes: 10_000, ..ServerConfig::default() };
+    let (server, engine) = start(config, say(&["a"]));
+    let send = async |encoding: &str, body: Vec<u8>| {
+        let request = Request::post(TEXT)
+            .header("content-type", "application/json")
+            .header("content-encoding", encoding)
+            .body(Body::from(body));
+        send(&server, request.unwrap()).await
+    };
+    let text = |len: usize| json!({"prompt": "x".repeat(len)}).to_string();
+    for encoding in ["gzip", "deflate", "br"] {
+        let reply = send(encoding, compressed(encoding, &text(100))).await;
+        assert_eq!(reply.status, 200, "{encoding}: {}", reply.text);
+        assert_eq!(engine.last().prompt.len(), 101);
+        let bomb = compressed(encoding, &text(100_000));
+        assert!(bomb.len() < 1000);
+        assert_eq!(refused(&send(encoding, bomb).await).2, "body_too_large", "{encoding}");
+        let torn = compressed(encoding, &text(100))[..10].to_vec();
+        assert_eq!(refused(&send(encoding, torn).await).2, "malformed_body", "{encoding}");
+    }
+    assert_eq!(send("identity", text(100).into_bytes()).await.status, 200);
+    for unknown in ["zstd", "gzip, gzip", "compress"] {
+        let (status, _, code) = refused(&send(unknown, text(100).into_bytes()).await);
+        assert_eq!((status, code.as_str()), (415, "unsupported_media_type"), "{unknown}");
+    }
 }
 
 #[tokio::test]
