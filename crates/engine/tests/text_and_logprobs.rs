@@ -63,7 +63,7 @@ fn check(seen: &Seen, stops: &[String]) {
 }
 
 fn ask(engine: &Engine, request: &Request) -> Seen {
-    read(engine.submit(Request { progress: Arc::default(), ..request.clone() }).unwrap())
+    read(engine.submit(Request { progress: Arc::default(), ..request.clone() }).expect("an engine with room"))
 }
 
 #[test]

@@ -10,16 +10,16 @@ use foretoken_cache::{BLOCK_TOKENS, data_folder};
 use foretoken_engine::{Engine, EngineConfig, MAX_DRAFT_LIMIT, Policy, Source, Speculation, Thresholds};
 use foretoken_kernels::affinity::physical_cores;
 use foretoken_kernels::kv::KvLayout;
-use foretoken_kernels::rope::RopeStyle;
 use foretoken_kernels::{Compute, Isa};
+use foretoken_model::Model;
 use foretoken_model::chat::ChatTemplate;
 use foretoken_model::gguf::Gguf;
 use foretoken_model::reference::{Downloads, ModelRef, cached_models};
 use foretoken_model::tokenizer::Tokenizer;
-use foretoken_model::{Model, ModelConfig};
 
 use crate::byte_size::ByteSize;
 use crate::cli::{BaseArgs, ContextArgs, ModelArgs, SpeculationArgs};
+use crate::commands::inspect;
 use crate::download_progress::Bar;
 use crate::folder_lock;
 
@@ -117,13 +117,10 @@ impl OpenModel {
 
     /// Checks that `--cache-ram` holds one context.
     pub(crate) fn check_context(&self, args: &ContextArgs) -> Result<()> {
-        let config = ModelConfig::from_gguf(&self.gguf, RopeStyle::Halves)
+        let (layout, trained) = inspect::kv_layout(&self.gguf)
             .with_context(|| format!("cannot use the model file {}", self.path.display()))?;
-        let ModelConfig { layers, kv_heads, head_dim_k, head_dim_v, ctx_train, .. } = config;
-        // A head that drafts adds layers, so the engine checks again.
-        let layout = KvLayout { layers, draft_layers: 0, hidden: 0, kv_heads, head_dim_k, head_dim_v };
         let held = tokens_held(&layout, args.cache_ram.0);
-        match args.ctx.unwrap_or(ctx_train.min(held)) {
+        match args.ctx.unwrap_or(trained.min(held)) {
             0 if args.ctx.is_some() => bail!("--ctx must be at least 1"),
             ctx if ctx > held || ctx == 0 => bail!(
                 "--cache-ram {} holds {held} tokens of this model, --ctx is {ctx}; raise the first or lower the second",
