@@ -19,7 +19,6 @@ use foretoken_model::tokenizer::Tokenizer;
 
 use crate::byte_size::ByteSize;
 use crate::cli::{BaseArgs, ContextArgs, ModelArgs, SpeculationArgs};
-use crate::commands::inspect;
 use crate::download_progress::Bar;
 use crate::folder_lock;
 
@@ -117,10 +116,10 @@ impl OpenModel {
 
     /// Checks that `--cache-ram` holds one context.
     pub(crate) fn check_context(&self, args: &ContextArgs) -> Result<()> {
-        let (layout, trained) = inspect::kv_layout(&self.gguf)
+        let (config, layout) = foretoken_model::describe(&self.gguf)
             .with_context(|| format!("cannot use the model file {}", self.path.display()))?;
         let held = tokens_held(&layout, args.cache_ram.0);
-        match args.ctx.unwrap_or(trained.min(held)) {
+        match args.ctx.unwrap_or(config.ctx_train.min(held)) {
             0 if args.ctx.is_some() => bail!("--ctx must be at least 1"),
             ctx if ctx > held || ctx == 0 => bail!(
                 "--cache-ram {} holds {held} tokens of this model, --ctx is {ctx}; raise the first or lower the second",

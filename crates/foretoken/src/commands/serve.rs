@@ -25,7 +25,6 @@ use foretoken_server::{
 
 use crate::cli::ServeArgs;
 use crate::commands::chat::HISTORY_BYTES_MAX;
-use crate::commands::inspect;
 use crate::commands::serve_banner::Banner;
 use crate::load::OpenModel;
 use crate::{cache_secret, folder_lock, load, shared_cache, shared_prompt};
