@@ -10,7 +10,7 @@ pub(crate) fn replay(target: &str, entry: fn(&[u8])) {
     assert!(files.len() >= 10, "{} has {} files", folder.display(), files.len());
     for file in files {
         // Shown where the entry function panics.
-        println!("replaying {}", file.display());
+        eprintln!("replaying {}", file.display());
         entry(&std::fs::read(&file).unwrap());
     }
 }

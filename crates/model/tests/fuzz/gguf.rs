@@ -1,8 +1,6 @@
 //! Any bytes as a GGUF file: it opens and is sound, or an error says what is wrong. What opens is also read as a
 //! tokenizer, a chat template and a model's hyperparameters.
 
-use foretoken_kernels::rope::RopeStyle;
-use foretoken_model::ModelConfig;
 use foretoken_model::chat::ChatTemplate;
 use foretoken_model::gguf::{Gguf, Value};
 use foretoken_model::tokenizer::Tokenizer;
@@ -37,7 +35,7 @@ pub(crate) fn exercise(bytes: Vec<u8>) -> Result<(), String> {
         assert_eq!(gguf.tensor(&tensor.name).map(|t| t.file_offset()), Some(tensor.file_offset()));
     }
     // What they refuse, they refuse without a panic.
-    let _ = ModelConfig::from_gguf(&gguf, RopeStyle::Halves);
+    let _ = foretoken_model::describe(&gguf);
     if let Ok(tokenizer) = Tokenizer::from_gguf(&gguf) {
         for special in [false, true] {
             let ids = tokenizer.encode(TEXT, true, special);

@@ -1,6 +1,9 @@
 //! The fuzz targets of this crate: their entry functions, and their corpora replayed on stable. The targets
 //! themselves are in `fuzz/`.
 
+#![allow(clippy::unwrap_used)] // clippy.toml allows it in tests; it does not see that helpers are part of them
+#![allow(clippy::duplicate_mod)] // each target is a file of its own in `fuzz/` too, and brings what it needs
+
 mod gguf;
 #[path = "../../../../fuzz/replay.rs"]
 mod replay;

@@ -12,7 +12,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use foretoken_model::tokenizer::{PRE_TOKENIZERS, TokenDecoder, TokenKind, Tokenizer};
+use foretoken_model::tokenizer::{TokenDecoder, TokenKind, Tokenizer, pre_tokenizers};
 
 use vocabularies::{bpe, spm};
 
@@ -27,7 +27,7 @@ thread_local! {
 
 /// One for each pre-tokenizer, then SentencePiece; built once.
 fn tokenizer(which: usize) -> Rc<Tokenizer> {
-    let build = || match PRE_TOKENIZERS.get(which) {
+    let build = || match pre_tokenizers().nth(which) {
         Some(pre) => bpe(pre),
         None => spm(),
     };
@@ -37,10 +37,10 @@ fn tokenizer(which: usize) -> Rc<Tokenizer> {
 /// The entry function of the fuzz target.
 pub(crate) fn run(data: &[u8]) {
     let Some((which, data)) = data.split_first() else { return };
-    let which = usize::from(*which) % (PRE_TOKENIZERS.len() + 1);
+    let which = usize::from(*which) % (pre_tokenizers().count() + 1);
     let tokenizer = tokenizer(which);
     let text = String::from_utf8_lossy(data);
-    round_trip(&tokenizer, &text, which < PRE_TOKENIZERS.len());
+    round_trip(&tokenizer, &text, which < pre_tokenizers().count());
     if text.len() <= SHORT_BYTES {
         let long = text.repeat(LONG_BYTES / text.len().max(1));
         assert_valid(&tokenizer, &tokenizer.encode(&long, false, true));
