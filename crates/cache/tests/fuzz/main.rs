@@ -2,6 +2,7 @@
 //! themselves are in `fuzz/`.
 
 #![allow(clippy::unwrap_used)] // clippy.toml allows it in tests; it does not see that helpers are part of them
+#![allow(clippy::duplicate_mod)] // each target is a file of its own in `fuzz/` too, and brings what it needs
 
 mod block;
 #[path = "../../../../fuzz/replay.rs"]
