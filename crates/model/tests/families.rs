@@ -71,13 +71,16 @@ fn assert_agrees(name: &str) {
     let expected = expected(name);
     let scale = expected.iter().fold(0f32, |max, x| max.max(x.abs()));
     let mut rows = expected.chunks_exact(fixture.vocab);
+    let mut worst = 0f32;
     for sequence in &fixture.sequences {
         let logits = logits(&model, &sequence.tokens);
         for &row in &sequence.rows {
             let expected = rows.next().expect("logits for every kept row");
             assert_eq!(logits[row].len(), expected.len(), "{name}: size of the vocabulary");
             // A NaN anywhere must fail too, so the comparison is not `max`.
-            let near = |(a, b): (&f32, &f32)| ((a - b).abs() / scale) < TOLERANCE;
+            let error = |(a, b): (&f32, &f32)| (a - b).abs() / scale;
+            worst = logits[row].iter().zip(expected).map(error).fold(worst, f32::max);
+            let near = |pair| error(pair) < TOLERANCE;
             let far = logits[row].iter().zip(expected).position(|pair| !near(pair));
             if let Some(id) = far {
                 let (a, b) = (logits[row][id], expected[id]);
@@ -88,6 +91,7 @@ fn assert_agrees(name: &str) {
             }
         }
     }
+    println!("{name}: off by {worst:.1e} of the largest logit");
     assert!(rows.next().is_none(), "{name}: more stored rows than the fixture names");
     if let Some(Greedy { prompt, tokens }) = &fixture.greedy {
         let got = continuation(&model, prompt, tokens.len());
