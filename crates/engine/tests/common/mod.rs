@@ -20,7 +20,13 @@ pub(crate) struct Fixture {
 
 impl Fixture {
     pub(crate) fn load() -> Fixture {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../model/tests/fixtures/families/llama.gguf");
+        Fixture::named("llama")
+    }
+
+    /// Another of the tiny models.
+    pub(crate) fn named(name: &str) -> Fixture {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../model/tests/fixtures/families");
+        let path = folder.join(format!("{name}.gguf"));
         let gguf = Arc::new(Gguf::open(path).expect("the fixture"));
         let tokenizer = Arc::new(Tokenizer::from_gguf(&gguf).expect("its vocabulary"));
         let compute = Arc::new(Compute::new(Isa::detect(), 1).expect("this machine's instructions"));
