@@ -96,7 +96,8 @@ fn a_prewarmed_prompt_hits_and_leaves_no_cached_response() {
 fn a_pinned_prompt_survives_eviction_pressure() {
     let data = tempfile::tempdir().expect("a folder");
     // 1.4 MiB a block: about 45 of them, of which a context takes 16.
-    let server = start(data.path(), &["--cache-ram", "64MiB", "--ctx", "1024", "--cache-disk", "0"]);
+    let bounds = ["--cache-ram", "64MiB", "--ctx", "1024", "--cache-disk", "0", "--pin-share", "100"];
+    let server = start(data.path(), &bounds);
     let (pinned, loose) = (text("Bread", 60), text("Milk", 60));
     let report = post(&server, "sk-a", "/v1/cache/pin", &json!({"prompt": pinned, "ttl_s": 600}));
     let tokens = report["tokens"].as_u64().expect("a count");

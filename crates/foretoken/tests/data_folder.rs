@@ -67,7 +67,7 @@ fn hundreds_of_users_leave_no_more_than_the_budgets() {
     ];
     let mut server = start(data.path(), budgets.as_flattened());
     for user in 0..300 {
-        let prompt: String = (0..20).map(|i| format!("user {user} counts {i}. ")).collect();
+        let prompt: String = (0..10).map(|i| format!("user {user} counts {i}. ")).collect();
         ask(&server, &format!("user-{user}"), &prompt);
     }
     server.terminate();
@@ -91,7 +91,7 @@ fn nothing_is_open_to_other_users_whatever_the_umask_and_what_was_there() {
     for round in 0..2 {
         let (model, folder) = (model(), data.to_str().expect("UTF-8").to_owned());
         let mut server = Server::start_with_umask("0", &["--model", &model, "--data-dir", &folder]);
-        let prompt: String = (0..80).map(|i| format!("round {round}, line {i}. ")).collect();
+        let prompt: String = (0..12).map(|i| format!("round {round}, line {i}. ")).collect();
         ask(&server, "someone", &prompt);
         assert_private(&data);
         server.terminate();

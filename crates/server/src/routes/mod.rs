@@ -166,8 +166,10 @@ fn check_prompt(
     let limit = shared.config.prompt_limit_tokens.unwrap_or(usize::MAX);
     let ctx = backend.served.ctx;
     if tokens.len() > limit.min(ctx) {
+        let option = if limit < ctx { "--max-prompt" } else { "--ctx" };
         let message = format!(
-            "the prompt has {} tokens and this server takes at most {}; shorten the prompt",
+            "the prompt has {} tokens and this server takes at most {}; shorten the prompt, or start the server with a \
+             larger {option}",
             tokens.len(),
             limit.min(ctx)
         );
