@@ -374,16 +374,16 @@ impl Naive {
         best
     }
 
-    /// Pins or unpins the full blocks of a prompt; returns how many.
-    fn pin(&mut self, scope: usize, tokens: &[u32], pinned: bool) -> usize {
+    /// Pins or unpins the full blocks of a prompt; returns how many, and whether they were pinned.
+    fn pin(&mut self, scope: usize, tokens: &[u32], pinned: bool) -> (usize, bool) {
         let full = (BLOCK_TOKENS..=tokens.len()).step_by(BLOCK_TOKENS);
         let path = full.map_while(|end| {
             self.known.iter().position(|known| known.scope == scope && known.prefix == tokens[..end])
         });
         let path: Vec<usize> = path.collect();
         // A pin is on the last block: while it is there, so are those before it.
-        path.last().into_iter().for_each(|&at| self.known[at].pinned = pinned);
-        path.len()
+        let last = path.last().map(|&at| &mut self.known[at].pinned);
+        (path.len(), last.is_some_and(|last| std::mem::replace(last, pinned)))
     }
 
     fn evict(&mut self, held: &[(u64, SealedBlock)]) -> bool {
@@ -485,13 +485,13 @@ impl Both {
 
     /// Of full blocks only: which of several siblings a part of one agrees with is the tree's own choice.
     fn pin(&mut self, scope: usize, tokens: &[u32], pinned: bool) {
-        let known = self.naive.pin(scope, tokens, pinned);
+        let (known, was_pinned) = self.naive.pin(scope, tokens, pinned);
         let (scope, tokens) = (&self.scopes[scope], &tokens[..known * BLOCK_TOKENS]);
         let went_over = match pinned {
             true => self.tree.pin(scope, tokens, Duration::MAX),
             false => self.tree.unpin(scope, tokens),
         };
-        assert_eq!(went_over, known);
+        assert_eq!(went_over, if pinned || was_pinned { known } else { 0 });
     }
 
     fn apply(&mut self, op: Op) {

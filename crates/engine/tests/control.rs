@@ -38,7 +38,10 @@ fn a_whole_context_always_runs_beside_what_is_pinned() {
     assert_eq!(engine.pin("a", &pinned, MINUTE), Ok(250));
     let refused = engine.can_pin("a", &larger).unwrap_err();
     assert_eq!((refused.left, refused.max, refused.ctx), (64, 320, CTX));
-    assert!(refused.to_string().contains("leaves 64 tokens of the 320"), "{refused}");
+    assert!(
+        refused.to_string().contains("64 tokens of the 320 that all tenants together may pin"),
+        "{refused}"
+    );
     warm(&engine, "a", &prompt(3, 100));
     assert!(engine.pin("a", &prompt(3, 100), MINUTE).is_err());
     assert_eq!(engine.can_pin("a", &pinned), Ok(()), "it is pinned already");

@@ -68,8 +68,8 @@ fn ask(engine: &Engine, request: &Request) -> Seen {
 
 #[test]
 fn text_and_log_probabilities_are_of_the_same_tokens() {
-    let store = Store::in_memory(StoreConfig::default(), Arc::new(SystemClock::new()));
-    let engine = Fixture::load().start(|config| config.store = Some(Arc::new(store)));
+    let store = Arc::new(Store::in_memory(StoreConfig::default(), Arc::new(SystemClock::new())));
+    let engine = Fixture::load().start(|config| config.store = Some(Arc::clone(&store)));
     let (mut unscored, mut stopped) = (0, 0);
     for seed in 0..60_u64 {
         let max_tokens = 1 + seed as usize % 40;
@@ -89,6 +89,8 @@ fn text_and_log_probabilities_are_of_the_same_tokens() {
             check(&computed, &request.stop);
             assert_eq!(computed.summary.reason, FinishReason::Stop);
             assert!(first.text.starts_with(&computed.text));
+            // The answer is on its way to the store.
+            store.flush();
             let replayed = ask(&engine, &request);
             assert!(replayed.summary.replayed);
             assert_eq!(

@@ -126,7 +126,7 @@ fn a_pinned_prompt_survives_eviction_pressure() {
     }
     let error = refused.expect("memory is not that large");
     let message = error["message"].as_str().expect("a text");
-    assert!(message.contains("may be pinned in all") && message.contains("--cache-ram"), "{message}");
+    assert!(message.contains("all tenants together may pin") && message.contains("--cache-ram"), "{message}");
     // A whole context still runs beside the pins.
     assert!(!ask(&server, "sk-b", &text("Rye", 95)).1);
 

@@ -20,8 +20,8 @@ fn mistakes_are_reported_before_the_port_opens() {
     for (options, word) in [
         (&["--model", "/does/not/exist.gguf"][..], "/does/not/exist.gguf"),
         (&["--ctx", "100000000"], "--cache-ram"),
-        (&["--ctx", "0"], "--ctx must be at least 1"),
-        (&["--threads", "0"], "--threads must be at least 1"),
+        (&["--ctx", "0"], "'--ctx <N>': must be at least 1"),
+        (&["--threads", "0"], "'--threads <N>': must be at least 1"),
         (&["--isa", "mmx"], "--isa"),
         (&["--drafters", "magic"], "--drafters"),
         (&["--shared-prompt", "/does/not/exist.json"], "/does/not/exist.json"),

@@ -113,7 +113,7 @@ fn keys() -> Vec<Hostile> {
     let array = |element: u32, n: u64| [element.to_le_bytes().to_vec(), length(n)].concat();
     let twice = GgufWriter::new().meta("k", 1u32).meta("k", 2u32).finish();
     vec![
-        case("key-twice", twice, &["key `k`, byte 54", "twice", "byte 37"]),
+        case("key-twice", twice, &["key `k`, byte 54", "duplicate key", "byte 37"]),
         case(
             "key-length",
             put(raw_key("k", 0, &[1; 8]), 24, &length(1 << 40)),
@@ -179,7 +179,7 @@ fn tensors() -> Vec<Hostile> {
         case(
             "tensor-twice",
             one_tensor().tensor_f32("t", &[8], &[0.0; 8]).finish(),
-            &["tensor `t`", "twice"],
+            &["tensor `t`", "duplicate name"],
         ),
         case("tensor-overlap", at(0), &["overlaps tensor"]),
         case("tensor-unaligned", at(36), &["tensor `u`", "offset 36 is not a multiple of 32"]),
