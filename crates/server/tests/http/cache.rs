@@ -96,7 +96,7 @@ async fn a_pin_above_the_limit_is_rejected_before_prefill() {
     let (server, engine) = start(ServerConfig::default(), say(&["x"]));
     let reply = post(&server, "/v1/cache/pin", &json!({"prompt": "x".repeat(200)})).await;
     assert_eq!((reply.status.as_u16(), &reply.json()["error"]["code"]), (409, &json!("pin_limit")));
-    assert!(reply.text.contains("leaves 64 tokens"), "{}", reply.text);
+    assert!(reply.text.contains("64 tokens of the 100 that one tenant may pin"), "{}", reply.text);
     assert!(engine.seen.lock().unwrap().is_empty() && engine.cache.orders().is_empty());
 }
 
