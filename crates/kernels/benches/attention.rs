@@ -1,7 +1,8 @@
 //! Everything of a step but the matmuls, in the shape of SmolLM2-135M (30 layers, 9 query heads over 3 KV heads
 //! of 64): attention over chains and draft trees at several contexts, KV stores, small operations, and a fork.
 //!
-//! `attention [threads] [isa] [query heads] [kv heads] [head dim]`, microseconds per layer.
+//! `attention [threads] [isa] [query heads] [kv heads] [head dim]`, microseconds per layer. With 0 KV heads it is latent
+//! attention, the latent as long as a head, and 64 numbers that rotate: `attention 2 avx512 16 0 512` is DeepSeek-V2-Lite.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout)] // a program for developers
 
@@ -13,6 +14,8 @@ use foretoken_kernels::rope::{HeadRows, RopeConfig, RopeScaling, RopeStyle, Rope
 use foretoken_kernels::{Activations, Compute, Isa, Memory, math, ops, roofline};
 
 const LAYERS: usize = 30;
+/// Numbers of a latent key that rotate.
+const ROPE: usize = 64;
 
 /// The median microseconds of `f`, and of one of `parts` parts of it.
 fn time(parts: usize, mut f: impl FnMut()) -> f64 {
@@ -49,23 +52,23 @@ impl Bench {
     /// Attention of all layers for `rows` new rows after `context` tokens.
     fn attention(&self, context: usize, rows: usize, parents: Option<&[i32]>) {
         let Self { c, layout, q_heads, kv_heads, dim } = self;
-        let dim = *dim;
+        let (dim_k, dim_v) = if *kv_heads == 0 { (dim + ROPE, *dim) } else { (*dim, *dim) };
         let blocks = (context + rows).div_ceil(BLOCK_TOKENS);
         // A sound KV value in every slot.
         let mut memory = Memory::zeroed(blocks * layout.block_bytes()).unwrap();
         memory.fill(0x35);
         let mut kv = KvView::new(layout, Vec::new(), memory.chunks_mut(layout.block_bytes()).collect());
         let seqs = [AttnSeq { kv: &mut kv, rows: 0..rows, committed: context, parents }];
-        let q = noise(rows * q_heads * dim);
-        let mut out = vec![0.0; q.len()];
+        let q = noise(rows * q_heads * dim_k);
+        let mut out = vec![0.0; rows * q_heads * dim_v];
         let us = time(LAYERS, || {
             for layer in 0..LAYERS {
                 attention(c, layout, layer, &seqs, &q, *q_heads, Scoring::scaled(0.125), &mut out);
             }
         });
         let seen = rows * context + if parents.is_some() { rows } else { rows * (rows + 1) / 2 };
-        let fma = (seen * q_heads * 2 * dim) as f64;
-        let bytes = ((context + rows) * kv_heads * 2 * dim * 2) as f64;
+        let fma = (seen * q_heads * (dim_k + dim_v)) as f64;
+        let bytes = ((context + rows) * layout.layers()[0].token_bytes()) as f64;
         let tree = if parents.is_some() { " tree" } else { "" };
         println!(
             "attention context {context:>5} rows {rows:>4}{tree}: {us:>9.2} us  {:>6.1} Gfma/s  {:>6.1} GB/s",
@@ -129,10 +132,14 @@ fn main() {
         "softmax of 49152 {:.2} us",
         time(10, || (0..10).for_each(|_| math::softmax(&c, &logits, &mut probs)))
     );
-    let layout = KvLayout::uniform(LAYERS, LayerKv::Heads { kv_heads, dim_k: dim, dim_v: dim, window: None });
+    let layer = match kv_heads {
+        0 => LayerKv::Latent { rank: dim, rope: ROPE },
+        _ => LayerKv::Heads { kv_heads, dim_k: dim, dim_v: dim, window: None },
+    };
+    let layout = KvLayout::uniform(LAYERS, layer);
     let bench = Bench { c, layout, q_heads, kv_heads, dim };
-    for rows in [1, 8, 512] {
-        bench.small(rows);
+    if kv_heads > 0 {
+        [1, 8, 512].into_iter().for_each(|rows| bench.small(rows));
     }
     for (context, rows) in
         [(16, 1), (128, 1), (512, 1), (1024, 1), (4096, 1), (1024, 4), (1024, 8), (0, 512), (0, 2048)]
