@@ -88,8 +88,10 @@ impl Bench {
                 ops::rms_norm_activations(c, &x[..rows * width], width, &weight, 1e-5, &mut activations);
             }
         });
-        let silu =
-            time(100, || (0..100).for_each(|_| ops::silu_mul_activations(c, &x, &up, ffn, &mut activations)));
+        activations.reset(rows, ffn);
+        let silu = time(100, || {
+            (0..100).for_each(|_| ops::glu_activations(c, ops::Glu::Silu, &x, &up, &mut activations))
+        });
         let mut q = noise(rows * width);
         let positions: Vec<u32> = (0..rows as u32).collect();
         let mut rope = |style| {

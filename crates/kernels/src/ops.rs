@@ -3,11 +3,9 @@
 //! Each is a function of one row. They run on the calling thread unless the rows are many enough to use the pool, and
 //! those that feed a matmul quantise their rows into [`Activations`] while they are still in L1.
 
-use std::marker::PhantomData;
-
 use crate::activations::Activations;
 use crate::compute::Compute;
-use crate::math::{gelu16, silu16, tanh16, vectors};
+use crate::math::{exp16, gelu16, silu16, tanh16, vectors};
 use crate::router::Choice;
 use crate::share::Shared;
 use crate::simd::{Kernel, LANES, Simd16, dispatch};
@@ -102,40 +100,41 @@ pub fn scale_logits(c: &Compute, x: &mut [f32], cols: usize, scale: f32, softcap
     });
 }
 
-/// `silu(gate) * up`, into activations for a matmul.
-///
-/// # Panics
-/// If `gate` is not whole rows of `cols`, or `up` has another length.
-pub fn silu_mul_activations(
-    c: &Compute,
-    gate: &[f32],
-    up: &[f32],
-    cols: usize,
-    activations: &mut Activations,
-) {
-    gated::<Silu>(c, gate, up, cols, activations);
+/// How a gated feed-forward network combines its gate and its up projection.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Glu {
+    /// `silu(gate) * up`.
+    Silu,
+    /// `gelu(gate) * up` with the tanh form of GELU.
+    Gelu,
+    /// `gate * sigmoid(alpha * gate) * (up + 1)` with `gate` at most `limit` and `up` within `±limit` (gpt-oss).
+    Clamped {
+        /// Slope of the sigmoid.
+        alpha: f32,
+        /// Largest value of the gate, and largest magnitude of `up`.
+        limit: f32,
+    },
 }
 
-/// `gelu(gate) * up` with the tanh form of GELU, into activations for a matmul.
+/// Gate and up, combined into the rows and segments that `activations` was resized to.
 ///
 /// # Panics
-/// If `gate` is not whole rows of `cols`, or `up` has another length.
-pub fn gelu_mul_activations(
-    c: &Compute,
-    gate: &[f32],
-    up: &[f32],
-    cols: usize,
-    activations: &mut Activations,
-) {
-    gated::<Gelu>(c, gate, up, cols, activations);
+/// If `gate` or `up` has another shape than `activations`.
+pub fn glu_activations(c: &Compute, glu: Glu, gate: &[f32], up: &[f32], activations: &mut Activations) {
+    match glu {
+        Glu::Silu => gated(c, Silu, gate, up, activations),
+        Glu::Gelu => gated(c, Gelu, gate, up, activations),
+        Glu::Clamped { alpha, limit } => gated(c, Clamped { alpha, limit }, gate, up, activations),
+    }
 }
 
-fn gated<A: Activation>(c: &Compute, gate: &[f32], up: &[f32], cols: usize, activations: &mut Activations) {
+fn gated<A: Activation>(c: &Compute, activation: A, gate: &[f32], up: &[f32], activations: &mut Activations) {
+    let cols = activations.cols();
+    assert_eq!(gate.len(), activations.rows() * cols, "a gate for every number");
     assert_eq!(gate.len(), up.len(), "a gate for every number");
-    activations.reset(whole_rows(gate, cols), cols);
     activations.fill(c, &|row, out| {
         let (gate, up) = (row_of(gate, cols, row), row_of(up, cols, row));
-        dispatch(c, Gated { gate, up, out, activation: PhantomData::<A> });
+        dispatch(c, Gated { gate, up, out, activation });
     });
 }
 
@@ -328,26 +327,47 @@ fn inverse_rms<S: Simd16>(s: S, x: &[f32], eps: f32) -> f32 {
     1.0 / (s.fold_add(sum) / x.len() as f32 + eps).sqrt()
 }
 
-/// The activation function of a gate.
-trait Activation: Sync {
-    fn apply<S: Simd16>(s: S, x: S::V) -> S::V;
+/// How gate and up are combined.
+trait Activation: Copy + Sync {
+    fn apply<S: Simd16>(self, s: S, gate: S::V, up: S::V) -> S::V;
 }
 
+#[derive(Clone, Copy)]
 struct Silu;
 
 impl Activation for Silu {
     #[inline(always)]
-    fn apply<S: Simd16>(s: S, x: S::V) -> S::V {
-        silu16(s, x)
+    fn apply<S: Simd16>(self, s: S, gate: S::V, up: S::V) -> S::V {
+        s.mul(silu16(s, gate), up)
     }
 }
 
+#[derive(Clone, Copy)]
 struct Gelu;
 
 impl Activation for Gelu {
     #[inline(always)]
-    fn apply<S: Simd16>(s: S, x: S::V) -> S::V {
-        gelu16(s, x)
+    fn apply<S: Simd16>(self, s: S, gate: S::V, up: S::V) -> S::V {
+        s.mul(gelu16(s, gate), up)
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Clamped {
+    alpha: f32,
+    limit: f32,
+}
+
+impl Activation for Clamped {
+    #[inline(always)]
+    fn apply<S: Simd16>(self, s: S, gate: S::V, up: S::V) -> S::V {
+        let limit = s.splat(self.limit);
+        // NaN must survive, and `min` and `max` return their second operand where either is NaN.
+        let gate = s.min(limit, gate);
+        let up = s.max(s.splat(-self.limit), s.min(limit, up));
+        let e = exp16(s, s.mul(gate, s.splat(-self.alpha)));
+        let gated = s.div(gate, s.add(s.splat(1.0), e));
+        s.mul(gated, s.add(up, s.splat(1.0)))
     }
 }
 
@@ -355,7 +375,7 @@ struct Gated<'a, A> {
     gate: &'a [f32],
     up: &'a [f32],
     out: &'a mut [f32],
-    activation: PhantomData<A>,
+    activation: A,
 }
 
 impl<A: Activation> Kernel for Gated<'_, A> {
@@ -367,11 +387,11 @@ impl<A: Activation> Kernel for Gated<'_, A> {
         let (up, up_last) = vectors(self.up, 0.0);
         let (out, out_rest) = self.out.as_chunks_mut::<LANES>();
         for ((gate, up), out) in gate.iter().zip(up).zip(out) {
-            let y = s.mul(A::apply(s, s.load_array(gate)), s.load_array(up));
+            let y = self.activation.apply(s, s.load_array(gate), s.load_array(up));
             s.store_array(out, y);
         }
         if let (Some(gate), Some(mut up)) = (gate_last, up_last) {
-            let y = s.mul(A::apply(s, s.load_array(&gate)), s.load_array(&up));
+            let y = self.activation.apply(s, s.load_array(&gate), s.load_array(&up));
             s.store_array(&mut up, y);
             out_rest.copy_from_slice(&up[..out_rest.len()]);
         }

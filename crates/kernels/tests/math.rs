@@ -153,10 +153,8 @@ fn through_matmul(c: &Compute, cols: usize, fill: impl Fn(&mut Activations)) -> 
 fn gates_agree_with_f64() {
     let c = plain();
     let (gate, up) = (noise(2 * 96, 9, 10.0), noise(2 * 96, 10, 3.0));
-    let silu =
-        through_matmul(&c, 96, |activations| ops::silu_mul_activations(&c, &gate, &up, 96, activations));
-    let gelu =
-        through_matmul(&c, 96, |activations| ops::gelu_mul_activations(&c, &gate, &up, 96, activations));
+    let silu = glu(&c, ops::Glu::Silu, &gate, &up, 96);
+    let gelu = glu(&c, ops::Glu::Gelu, &gate, &up, 96);
     for (i, (&gate, &up)) in gate.iter().zip(&up).enumerate() {
         let (x, up) = (f64::from(gate), f64::from(up));
         let truth = x / (1.0 + (-x).exp()) * up;
@@ -164,6 +162,45 @@ fn gates_agree_with_f64() {
         let u = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x.powi(3));
         let truth = 0.5 * x * (1.0 + u.tanh()) * up;
         assert!((f64::from(gelu[i]) - truth).abs() < 2e-6 * truth.abs().max(1.0), "{} for {truth}", gelu[i]);
+    }
+}
+
+const GPT_OSS: ops::Glu = ops::Glu::Clamped { alpha: 1.702, limit: 7.0 };
+
+fn glu(c: &Compute, glu: ops::Glu, gate: &[f32], up: &[f32], cols: usize) -> Vec<f32> {
+    through_matmul(c, cols, |activations| {
+        activations.reset(gate.len() / cols, cols);
+        ops::glu_activations(c, glu, gate, up, activations);
+    })
+}
+
+#[test]
+fn the_clamped_gate_agrees_with_f64() {
+    let (gate, up) = (noise(2 * 96, 9, 10.0), noise(2 * 96, 10, 10.0));
+    let out = glu(&plain(), GPT_OSS, &gate, &up, 96);
+    for ((&out, &gate), &up) in out.iter().zip(&gate).zip(&up) {
+        let (gate, up) = (f64::from(gate).min(7.0), f64::from(up).clamp(-7.0, 7.0));
+        let truth = gate / (1.0 + (-1.702 * gate).exp()) * (up + 1.0);
+        assert!((f64::from(out) - truth).abs() < 2e-6 * truth.abs().max(1.0), "{out} for {truth}");
+    }
+}
+
+#[test]
+fn experts_outputs_are_added_in_order_with_their_weights() {
+    use foretoken_kernels::router::Choice;
+    let (c, cols, used) = (plain(), 37, 2);
+    let (parts, before) = (noise(4 * cols, 1, 1.0), noise(2 * cols, 2, 1.0));
+    let pairs = [3, 0, 1, 2];
+    let choices = [0.5, -2.0, 1.0, 0.25].map(|weight| Choice { expert: 0, weight });
+    let mut out = before.clone();
+    ops::add_weighted(&c, &mut out, cols, &parts, &pairs, &choices);
+    for (i, &out) in out.iter().enumerate() {
+        let (row, col) = (i / cols, i % cols);
+        let expected = (0..used).fold(before[i], |sum, k| {
+            let pair = row * used + k;
+            parts[pairs[pair] as usize * cols + col].mul_add(choices[pair].weight, sum)
+        });
+        assert_eq!(out.to_bits(), expected.to_bits(), "row {row}, column {col}");
     }
 }
 
@@ -186,8 +223,14 @@ proptest! {
             ops::rms_norm_heads(c, &mut out, cols, 2, vectors * 8, &weight[..vectors * 8], 1e-5);
             out
         });
-        same_everywhere(|c| through_matmul(c, cols, |out| ops::silu_mul_activations(c, &x, &y, cols, out)));
-        same_everywhere(|c| through_matmul(c, cols, |out| ops::gelu_mul_activations(c, &x, &y, cols, out)));
+        same_everywhere(|c| glu(c, ops::Glu::Silu, &x, &y, cols));
+        same_everywhere(|c| glu(c, ops::Glu::Gelu, &x, &y, cols));
+        same_everywhere(|c| glu(c, GPT_OSS, &x, &y, cols));
+        same_everywhere(|c| {
+            let mut out = vec![0.0; x.len()];
+            math::sigmoid(c, &x, &mut out);
+            out
+        });
         same_everywhere(|c| {
             let mut out = vec![0.0; x.len()];
             math::softmax(c, &x, &mut out);

@@ -3,11 +3,13 @@
 //! Families call this to fill in their [`Blueprint`](crate::layers::Blueprint). A value that decides a shape or a
 //! formula is validated here once; loading weights and the forward pass rely on it. Tensors are not read.
 
+use foretoken_kernels::ops::Glu;
 use foretoken_kernels::rope::{RopeConfig, RopeScaling, RopeStyle, yarn_magnitude};
+use foretoken_kernels::router::{Gating, GroupScore, Groups, Router};
 
 use crate::config::{ModelConfig, ModelError};
 use crate::gguf::Gguf;
-use crate::layers::{Grouped, QkNorm, RopeSpec};
+use crate::layers::{Experts, Grouped, QkNorm, RopeSpec};
 
 /// Largest accepted value of a count in the metadata; keeps products far from overflow.
 const COUNT_MAX: u32 = 1 << 20;
@@ -233,6 +235,55 @@ impl<'a> Hyperparameters<'a> {
             None => attn_factor * yarn_magnitude(factor, 1.0),
         };
         Ok((scaling, magnitude))
+    }
+
+    /// The experts that `expert_*` describe, without shared ones. `gating` where the file doesn't name it.
+    pub(crate) fn experts(&self, gating: Gating, glu: Glu) -> Result<Experts, ModelError> {
+        let (experts, used) = (self.count("expert_count")?, self.count("expert_used_count")?);
+        if used > experts {
+            return Err(self.bad("expert_used_count", format!("{used} of {experts} experts")));
+        }
+        let gating = match self.optional_number("expert_gating_func")? {
+            None | Some(0) => gating,
+            Some(1) => Gating::Softmax,
+            Some(2) => Gating::Sigmoid,
+            Some(3) => Gating::SoftmaxOfChosen,
+            Some(other) => {
+                return Err(self
+                    .bad("expert_gating_func", format!("{other} is not a function that this build knows")));
+            }
+        };
+        let router = Router {
+            experts,
+            used,
+            gating,
+            groups: self.expert_groups(experts, used, gating)?,
+            bias: None,
+            normalise: self.optional_flag("expert_weights_norm")?.unwrap_or(false),
+            // 0 stands for none in files of some converters.
+            scale: self.optional_float("expert_weights_scale")?.filter(|&scale| scale != 0.0).unwrap_or(1.0),
+        };
+        Ok(Experts { router, width: self.count("expert_feed_forward_length")?, glu, shared: None })
+    }
+
+    fn expert_groups(
+        &self,
+        experts: usize,
+        used: usize,
+        gating: Gating,
+    ) -> Result<Option<Groups>, ModelError> {
+        let count = self.optional_number("expert_group_count")?.unwrap_or(0);
+        if count <= 1 {
+            return Ok(None);
+        }
+        let groups = self.count("expert_group_used_count")?;
+        if !experts.is_multiple_of(count) || groups > count || used > experts / count * groups {
+            let message = format!("{used} experts from {groups} of {count} groups of {experts} experts");
+            return Err(self.bad("expert_group_count", message));
+        }
+        // DeepSeek-V2 compares the best expert of each group, V3, whose scores are sigmoids, the sum of the best two.
+        let score = if gating == Gating::Sigmoid { GroupScore::BestTwo } else { GroupScore::Best };
+        Ok(Some(Groups { count, used: groups, score }))
     }
 
     /// Context length of the training before it was extended.

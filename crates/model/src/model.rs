@@ -96,15 +96,16 @@ impl Model {
         self.decoder.kv_layout().clone()
     }
 
-    /// Bytes of packed weights that one decode step reads.
+    /// Bytes of packed weights that a decode step of one row reads: of a mixture only the experts that it is sent to.
     pub fn weight_bytes(&self) -> usize {
-        self.matrices().map(PackedMatrix::bytes).sum()
+        self.matrices().map(PackedMatrix::bytes).sum::<usize>() - self.decoder.idle_bytes()
     }
 
     /// Buffers for [`Model::forward`]; each calling thread needs its own.
     pub fn scratch(&self) -> Scratch {
         let ropes = rope_tables(&self.blueprint.ropes, &self.rope_factors);
-        Scratch::new(ropes, self.matrices().any(PackedMatrix::is_float))
+        let floats = self.matrices().any(PackedMatrix::is_float);
+        Scratch::new(ropes, floats, self.decoder.experts_scratch())
     }
 
     /// Runs one step: writes the KV of every row and returns the logits of the requested rows, in order.

@@ -8,7 +8,7 @@ use foretoken_kernels::Activations;
 use foretoken_kernels::kv::KvView;
 use foretoken_kernels::rope::RopeTable;
 
-use crate::layers::LatentScratch;
+use crate::layers::{ExpertsScratch, LatentScratch};
 
 /// Which rows of a sequence need logits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,6 +126,7 @@ pub struct Scratch {
     pub(crate) gate: Vec<f32>,
     pub(crate) up: Vec<f32>,
     pub(crate) latent: LatentScratch,
+    pub(crate) experts: ExpertsScratch,
     /// What a branch adds to the residual stream, where that is more than a sum.
     pub(crate) branch: Vec<f32>,
     pub(crate) logits: Logits,
@@ -138,7 +139,7 @@ impl Scratch {
     }
 
     /// `with_floats`: whether some weights are float.
-    pub(crate) fn new(ropes: Vec<RopeTable>, with_floats: bool) -> Scratch {
+    pub(crate) fn new(ropes: Vec<RopeTable>, with_floats: bool, experts: ExpertsScratch) -> Scratch {
         let activations = || if with_floats { Activations::with_floats() } else { Activations::new() };
         Scratch {
             ropes,
@@ -153,6 +154,7 @@ impl Scratch {
             gate: Vec::new(),
             up: Vec::new(),
             latent: LatentScratch::default(),
+            experts,
             branch: Vec::new(),
             logits: Logits::default(),
         }

@@ -79,6 +79,19 @@ impl<'a> Loader<'a> {
         packed
     }
 
+    /// `rows` vectors of `cols` elements in f32, row-major, or `None` where the file has no such tensor.
+    pub(crate) fn optional_table(
+        &self,
+        name: &str,
+        rows: usize,
+        cols: usize,
+    ) -> Result<Option<Vec<f32>>, ModelError> {
+        let Some(info) = self.take(name, &[cols, rows])? else { return Ok(None) };
+        let mut out = vec![0.0; rows * cols];
+        quant::dequantize(info.ty, self.gguf.bytes(info), &mut out);
+        Ok(Some(out))
+    }
+
     /// From a tensor that has, for each of `heads` heads, rows that make keys of a latent of `rank` numbers and then rows
     /// that make values: the first transposed, to f32 since their blocks run across; the second as they are.
     pub(crate) fn key_and_value_matrices(

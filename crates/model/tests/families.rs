@@ -252,6 +252,31 @@ fn ministral3() {
 }
 
 #[test]
+fn qwen2_with_experts() {
+    assert_agrees("qwen2moe");
+}
+
+#[test]
+fn qwen3_with_experts() {
+    assert_agrees("qwen3moe");
+}
+
+#[test]
+fn gpt_oss() {
+    assert_agrees("gpt-oss");
+}
+
+#[test]
+fn deepseek_v2_with_experts_of_some_groups() {
+    assert_agrees("deepseek2-experts");
+}
+
+#[test]
+fn deepseek_v3_with_experts_and_a_selection_bias() {
+    assert_agrees("deepseek3-experts");
+}
+
+#[test]
 fn deepseek_v3_without_experts() {
     assert_agrees("deepseek3");
 }

@@ -44,7 +44,7 @@ fn all_tiny() -> Vec<String> {
 
 /// One tiny model for each kind of layer: dense, windows, soft caps, latent attention.
 fn kinds() -> impl Strategy<Value = &'static str> {
-    prop::sample::select(vec!["qwen3", "gemma3", "gemma2", "deepseek3"])
+    prop::sample::select(vec!["qwen3", "gemma3", "gemma2", "deepseek3", "gpt-oss", "deepseek3-experts"])
 }
 
 fn bits(logits: &[f32]) -> Bits {

@@ -5,20 +5,16 @@
 //! factor`, where GGUF stores `0.1 m` as `yarn_log_multiplier`, and rotations keep their magnitude. Files from before
 //! that key leave the products alone and give the magnitude to the rotations.
 
+use foretoken_kernels::ops::Glu;
 use foretoken_kernels::rope::{RopeScaling, RopeStyle, yarn_magnitude};
+use foretoken_kernels::router::Gating;
 
 use crate::config::ModelError;
 use crate::hyperparameters::Hyperparameters;
-use crate::layers::{Activation, Blueprint, Gated, Latent, LayerSpec};
+use crate::layers::{Blueprint, Experts, Gated, Latent, LayerSpec, SharedExpert};
 
 pub(super) fn blueprint(hyper: &Hyperparameters<'_>) -> Result<Blueprint, ModelError> {
     let config = hyper.config()?;
-    let dense = hyper.optional_number("leading_dense_block_count")?.unwrap_or(0);
-    if dense < config.layers {
-        let message =
-            format!("{dense} dense layers of {}: this build cannot run layers with experts", config.layers);
-        return Err(hyper.bad("leading_dense_block_count", message));
-    }
     let mut attention = attention(hyper)?;
     let mut rope = hyper.rope(RopeStyle::Interleaved, attention.rope)?;
     if let (RopeScaling::Yarn { factor, .. }, Some(multiplier)) =
@@ -28,10 +24,26 @@ pub(super) fn blueprint(hyper: &Hyperparameters<'_>) -> Result<Blueprint, ModelE
         let magnitude = yarn_magnitude(factor, 10.0 * f64::from(multiplier)) as f32;
         attention.scale *= magnitude * magnitude;
     }
-    let feed_forward = Gated { width: hyper.count("feed_forward_length")?, activation: Activation::Silu };
-    let layer = LayerSpec::new(attention.into(), feed_forward.into());
-    let layers = vec![layer; config.layers];
+    let leading = hyper.optional_number("leading_dense_block_count")?.unwrap_or(0);
+    let dense = Gated { width: hyper.count("feed_forward_length")?, glu: Glu::Silu };
+    let experts = if leading < config.layers { Some(experts(hyper)?) } else { None };
+    let layers = (0..config.layers).map(|layer| {
+        let feed_forward = match &experts {
+            Some(experts) if layer >= leading => experts.clone().into(),
+            _ => dense.into(),
+        };
+        LayerSpec::new(attention.clone().into(), feed_forward)
+    });
+    let layers = layers.collect();
     Ok(Blueprint::new(config, vec![rope], layers))
+}
+
+fn experts(hyper: &Hyperparameters<'_>) -> Result<Experts, ModelError> {
+    let mut experts = hyper.experts(Gating::Softmax, Glu::Silu)?;
+    if let Some(shared) = hyper.optional_count("expert_shared_count")? {
+        experts.shared = Some(SharedExpert { width: shared * experts.width, gated: false });
+    }
+    Ok(experts)
 }
 
 fn attention(hyper: &Hyperparameters<'_>) -> Result<Latent, ModelError> {

@@ -1,11 +1,12 @@
 //! EXAONE 4: norms after attention and feed-forward, and on query and key heads. The 32B model has three windowed
 //! layers to one that sees everything, and only the windowed ones rotate.
 
+use foretoken_kernels::ops::Glu;
 use foretoken_kernels::rope::RopeStyle;
 
 use crate::config::ModelError;
 use crate::hyperparameters::Hyperparameters;
-use crate::layers::{Activation, Blueprint, Gated, Grouped, LayerSpec, NormNames, QkNorm};
+use crate::layers::{Blueprint, Gated, Grouped, LayerSpec, NormNames, QkNorm};
 
 /// Layers and window of the 32B model, whose first files don't have the window.
 const LAYERS_32B: usize = 64;
@@ -20,7 +21,7 @@ pub(super) fn blueprint(hyper: &Hyperparameters<'_>) -> Result<Blueprint, ModelE
     };
     let attention = Grouped { qk_norm: QkNorm::Heads, ..hyper.grouped()? };
     let rope = hyper.rope(RopeStyle::Halves, attention.dim_k)?;
-    let feed_forward = Gated { width: hyper.count("feed_forward_length")?, activation: Activation::Silu };
+    let feed_forward = Gated { width: hyper.count("feed_forward_length")?, glu: Glu::Silu };
     let layer = |windowed: bool| {
         let attention = Grouped {
             window: window.filter(|_| windowed),

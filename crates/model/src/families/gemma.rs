@@ -5,11 +5,12 @@
 //! heads, and a second base for the rotations of windowed layers, which a longer context does not stretch. GGUF stores
 //! the weights of its norms with the 1 added that the papers add.
 
+use foretoken_kernels::ops::Glu;
 use foretoken_kernels::rope::{RopeConfig, RopeScaling, RopeStyle};
 
 use crate::config::ModelError;
 use crate::hyperparameters::Hyperparameters;
-use crate::layers::{Activation, Blueprint, Gated, Grouped, LayerSpec, NormNames, QkNorm, RopeSpec};
+use crate::layers::{Blueprint, Gated, Grouped, LayerSpec, NormNames, QkNorm, RopeSpec};
 
 /// Layers of the 27B models, whose scores are over the square root of another number than the head size.
 const LAYERS_27B: [usize; 2] = [46, 62];
@@ -52,7 +53,7 @@ pub(super) fn gemma3(hyper: &Hyperparameters<'_>) -> Result<Blueprint, ModelErro
 }
 
 fn feed_forward(hyper: &Hyperparameters<'_>) -> Result<Gated, ModelError> {
-    Ok(Gated { width: hyper.count("feed_forward_length")?, activation: Activation::Gelu })
+    Ok(Gated { width: hyper.count("feed_forward_length")?, glu: Glu::Gelu })
 }
 
 /// Factor of the products of queries and keys. Files don't have it.

@@ -1,10 +1,11 @@
 //! Granite 3 and dense Granite 4: Llama's layer with a multiplier in every place that can have one.
 
+use foretoken_kernels::ops::Glu;
 use foretoken_kernels::rope::RopeStyle;
 
 use crate::config::ModelError;
 use crate::hyperparameters::Hyperparameters;
-use crate::layers::{Activation, Blueprint, Gated, Grouped, LayerSpec};
+use crate::layers::{Blueprint, Gated, Grouped, LayerSpec};
 
 pub(super) fn blueprint(hyper: &Hyperparameters<'_>) -> Result<Blueprint, ModelError> {
     let config = hyper.config()?;
@@ -16,7 +17,7 @@ pub(super) fn blueprint(hyper: &Hyperparameters<'_>) -> Result<Blueprint, ModelE
         ..grouped
     };
     let rope = hyper.rope(RopeStyle::Interleaved, attention.dim_k)?;
-    let feed_forward = Gated { width: hyper.count("feed_forward_length")?, activation: Activation::Silu };
+    let feed_forward = Gated { width: hyper.count("feed_forward_length")?, glu: Glu::Silu };
     let layer = LayerSpec {
         residual_scale: hyper.optional_positive("residual_scale")?.unwrap_or(1.0),
         ..LayerSpec::new(attention.into(), feed_forward.into())

@@ -9,6 +9,7 @@ mod ernie4_5;
 mod exaone4;
 mod gemma;
 mod glm4;
+mod gpt_oss;
 mod granite;
 mod hunyuan;
 mod llama;
@@ -28,10 +29,13 @@ use crate::layers::Blueprint;
 type Describe = fn(&Hyperparameters<'_>) -> Result<Blueprint, ModelError>;
 
 /// Every supported `general.architecture`.
-const FAMILIES: [(&str, Describe); 17] = [
+const FAMILIES: [(&str, Describe); 20] = [
     ("llama", llama::blueprint),
     ("qwen2", qwen::qwen2),
     ("qwen3", qwen::qwen3),
+    ("qwen2moe", qwen::qwen2moe),
+    ("qwen3moe", qwen::qwen3moe),
+    ("gpt-oss", gpt_oss::blueprint),
     ("gemma", gemma::gemma),
     ("gemma2", gemma::gemma2),
     ("gemma3", gemma::gemma3),

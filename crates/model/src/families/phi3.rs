@@ -6,11 +6,12 @@
 //! on what follows it. Here the file decides, once: a model whose context is longer than its original one uses the long
 //! divisors for every text.
 
+use foretoken_kernels::ops::Glu;
 use foretoken_kernels::rope::RopeStyle;
 
 use crate::config::ModelError;
 use crate::hyperparameters::Hyperparameters;
-use crate::layers::{Activation, Blueprint, Gated, Grouped, LayerSpec};
+use crate::layers::{Blueprint, Gated, Grouped, LayerSpec};
 
 const LONG: &str = "rope_factors_long.weight";
 const SHORT: &str = "rope_factors_short.weight";
@@ -28,7 +29,7 @@ pub(super) fn blueprint(hyper: &Hyperparameters<'_>) -> Result<Blueprint, ModelE
         let magnitude = hyper.optional_positive("rope.scaling.attn_factor")?.unwrap_or(1.0);
         rope.config.magnitude = f64::from(magnitude);
     }
-    let feed_forward = Gated { width: hyper.count("feed_forward_length")?, activation: Activation::Silu };
+    let feed_forward = Gated { width: hyper.count("feed_forward_length")?, glu: Glu::Silu };
     let layer = LayerSpec::new(attention.into(), feed_forward.into());
     let layers = vec![layer; config.layers];
     Ok(Blueprint { unused, ..Blueprint::new(config, vec![rope], layers) })

@@ -1,6 +1,7 @@
 //! The gated dense feed-forward network.
 
-use foretoken_kernels::{PackedMatrix, matmul, ops};
+use foretoken_kernels::ops::{self, Glu};
+use foretoken_kernels::{PackedMatrix, matmul};
 
 use super::branch::Branch;
 use super::linear::Linear;
@@ -9,20 +10,12 @@ use crate::config::{ModelConfig, ModelError};
 use crate::step::Scratch;
 use crate::weights::Loader;
 
-/// What the gate passes through.
-#[derive(Clone, Copy)]
-pub(crate) enum Activation {
-    Silu,
-    /// The tanh form.
-    Gelu,
-}
-
-/// `down · (activation(gate · x) * (up · x))`.
+/// `down · glu(gate · x, up · x)`.
 #[derive(Clone, Copy)]
 pub(crate) struct Gated {
     /// Numbers between the two.
     pub(crate) width: usize,
-    pub(crate) activation: Activation,
+    pub(crate) glu: Glu,
 }
 
 impl From<Gated> for FeedForward {
@@ -67,10 +60,8 @@ impl GatedLayer {
         s.up.resize(s.positions.len() * ffn, 0.0);
         let mut jobs = [self.gate.job(&mut s.gate, false), self.up.job(&mut s.up, false)];
         matmul(c, &s.activations, &mut jobs);
-        match self.spec.activation {
-            Activation::Silu => ops::silu_mul_activations(c, &s.gate, &s.up, ffn, &mut s.activations),
-            Activation::Gelu => ops::gelu_mul_activations(c, &s.gate, &s.up, ffn, &mut s.activations),
-        }
+        s.activations.reset(s.positions.len(), ffn);
+        ops::glu_activations(c, self.spec.glu, &s.gate, &s.up, &mut s.activations);
         branch.leave_through(c, &self.down, &s.activations, &mut s.branch, &mut s.residual);
     }
 

@@ -6,6 +6,7 @@
 //! on the row and on what it attends to, not on the other rows of the step.
 
 mod branch;
+mod experts;
 mod feed_forward;
 mod grouped;
 mod latent;
@@ -16,7 +17,8 @@ use foretoken_kernels::rope::{RopeConfig, RopeTable};
 use foretoken_kernels::{Compute, PackedMatrix};
 
 pub(crate) use branch::NormNames;
-pub(crate) use feed_forward::{Activation, Gated};
+pub(crate) use experts::{Experts, ExpertsScratch, SharedExpert};
+pub(crate) use feed_forward::Gated;
 pub(crate) use grouped::{Grouped, QkNorm, Temperature};
 pub(crate) use latent::{Latent, LatentScratch};
 
@@ -24,6 +26,7 @@ use crate::config::{ModelConfig, ModelError};
 use crate::step::Scratch;
 use crate::weights::Loader;
 use branch::Branch;
+use experts::ExpertsLayer;
 use feed_forward::GatedLayer;
 use grouped::GroupedLayer;
 use latent::LatentLayer;
@@ -74,6 +77,7 @@ pub(crate) enum Attention {
 #[derive(Clone)]
 pub(crate) enum FeedForward {
     Dense(Gated),
+    Experts(Experts),
 }
 
 impl LayerSpec {
@@ -135,8 +139,10 @@ enum AttentionLayer {
     Latent(LatentLayer),
 }
 
+#[allow(clippy::large_enum_variant, reason = "one per layer, which stays where it was loaded")]
 enum FeedForwardLayer {
     Dense(GatedLayer),
+    Experts(ExpertsLayer),
 }
 
 /// Where a layer's forward pass runs.
@@ -174,8 +180,30 @@ impl Decoder {
             }
             match &layer.feed_forward {
                 FeedForwardLayer::Dense(gated) => gated.forward(place, &layer.feed_forward_branch, scratch),
+                FeedForwardLayer::Experts(experts) => {
+                    experts.forward(place, &layer.feed_forward_branch, scratch);
+                }
             }
         }
+    }
+
+    /// The mixtures among the layers.
+    fn mixtures(&self) -> impl Iterator<Item = &ExpertsLayer> {
+        self.layers.iter().filter_map(|layer| match &layer.feed_forward {
+            FeedForwardLayer::Dense(_) => None,
+            FeedForwardLayer::Experts(experts) => Some(experts),
+        })
+    }
+
+    /// Buffers for the mixtures.
+    pub(crate) fn experts_scratch(&self) -> ExpertsScratch {
+        let mut experts = self.mixtures().flat_map(ExpertsLayer::expert_matrices);
+        ExpertsScratch::new(experts.any(PackedMatrix::is_float))
+    }
+
+    /// Bytes of weights that one row doesn't read, because it isn't sent to all experts.
+    pub(crate) fn idle_bytes(&self) -> usize {
+        self.mixtures().map(ExpertsLayer::idle_bytes).sum()
     }
 
     /// All packed weights.
@@ -188,6 +216,7 @@ impl Decoder {
             }
             match &layer.feed_forward {
                 FeedForwardLayer::Dense(gated) => all.extend(gated.matrices()),
+                FeedForwardLayer::Experts(experts) => all.extend(experts.matrices()),
             }
         }
         all
@@ -216,6 +245,9 @@ impl Layer {
             feed_forward: match &spec.feed_forward {
                 FeedForward::Dense(spec) => {
                     FeedForwardLayer::Dense(GatedLayer::load(loader, config, index, *spec)?)
+                }
+                FeedForward::Experts(spec) => {
+                    FeedForwardLayer::Experts(ExpertsLayer::load(loader, config, index, spec)?)
                 }
             },
         })
