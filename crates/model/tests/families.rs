@@ -91,7 +91,7 @@ fn assert_agrees(name: &str) {
             }
         }
     }
-    println!("{name}: off by {worst:.1e} of the largest logit");
+    eprintln!("{name}: off by {worst:.1e} of the largest logit");
     assert!(rows.next().is_none(), "{name}: more stored rows than the fixture names");
     if let Some(Greedy { prompt, tokens }) = &fixture.greedy {
         let got = continuation(&model, prompt, tokens.len());
