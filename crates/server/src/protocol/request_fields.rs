@@ -163,6 +163,7 @@ pub const REQUEST_FIELDS: &[RequestField] = &[
     done("top_p", Both),
     done("echo", Text),
     done("best_of", Text),
+    refused("best_of", Chat, &[Number(1.0)], "ask for 'n' choices and compare their log-probabilities"),
     refused("suffix", Text, &[Empty], "put the text before and after the gap into the prompt"),
     refused("audio", Chat, &[], NO_MEDIA),
     refused("modalities", Chat, &[Empty, Only("text")], NO_MEDIA),
