@@ -163,7 +163,14 @@ impl Failure {
             _ if error.to_string().contains("OOM") => Fault::NoSpace,
             _ => Fault::Io,
         };
-        let reason = error.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
+        // Without the context that the client adds: the whole request and response would hide the cause.
+        let mut says = format!("{}: {}", error.kind(), error.message());
+        let mut source = std::error::Error::source(error);
+        while let Some(cause) = source {
+            says.push_str(&format!(": {cause}"));
+            source = cause.source();
+        }
+        let reason = says.split_whitespace().collect::<Vec<_>>().join(" ");
         Failure { fault, reason: reason.chars().take(Self::REASON_MAX).collect() }
     }
 }
