@@ -42,7 +42,7 @@ fn all_tiny() -> Vec<String> {
     names
 }
 
-/// One tiny model for each kind of layer: dense, windows, soft caps, latent attention.
+/// One tiny model for each kind of layer: dense, windows, soft caps, latent attention, sinks, experts.
 fn kinds() -> impl Strategy<Value = &'static str> {
     prop::sample::select(vec!["qwen3", "gemma3", "gemma2", "deepseek3", "gpt-oss", "deepseek3-experts"])
 }
