@@ -7,8 +7,8 @@ mod common;
 use common::{CTX, Fixture, collect, request};
 use foretoken_engine::{CacheUse, Engine, Request, Speculation, SpeculationChoice};
 
-/// Dense, windows, soft caps with a window of a whole block, layers without positions, latent attention.
-const KINDS: [&str; 5] = ["qwen3", "gemma3", "gemma2-window", "smollm3", "deepseek3"];
+/// Dense, windows, soft caps with a window of a whole block, layers without positions, latent attention, experts.
+const KINDS: [&str; 6] = ["qwen3", "gemma3", "gemma2-window", "smollm3", "deepseek3", "deepseek3-experts"];
 
 /// A prompt of several blocks, longer than any of the windows.
 fn prompt(seed: u32) -> Vec<u32> {
