@@ -77,6 +77,12 @@ impl Shape {
         Self::of(LayerKv::Latent { rank, rope }, q_heads)
     }
 
+    /// The last layer is a draft head's.
+    fn of_draft_head(self) -> Self {
+        let layout = KvLayout::new(self.layout.layers().to_vec(), 1, 0);
+        Self { layout, ..self }
+    }
+
     fn softcapped(self, cap: f32) -> Self {
         Self { softcap: Some(cap), ..self }
     }
@@ -160,7 +166,8 @@ impl Shape {
     fn naive(&self, tokens: &[u64]) -> Vec<f64> {
         let (kv_heads, head_dim_k, head_dim_v) = self.dims();
         let window = self.kv().window().unwrap_or(tokens.len()).min(tokens.len());
-        let tokens = &tokens[tokens.len() - window..];
+        let hidden = self.layout.draft_layers().min(tokens.len() - 1);
+        let tokens = &tokens[hidden.max(tokens.len() - window)..];
         let q = self.q(*tokens.last().expect("a token"));
         let mut out = Vec::new();
         for head in 0..self.q_heads {
@@ -216,6 +223,9 @@ fn shapes() -> Vec<Shape> {
         Shape::new(1, 2, 20, 37),
         Shape::new(1, 4, 256, 256),
         Shape::windowed(100, 1, 3, 64),
+        Shape::windowed(70, 1, 2, 16).of_draft_head(),
+        Shape::new(2, 2, 32, 32).of_draft_head(),
+        Shape::latent(4, 32, 16).of_draft_head(),
         Shape::windowed(1, 2, 1, 16),
         Shape::windowed(64, 1, 1, 20),
         Shape::windowed(600, 2, 2, 32).softcapped(3.0),
@@ -323,7 +333,12 @@ fn tree_equals_its_paths(c: &Compute, shape: &Shape, committed: usize, parents: 
 fn a_tree_that_straddles_blocks_and_spans_equals_its_paths() {
     // Two interleaved branches of 80 rows: slots exceed positions by up to 80.
     let parents: Vec<i32> = (0..80).map(|i| i - 2).map(|parent: i32| parent.max(-1)).collect();
-    for shape in [Shape::new(1, 3, 32, 32), Shape::windowed(30, 1, 3, 32), Shape::latent(3, 32, 16)] {
+    for shape in [
+        Shape::new(1, 3, 32, 32),
+        Shape::windowed(30, 1, 3, 32),
+        Shape::latent(3, 32, 16),
+        Shape::latent(3, 32, 16).of_draft_head(),
+    ] {
         for committed in [0, 1, 470, 511] {
             tree_equals_its_paths(&plain(), &shape, committed, &parents);
         }

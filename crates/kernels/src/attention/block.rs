@@ -74,8 +74,8 @@ impl Tile<'_> {
     /// Whether every row sees the whole block, each position in its own slot: most blocks of a long context.
     #[inline(always)]
     fn is_whole(&self) -> bool {
-        let in_window = |r| self.seq.first(self.seq_row(r)) <= self.block * BLOCK_TOKENS;
-        self.seq.filled_before(self.block) && (!self.seq.has_window() || (0..self.rows.len()).all(in_window))
+        let from_start = |r| self.seq.first(self.seq_row(r)) <= self.block * BLOCK_TOKENS;
+        self.seq.filled_before(self.block) && (!self.seq.hides_some() || (0..self.rows.len()).all(from_start))
     }
 
     /// Adds the values of each row's lanes, over rising lanes: together where all rows see the same slots.

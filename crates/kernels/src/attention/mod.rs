@@ -20,7 +20,7 @@ use crate::math::exp16;
 use crate::share::Shared;
 use crate::simd::{Kernel, LANES, MAX_TILE_ROWS, Simd16, dispatch};
 use block::Tile;
-use plan::{Item, Plan, SeqPlan};
+use plan::{Item, Plan, SeqPlan, Visibility};
 
 /// Positions whose softmax is one running sum; spans are merged in order.
 const SPAN: usize = 512;
@@ -100,8 +100,8 @@ impl Source {
     }
 }
 
-/// `out[row][head] = softmax(score(q[row][head] · K)) V` over the positions in the layer's window, for every row of
-/// every sequence. The KV of these rows must have been stored. `q` is `[rows][q_heads][dim_k]` over all rows of the
+/// `out[row][head] = softmax(score(q[row][head] · K)) V` over the positions in the layer's window, and in the
+/// layers of a draft head without the first position, for every row of every sequence. The KV of these rows must have been stored. `q` is `[rows][q_heads][dim_k]` over all rows of the
 /// step, `out` `[rows][q_heads][dim_v]`. Query heads `h * g .. (h + 1) * g` share KV head `h`, where
 /// `g = q_heads / kv_heads`. In a layer of latents all heads share them: `dim_k` is `rank + rope`, `dim_v` is `rank`.
 ///
@@ -127,8 +127,8 @@ pub fn attention(
     for seq in seqs {
         assert_eq!(seq.kv.layout(), layout, "the sequence's KV layout differs from the model's");
     }
-    let window = layout.layers()[layer].window();
-    let seqs: Vec<SeqPlan<'_>> = seqs.iter().map(|seq| SeqPlan::new(seq, window)).collect();
+    let visibility = Visibility { window: layout.layers()[layer].window(), from: layout.first_seen(layer) };
+    let seqs: Vec<SeqPlan<'_>> = seqs.iter().map(|seq| SeqPlan::new(seq, visibility)).collect();
     assert!(disjoint(&seqs), "two sequences share a row");
     let group_heads = q_heads / kv_heads;
     let partial_len = |rows| State::len(rows, dim_v);

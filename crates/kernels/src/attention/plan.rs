@@ -16,13 +16,21 @@ const ITEM_ROWS_MIN: usize = 12;
 /// An item is split by span if its cost exceeds a thread's share divided by this.
 const SHARE_PARTS: usize = 4;
 
+/// The positions of a layer that a row sees at most.
+#[derive(Clone, Copy)]
+pub(super) struct Visibility {
+    /// Number of last positions; `None`: all of them.
+    pub(super) window: Option<usize>,
+    /// The first position that later ones see.
+    pub(super) from: usize,
+}
+
 /// One sequence's rows and the positions visible to each.
 pub(super) struct SeqPlan<'p> {
     pub(super) kv: &'p KvView<'p>,
     pub(super) rows: Range<usize>,
     committed: usize,
-    /// Number of last positions that a row sees; `None`: all of them.
-    window: Option<usize>,
+    visibility: Visibility,
     tree: Option<Tree>,
 }
 
@@ -35,14 +43,14 @@ struct Tree {
 }
 
 impl<'p> SeqPlan<'p> {
-    pub(super) fn new(seq: &'p AttnSeq<'_, '_>, window: Option<usize>) -> Self {
+    pub(super) fn new(seq: &'p AttnSeq<'_, '_>, visibility: Visibility) -> Self {
         let slots = seq.committed + seq.rows.len();
         assert!(slots <= seq.kv.capacity(), "{slots} slots in a KV table of {}", seq.kv.capacity());
         let tree = seq.parents.map(|parents| {
             assert_eq!(parents.len(), seq.rows.len(), "a draft tree has one parent per row");
             Tree::new(parents)
         });
-        Self { kv: seq.kv, rows: seq.rows.clone(), committed: seq.committed, window, tree }
+        Self { kv: seq.kv, rows: seq.rows.clone(), committed: seq.committed, visibility, tree }
     }
 
     /// Slots filled once this step's rows are stored.
@@ -56,13 +64,14 @@ impl<'p> SeqPlan<'p> {
     }
 
     /// Whether rows may not see some of the positions before them.
-    pub(super) fn has_window(&self) -> bool {
-        self.window.is_some()
+    pub(super) fn hides_some(&self) -> bool {
+        self.visibility.window.is_some() || self.visibility.from > 0
     }
 
-    /// The first position in a row's window.
+    /// The first position that a row sees.
     pub(super) fn first(&self, row: usize) -> usize {
-        self.window.map_or(0, |window| self.visible(row).saturating_sub(window))
+        let (end, Visibility { window, from }) = (self.visible(row), self.visibility);
+        window.map_or(0, |window| end.saturating_sub(window)).max(from.min(end - 1))
     }
 
     /// The position after a row's own: with [`SeqPlan::first`], the range of positions visible to it.
@@ -219,8 +228,9 @@ mod tests {
         let heads = crate::kv::LayerKv::Heads { kv_heads, dim_k: 16, dim_v: 16, window: None };
         let layout = crate::kv::KvLayout::uniform(1, heads);
         let kv = KvView::new(&layout, Vec::new(), Vec::new());
+        let visibility = Visibility { window: None, from: 0 };
         let seq =
-            |&count: &usize| SeqPlan { kv: &kv, rows: 0..count, committed: 100, window: None, tree: None };
+            |&count: &usize| SeqPlan { kv: &kv, rows: 0..count, committed: 100, visibility, tree: None };
         rows_per_item(&rows.iter().map(seq).collect::<Vec<_>>(), kv_heads, group_heads, threads)
     }
 

@@ -7,7 +7,8 @@
 //! ```
 //!
 //! Layers may differ. The layers of a draft head (multi-token prediction) follow the model's own and are stored and
-//! attended to like them. The hidden row, in f32, is last: the model's at the block's last token, the head's input for
+//! attended to like them, except that no position sees the first: a head's input at a position takes the hidden row of
+//! the one before. The hidden row, in f32, is last: the model's at the block's last token, the head's input for
 //! the next one, so a cache hit restores the head's state too.
 
 use std::ops::Range;
@@ -105,6 +106,11 @@ impl KvLayout {
     /// Number of last layers that belong to a draft head.
     pub fn draft_layers(&self) -> usize {
         self.0.draft_layers
+    }
+
+    /// The first position that later ones see in a layer.
+    pub(crate) fn first_seen(&self, layer: usize) -> usize {
+        usize::from(layer + self.0.draft_layers >= self.0.layers.len())
     }
 
     /// Length of the hidden row; 0 without a draft head.
