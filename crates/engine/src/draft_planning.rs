@@ -4,9 +4,12 @@
 //! are added to planned work only, and take free blocks only.
 
 use foretoken_cache::ContextCache;
+use foretoken_model::Model;
+use foretoken_model::step::Scratch;
 
 use crate::sequence::Sequence;
 use crate::speculate::drafts::{Drafts, ExpectedCost};
+use crate::speculate::head::{Guessing, Worth};
 use crate::speculate::planner::{Base, choose};
 use crate::work::Work;
 
@@ -14,6 +17,7 @@ use crate::work::Work;
 /// cost of the step.
 pub(crate) fn plan_drafts(
     drafts: &mut Drafts,
+    (model, scratch): (&Model, &mut Scratch),
     cache: &ContextCache,
     running: &mut [Sequence],
     work: &mut [Work],
@@ -27,15 +31,20 @@ pub(crate) fn plan_drafts(
     }
     drafts.begin_step(base.tokens);
     let costs = drafts.costs();
+    let mut drafting = Vec::new();
     for Work { index, .. } in work.iter() {
         let seq = &mut running[*index];
         if seq.pending() == 1 {
             let step_ms = costs.rows_ms(1) + costs.context_ms(seq.committed, 1);
-            seq.propose(step_ms, base.tokens);
+            if seq.propose(step_ms, base.tokens) {
+                drafting.push(*index);
+            }
         }
     }
     let base_ms = costs.rows_ms(base.rows) + base.context_ms;
-    let mut expected = ExpectedCost { rows: base.rows, tokens: base.tokens, base_ms, draft_ms: 0.0 };
+    let head_ms = guess(drafts, (model, scratch), cache, running, (&drafting, base, base_ms));
+    let costs = drafts.costs();
+    let mut expected = ExpectedCost { rows: base.rows, tokens: base.tokens, base_ms, draft_ms: 0.0, head_ms };
     let mut indices = Vec::new();
     let mut candidates = Vec::new();
     for (at, Work { index, .. }) in work.iter().enumerate() {
@@ -53,4 +62,31 @@ pub(crate) fn plan_drafts(
         work[at].rows += running[work[at].index].take(cache, &taken, spent_ms);
     }
     expected
+}
+
+/// Lets the model's head for multi-token prediction guess for the sequences in `drafting`, indices in rising order.
+/// Returns the milliseconds that it took.
+fn guess(
+    drafts: &mut Drafts,
+    (model, scratch): (&Model, &mut Scratch),
+    cache: &ContextCache,
+    running: &mut [Sequence],
+    (drafting, base, base_ms): (&[usize], Base, f64),
+) -> f64 {
+    if !model.has_prediction() || drafting.is_empty() {
+        return 0.0;
+    }
+    let mut indices = drafting.iter().peekable();
+    let mut context = 0;
+    let seqs = running.iter_mut().enumerate().filter(|(index, _)| indices.next_if_eq(&index).is_some());
+    let seqs: Vec<Guessing<'_>> = seqs
+        .filter_map(|(_, seq)| {
+            context = context.max(seq.committed);
+            seq.guessing()
+        })
+        .collect();
+    let (costs, head) = drafts.costs_and_head();
+    let worth =
+        Worth { token_ms: base_ms / base.tokens.max(1) as f64, row_ms: costs.row_ms(base.rows, context) };
+    head.propose(model, scratch, cache, seqs, worth)
 }

@@ -122,11 +122,14 @@ fn capacity(model: &Model, config: &EngineConfig) -> Result<usize, EngineError> 
 /// Everything about a model that determines the bytes of its blocks.
 fn fingerprint(model: &Model) -> Fingerprint {
     let layout = format!("{:?} f16", model.kv_layout());
-    Fingerprint::of(&[
-        ("file", &model.gguf().fingerprint()),
-        ("layout", layout.as_bytes()),
-        ("numerics", NUMERICS_VERSION.as_bytes()),
-    ])
+    let file = model.gguf().fingerprint();
+    let head = model.prediction_gguf().map(|gguf| gguf.fingerprint());
+    let mut parts: Vec<(&str, &[u8])> =
+        vec![("file", &file), ("layout", layout.as_bytes()), ("numerics", NUMERICS_VERSION.as_bytes())];
+    if let Some(head) = &head {
+        parts.push(("head", head));
+    }
+    Fingerprint::of(&parts)
 }
 
 impl Drop for Handle {

@@ -22,6 +22,7 @@ use crate::sampler::{Sampler, logprobs};
 use crate::speculate::TextFollower;
 use crate::speculate::acceptance::decide;
 use crate::speculate::drafts::Drafts;
+use crate::speculate::head::Guessing;
 use crate::speculate::planner::Candidate;
 use crate::speculate::speculator::Speculator;
 
@@ -32,6 +33,9 @@ pub(crate) struct Sequence {
     /// Tokens whose KV is written.
     pub(crate) committed: usize,
     pub(crate) table: BlockTable,
+    /// For a model with a head for multi-token prediction: the hidden row of the last committed token. Empty if it is
+    /// not known.
+    pub(crate) hidden: Vec<f32>,
     /// Blocks on their way from a slower tier; the sequence waits for them.
     pub(crate) restore: Option<Restore>,
     /// Another sequence that is computing a shared prefix, and the length of that prefix.
@@ -39,6 +43,7 @@ pub(crate) struct Sequence {
     /// Its arrival number, unique within the engine.
     pub(crate) id: u64,
     pub(crate) owner: Owner<ScopeId>,
+    layout: KvLayout,
     scope: Scope,
     cache_use: CacheUse,
     /// Prompt tokens that were cached before the sequence computed its first one.
@@ -68,15 +73,23 @@ pub(crate) struct Computed<'a> {
     pub(crate) model: &'a Model,
     pub(crate) tokenizer: &'a Tokenizer,
     pub(crate) cache: &'a ContextCache,
-    pub(crate) layout: &'a KvLayout,
     pub(crate) drafts: &'a mut Drafts,
     pub(crate) logits: &'a mut Logits,
     /// Measured cost of computing a prompt token.
     pub(crate) cost: RecomputeCost,
 }
 
+/// Where a sequence's rows start in a step.
+#[derive(Clone, Copy)]
+pub(crate) struct FirstRow {
+    /// Among all rows.
+    pub(crate) step: usize,
+    /// Among those that have logits.
+    pub(crate) logits: usize,
+}
+
 impl Sequence {
-    pub(crate) fn new(job: Job, id: u64, drafts: &mut Drafts) -> Sequence {
+    pub(crate) fn new(job: Job, id: u64, layout: &KvLayout, drafts: &mut Drafts) -> Sequence {
         let Job { mut request, len_max, events, arrived, scope, owner, keep } = job;
         let temperature = request.sampling.temperature;
         let sampler = Sampler::new(std::mem::take(&mut request.sampling));
@@ -90,6 +103,8 @@ impl Sequence {
             tokens: request.prompt,
             committed: 0,
             table: BlockTable::default(),
+            hidden: Vec::new(),
+            layout: layout.clone(),
             restore: None,
             follows: None,
             id,
@@ -137,6 +152,7 @@ impl Sequence {
             table.share_tail(cache, &self.scope, &self.tokens, self.committed);
         }
         self.committed = 0;
+        self.hidden.clear();
         self.restore = None;
         self.follows = None;
         if let Some(speculator) = &mut self.speculator {
@@ -163,6 +179,7 @@ impl Sequence {
         }
         if self.restore.is_none() {
             (self.table, self.committed) = BlockTable::from_match(cache, found.ram);
+            self.find_hidden();
             if !self.computed {
                 self.cache_hit = self.committed;
             }
@@ -171,6 +188,56 @@ impl Sequence {
             let full = foretoken_cache::Match { branch: None, ..found.ram };
             (self.table, self.committed) = BlockTable::from_match(cache, full);
         }
+    }
+
+    /// Takes the hidden row of the last cached token from its block, for a model with a head for multi-token prediction.
+    /// A block has that of its own last token; where only a part of one is cached, a token is computed again.
+    fn find_hidden(&mut self) {
+        self.hidden.clear();
+        if self.layout.hidden() == 0 || self.committed == 0 {
+            return;
+        }
+        if !self.committed.is_multiple_of(BLOCK_TOKENS) {
+            self.committed -= 1;
+        }
+        if let (Some(block), 0) =
+            ((self.committed / BLOCK_TOKENS).checked_sub(1), self.committed % BLOCK_TOKENS)
+        {
+            self.hidden = self.table.view(&self.layout).hidden(block);
+        }
+    }
+
+    /// Keeps the hidden rows that blocks end with, and that of the last token. `rows`: the rows of the step whose tokens
+    /// follow the committed ones.
+    fn keep_hidden(&mut self, logits: &Logits, rows: impl Iterator<Item = usize>) {
+        if self.layout.hidden() == 0 {
+            return;
+        }
+        let mut last = None;
+        for (slot, row) in (self.committed..).zip(rows) {
+            if (slot + 1).is_multiple_of(BLOCK_TOKENS) {
+                self.table.view(&self.layout).keep_hidden(slot / BLOCK_TOKENS, logits.hidden(row));
+            }
+            last = Some(row);
+        }
+        if let Some(row) = last {
+            self.hidden.clear();
+            self.hidden.extend_from_slice(logits.hidden(row));
+        }
+    }
+
+    /// The sequence for the model's head for multi-token prediction, if it may guess.
+    pub(crate) fn guessing(&mut self) -> Option<Guessing<'_>> {
+        let depth = self.depth_max();
+        let Sequence { speculator, table, tokens, committed, hidden, .. } = self;
+        let speculator = speculator.as_mut().filter(|of| of.settings.sources.contains(Source::Mtp))?;
+        let (depth, last) = (depth.min(speculator.settings.max_draft), *tokens.last()?);
+        (!hidden.is_empty()).then(|| Guessing::new(speculator, table, (last, *committed, hidden), depth))
+    }
+
+    /// Draft tokens in a row that the answer may still take: a step yields one token without any.
+    fn depth_max(&self) -> usize {
+        (self.len_max - self.tokens.len()).saturating_sub(1)
     }
 
     /// Whether it can prefill now: more than one token is pending and no awaited block is missing.
@@ -188,17 +255,15 @@ impl Sequence {
         (common / BLOCK_TOKENS).min(self.scope.blocks_in_common(&other.scope)) * BLOCK_TOKENS
     }
 
-    /// Asks the drafters for draft tokens; `batch` sequences share the step.
-    pub(crate) fn propose(&mut self, step_ms: f64, batch: usize) {
-        if let Some(speculator) = &mut self.speculator {
-            speculator.propose((step_ms, batch), &self.tokens, self.prompt_len);
-        }
+    /// Asks the drafters for draft tokens; `batch` sequences share the step. False if it does not draft this time.
+    pub(crate) fn propose(&mut self, step_ms: f64, batch: usize) -> bool {
+        let Sequence { speculator, tokens, prompt_len, .. } = self;
+        speculator.as_mut().is_some_and(|of| of.propose((step_ms, batch), tokens, *prompt_len))
     }
 
     /// The draft tokens for the planner, if there are any.
     pub(crate) fn candidate(&self, batch: usize) -> Option<Candidate<'_>> {
-        // The step yields one token without any draft.
-        let depth = (self.len_max - self.tokens.len()).saturating_sub(1);
+        let depth = self.depth_max();
         let speculator = self.speculator.as_ref().filter(|speculator| speculator.has_drafts())?;
         Some(speculator.candidate(self.committed, depth, batch))
     }
@@ -226,16 +291,17 @@ impl Sequence {
     }
 
     /// Applies a step's output for `rows` rows: the KV of tokens, and if none is pending, the next tokens from the
-    /// logits, of which the sequence's start at `first_row`. Returns the finish reason if the answer ends.
+    /// logits. Returns the finish reason if the answer ends.
     pub(crate) fn advance(
         &mut self,
         step: &mut Computed<'_>,
         rows: usize,
-        first_row: usize,
+        first: FirstRow,
     ) -> Option<FinishReason> {
         let own = rows.min(self.pending());
         self.computed = true;
         if own < self.pending() {
+            self.keep_hidden(step.logits, first.step..first.step + own);
             self.commit(step.cache, own);
             return None;
         }
@@ -249,7 +315,7 @@ impl Sequence {
         let mut kept = Vec::new();
         let ends = loop {
             let row = kept.last().copied().unwrap_or(0);
-            let (next, ends) = self.next_token(step, row, first_row + row);
+            let (next, ends) = self.next_token(step, row, first.logits + row);
             kept.extend(next);
             if ends.is_some() || next.is_none() {
                 break ends;
@@ -259,11 +325,11 @@ impl Sequence {
         // The last token was not fed, or its KV is not wanted any more.
         let fed = self.tokens.len() - answer_from - 1;
         if let Some(speculator) = &mut self.speculator {
-            let row = kept[..fed].last().copied().unwrap_or(0);
-            speculator.keep_hidden(step.logits.hidden(first_row + row));
             speculator.observe(step.drafts.record_mut(), &self.tokens[answer_from..], &kept);
         }
-        self.table.move_slots(step.layout, self.committed + own, &kept[..fed]);
+        self.table.move_slots(&self.layout, self.committed + own, &kept[..fed]);
+        let rows = (0..own).chain(kept[..fed].iter().copied());
+        self.keep_hidden(step.logits, rows.map(|row| first.step + row));
         self.commit(step.cache, own + fed);
         ends
     }

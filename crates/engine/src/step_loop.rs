@@ -21,7 +21,7 @@ use crate::draft_planning::plan_drafts;
 use crate::fairness::Fairness;
 use crate::job::Job;
 use crate::scheduler::{Admission, Limits, Scheduler};
-use crate::sequence::{Computed, Sequence};
+use crate::sequence::{Computed, FirstRow, Sequence};
 use crate::shared::Shared;
 use crate::speculate::drafts::{Drafts, DraftsConfig};
 use crate::work::Work;
@@ -128,7 +128,9 @@ impl StepLoop {
                 continue;
             }
             let start = Instant::now();
-            let expected = plan_drafts(&mut self.drafts, &self.cache, &mut self.scheduler.running, &mut work);
+            let model = (&*self.model, &mut self.scratch);
+            let running = &mut self.scheduler.running;
+            let expected = plan_drafts(&mut self.drafts, model, &self.cache, running, &mut work);
             let ended = self.step(&work);
             self.drafts.observe_step(expected, start.elapsed().as_secs_f64() * 1e3);
             self.retire(ended);
@@ -163,11 +165,11 @@ impl StepLoop {
 
     /// Starts waiting requests by turns. True if one is left that has to wait for room.
     fn admit(&mut self) -> bool {
-        let StepLoop { scheduler, cache, shared, drafts, stats, fairness, .. } = self;
+        let StepLoop { scheduler, cache, shared, drafts, stats, fairness, layout, .. } = self;
         let begin = |job: Job, arrived| {
             stats.prompt_tokens_total += job.request.prompt.len() as u64;
             stats.prefix_queries_total += job.request.prompt.len() as u64;
-            Sequence::new(job, arrived, drafts)
+            Sequence::new(job, arrived, layout, drafts)
         };
         fairness.admit(&mut Admission { scheduler, cache, inbox: &shared.inbox, begin })
     }
@@ -196,22 +198,22 @@ impl StepLoop {
             model: &self.model,
             tokenizer: &self.tokenizer,
             cache: &self.cache,
-            layout: &self.layout,
             drafts: &mut self.drafts,
             logits,
             cost: self.scheduler.cost,
         };
-        let mut first_row = 0;
+        let mut first = FirstRow { step: 0, logits: 0 };
         let mut ended = Vec::new();
         for (index, rows, seq) in seqs {
             let wanted = logits_of(seq, rows);
             let (before, pending) = (seq.answer_len(), seq.pending());
-            let reason = seq.advance(&mut computed, rows, first_row);
+            let reason = seq.advance(&mut computed, rows, first);
             let generated = seq.answer_len() - before;
             self.fairness.charge(seq.owner, if pending > 1 { rows.min(pending) } else { 0 }, generated);
             self.stats.generation_tokens_total += generated as u64;
             ended.extend(reason.map(|reason| Ended { index, reason }));
-            first_row += match wanted {
+            first.step += rows;
+            first.logits += match wanted {
                 WantLogits::None => 0,
                 WantLogits::Last => 1,
                 WantLogits::All => rows,
@@ -282,15 +284,18 @@ fn forward<'s>(
         .map(|(_, rows, seq)| {
             let (mut tokens, mut parents) = (Vec::new(), Vec::new());
             seq.rows(*rows, &mut tokens, &mut parents);
-            (tokens, parents, logits_of(seq, *rows), seq.committed, seq.table.view(layout))
+            let (wanted, committed) = (logits_of(seq, *rows), seq.committed);
+            let Sequence { table, hidden, .. } = &mut **seq;
+            (tokens, parents, wanted, committed, hidden.as_slice(), table.view(layout))
         })
         .collect();
     let mut steps: Vec<_> = rows_of
         .iter_mut()
-        .map(|(tokens, parents, logits, committed, kv)| SeqStep {
+        .map(|(tokens, parents, logits, committed, hidden, kv)| SeqStep {
             tokens,
             parents: (!parents.is_empty()).then_some(parents.as_slice()),
             committed: *committed,
+            hidden: (!hidden.is_empty()).then_some(hidden),
             kv,
             logits: *logits,
         })

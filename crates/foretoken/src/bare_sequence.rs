@@ -36,7 +36,7 @@ impl<'m> Sequence<'m> {
         let layout = self.model.kv_layout();
         let open = self.blocks.iter_mut().map(|block| &mut **block).collect();
         let mut kv = KvView::new(&layout, Vec::new(), open);
-        let step = SeqStep { tokens, parents: None, committed: self.len, kv: &mut kv, logits };
+        let step = SeqStep { tokens, parents: None, committed: self.len, hidden: None, kv: &mut kv, logits };
         self.len += tokens.len();
         self.model.forward(&mut self.scratch, &mut [step])
     }

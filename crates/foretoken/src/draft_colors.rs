@@ -11,6 +11,7 @@ fn colour(source: Source) -> &'static str {
         Source::Memory => "\x1b[32m",
         Source::Successors => "\x1b[33m",
         Source::DraftModel => "\x1b[34m",
+        Source::Mtp => "\x1b[94m",
     }
 }
 

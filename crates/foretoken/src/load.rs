@@ -11,11 +11,11 @@ use foretoken_engine::{Engine, EngineConfig, MAX_DRAFT_LIMIT, Policy, Source, Sp
 use foretoken_kernels::affinity::physical_cores;
 use foretoken_kernels::kv::KvLayout;
 use foretoken_kernels::{Compute, Isa};
-use foretoken_model::Model;
 use foretoken_model::chat::ChatTemplate;
 use foretoken_model::gguf::Gguf;
 use foretoken_model::reference::{Downloads, ModelRef, cached_models};
 use foretoken_model::tokenizer::Tokenizer;
+use foretoken_model::{Model, Prediction};
 
 use crate::byte_size::ByteSize;
 use crate::cli::{BaseArgs, ContextArgs, ModelArgs, SpeculationArgs};
@@ -81,42 +81,54 @@ pub(crate) fn compute(args: &ModelArgs) -> Result<Arc<Compute>> {
     Ok(Arc::new(compute))
 }
 
-/// Resolves, opens and packs `--model`.
-pub(crate) fn load(args: &ModelArgs) -> Result<Loaded> {
-    open_model(args)?.load()
+/// Resolves, opens and packs `--model` and its head for multi-token prediction.
+pub(crate) fn load(args: &ModelArgs, speculation: &SpeculationArgs) -> Result<Loaded> {
+    open_model(args, speculation)?.load()
 }
 
-/// Opens and packs a model file.
-pub(crate) fn load_file(path: &Path, compute: Arc<Compute>) -> Result<Loaded> {
-    OpenModel::open(path.to_owned(), compute)?.load()
-}
-
-/// Resolves and opens `--model`, and chooses kernels: all that can fail before the weights are read.
-pub(crate) fn open_model(args: &ModelArgs) -> Result<OpenModel> {
+/// Resolves, opens and packs `--model` alone.
+pub(crate) fn load_without_head(args: &ModelArgs) -> Result<Loaded> {
     let compute = compute(args)?;
-    OpenModel::open(resolve(&args.model, &args.base)?, compute)
+    load_file(&resolve(&args.model, &args.base)?, compute)
+}
+
+/// Opens and packs a model file, without a head for multi-token prediction.
+fn load_file(path: &Path, compute: Arc<Compute>) -> Result<Loaded> {
+    OpenModel::open(path.to_owned(), Prediction::Off, compute)?.load()
+}
+
+/// Resolves and opens `--model` and `--mtp`, and chooses kernels: all that can fail before the weights are read.
+pub(crate) fn open_model(args: &ModelArgs, speculation: &SpeculationArgs) -> Result<OpenModel> {
+    let compute = compute(args)?;
+    let prediction = match speculation.mtp.as_str() {
+        "auto" => Prediction::Own,
+        "off" => Prediction::Off,
+        reference => Prediction::File(Arc::new(open(&resolve(reference, &args.base)?)?)),
+    };
+    OpenModel::open(resolve(&args.model, &args.base)?, prediction, compute)
 }
 
 /// A model file whose metadata, tokenizer and chat template are read, and whose weights are not.
 pub(crate) struct OpenModel {
     path: PathBuf,
     gguf: Arc<Gguf>,
+    prediction: Prediction,
     pub(crate) tokenizer: Arc<Tokenizer>,
     pub(crate) template: ChatTemplate,
     compute: Arc<Compute>,
 }
 
 impl OpenModel {
-    fn open(path: PathBuf, compute: Arc<Compute>) -> Result<OpenModel> {
+    fn open(path: PathBuf, prediction: Prediction, compute: Arc<Compute>) -> Result<OpenModel> {
         let gguf = Arc::new(open(&path)?);
         let texts = text(&gguf).with_context(|| format!("cannot use the model file {}", path.display()));
         let (tokenizer, template) = texts?;
-        Ok(OpenModel { path, gguf, tokenizer, template, compute })
+        Ok(OpenModel { path, gguf, prediction, tokenizer, template, compute })
     }
 
     /// Checks that `--cache-ram` holds one context.
     pub(crate) fn check_context(&self, args: &ContextArgs) -> Result<()> {
-        let (config, layout) = foretoken_model::describe(&self.gguf)
+        let (config, layout) = foretoken_model::describe(&self.gguf, &self.prediction)
             .with_context(|| format!("cannot use the model file {}", self.path.display()))?;
         let held = tokens_held(&layout, args.cache_ram.0);
         match args.ctx.unwrap_or(config.ctx_train.min(held)) {
@@ -131,12 +143,12 @@ impl OpenModel {
 
     /// Packs the weights.
     pub(crate) fn load(self) -> Result<Loaded> {
-        let OpenModel { path, gguf, tokenizer, template, compute } = self;
+        let OpenModel { path, gguf, prediction, tokenizer, template, compute } = self;
         let threads = compute.pool().threads();
         let model = std::thread::scope(|scope| {
             // Packing reads every byte anyway; the fingerprint is computed in parallel.
             scope.spawn(|| gguf.hash_on(threads));
-            Model::load(Arc::clone(&gguf), compute)
+            Model::load_with(Arc::clone(&gguf), prediction, compute)
         });
         let model = model.with_context(|| format!("cannot use the model file {}", path.display()))?;
         Ok(Loaded { gguf, model: Arc::new(model), tokenizer, template })

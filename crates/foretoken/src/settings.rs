@@ -451,7 +451,7 @@ mod tests {
     /// A command line with every setting of `serve`, none at its default.
     const EVERYTHING: &str = "serve --host 0.0.0.0 --port 9000 --ctx 2048 --cache-ram 3GiB --cache-disk 0 \
         --responses always --responses-max 1GiB --responses-days 3 --speculation off --drafters memory,own_text \
-        --policy lossless --max-draft 8 --fund-speculation off --draft-model d.gguf --draft-cache-ram 1MiB \
+        --policy lossless --max-draft 8 --fund-speculation off --draft-model d.gguf --mtp h.gguf --draft-cache-ram 1MiB \
         --draft-memory 10 --cache-shared redis://host:1 --cache-shared-timeout 9 --cache-shared-entry 1MiB \
         --cache-secret-file s --shared-prompt a --shared-prompt b --alias a --alias b,c --api-key secret \
         --api-key 17 --admin-key secret3 --metrics-open --cors-origin * --max-running 3 --max-running-per-tenant 2 --max-waiting 4 \

@@ -79,6 +79,21 @@ pub enum ModelError {
         /// The architecture.
         arch: String,
     },
+    /// A file that should have a head for multi-token prediction.
+    #[error("the file has no head for multi-token prediction (no 'nextn' tensors)")]
+    NoHead,
+    /// A head for multi-token prediction of another model.
+    #[error(
+        "the head for multi-token prediction is of another model: its {what} is {theirs}, the model's {ours}"
+    )]
+    OtherHead {
+        /// What differs.
+        what: &'static str,
+        /// The model's.
+        ours: String,
+        /// The head's.
+        theirs: String,
+    },
     /// The weights cannot be packed.
     #[error("tensor '{tensor}': {source}")]
     Pack {

@@ -118,17 +118,22 @@ impl<'a> Hyperparameters<'a> {
         if !(0.0..=1.0).contains(&norm_eps) {
             return Err(self.bad("attention.layer_norm_rms_epsilon", format!("{norm_eps} is not in 0..=1")));
         }
-        let embedding = self.gguf.tensor("token_embd.weight").ok_or_else(|| ModelError::MissingTensor {
-            tensor: "token_embd.weight".into(),
-            arch: self.arch.clone(),
-        })?;
+        // A file that holds only a head for multi-token prediction has no table.
+        let vocab = match self.gguf.tensor("token_embd.weight") {
+            Some(embedding) => embedding.rows(),
+            None if predicting > 0 => self.count("vocab_size")?,
+            None => {
+                let (tensor, arch) = ("token_embd.weight".into(), self.arch.clone());
+                return Err(ModelError::MissingTensor { tensor, arch });
+            }
+        };
         Ok(ModelConfig {
             arch: self.arch.clone(),
             name: self.gguf.get_str("general.name")?.unwrap_or(&self.arch).to_string(),
             layers: blocks - predicting,
             prediction_layers: predicting,
             width: self.count("embedding_length")?,
-            vocab: embedding.rows(),
+            vocab,
             ctx_train: self.count("context_length")?,
             norm_eps,
         })

@@ -6,11 +6,13 @@
 
 pub mod chat;
 pub mod config;
+mod embedding;
 mod families;
 pub mod gguf;
 mod hyperparameters;
 mod layers;
 mod model;
+mod prediction;
 pub mod reference;
 mod rendered;
 mod special_texts;
@@ -20,3 +22,4 @@ mod weights;
 
 pub use config::{ModelConfig, ModelError};
 pub use model::{Model, describe};
+pub use prediction::{Prediction, SeqGuess};

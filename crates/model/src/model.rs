@@ -7,12 +7,14 @@
 use std::sync::Arc;
 
 use foretoken_kernels::kv::{AttnSeq, KvLayout};
-use foretoken_kernels::{Compute, MatmulJob, PackedMatrix, matmul, ops, quant};
+use foretoken_kernels::{Compute, MatmulJob, PackedMatrix, matmul, ops};
 
 use crate::config::{ModelConfig, ModelError};
+use crate::embedding::MappedEmbedding;
 use crate::families;
 use crate::gguf::Gguf;
-use crate::layers::{Blueprint, Decoder, rope_factors, rope_tables};
+use crate::layers::{Blueprint, Decoder, ExpertsScratch, Layer, LayerSpec, Place, rope_factors, rope_tables};
+use crate::prediction::{Before, Prediction, PredictionHead, SeqGuess, has_head, rows_before};
 use crate::step::{Logits, Scratch, SeqStep};
 use crate::weights::Loader;
 
@@ -22,18 +24,22 @@ const EMBEDDING: &str = "token_embd.weight";
 enum Embedding {
     /// The matrix of the output head is the table.
     Tied,
-    /// The table stays in the mapped file; only rows of tokens in use are read.
-    Mapped,
+    Mapped(MappedEmbedding),
 }
 
 /// The packed weights of one model.
 pub struct Model {
     compute: Arc<Compute>,
     gguf: Arc<Gguf>,
+    /// The file of the head for multi-token prediction, where that is not the model's.
+    prediction_gguf: Option<Arc<Gguf>>,
+    layout: KvLayout,
     embedding: Embedding,
     decoder: Decoder,
     output_norm: Vec<f32>,
-    head: PackedMatrix,
+    /// The output head.
+    output: PackedMatrix,
+    prediction: Option<PredictionHead>,
     blueprint: Blueprint,
     /// Divisors of the frequencies of each rotary table.
     rope_factors: Vec<Option<Vec<f32>>>,
@@ -42,20 +48,33 @@ pub struct Model {
 /// The hyperparameters of a file's model and the layout of its KV blocks, without loading it.
 ///
 /// # Errors
-/// An architecture or a metadata value that this build cannot use, by name.
-pub fn describe(gguf: &Gguf) -> Result<(ModelConfig, KvLayout), ModelError> {
-    let blueprint = families::blueprint(gguf)?;
+/// As [`Model::load_with`], except for tensors.
+pub fn describe(gguf: &Gguf, prediction: &Prediction) -> Result<(ModelConfig, KvLayout), ModelError> {
+    let blueprint = blueprint(gguf, prediction)?;
     let layout = blueprint.kv_layout();
     Ok((blueprint.config, layout))
 }
 
 impl Model {
-    /// Packs the weights of `gguf` for the kernels of `compute`.
+    /// Packs the weights of `gguf` for the kernels of `compute`, its head for multi-token prediction included if it has
+    /// one.
     ///
     /// # Errors
     /// An architecture, a metadata value or a tensor that this build cannot use, by name.
     pub fn load(gguf: Arc<Gguf>, compute: Arc<Compute>) -> Result<Model, ModelError> {
-        let blueprint = families::blueprint(&gguf)?;
+        Model::load_with(gguf, Prediction::Own, compute)
+    }
+
+    /// [`Model::load`] with a head for multi-token prediction from elsewhere, or without.
+    ///
+    /// # Errors
+    /// As [`Model::load`]; also a head that belongs to another model.
+    pub fn load_with(
+        gguf: Arc<Gguf>,
+        prediction: Prediction,
+        compute: Arc<Compute>,
+    ) -> Result<Model, ModelError> {
+        let blueprint = blueprint(&gguf, &prediction)?;
         let config = &blueprint.config;
         let loader = Loader::new(&gguf, &compute, &config.arch);
         blueprint.unused.iter().for_each(|name| loader.skip(name));
@@ -65,15 +84,41 @@ impl Model {
         let decoder = Decoder::load(&loader, &blueprint)?;
         let output_norm = loader.vector("output_norm.weight", config.width)?;
         let rope_factors = rope_factors(&loader, &blueprint.ropes)?;
-        let (embedding, head) = match loader.optional_matrix("output.weight", config.vocab, config.width)? {
-            Some(head) => {
-                loader.check(EMBEDDING, &[config.width, config.vocab])?;
-                (Embedding::Mapped, head)
+        let (embedding, output) = match loader.optional_matrix("output.weight", config.vocab, config.width)? {
+            Some(output) => {
+                let table = MappedEmbedding::new(&loader, &gguf, EMBEDDING, (config.vocab, config.width))?;
+                (Embedding::Mapped(table), output)
             }
             None => (Embedding::Tied, loader.matrix(EMBEDDING, config.vocab, config.width)?),
         };
+        let prediction_gguf = match prediction {
+            Prediction::File(file) => Some(file),
+            Prediction::Own | Prediction::Off => None,
+        };
+        let prediction = match (&blueprint.prediction, &prediction_gguf) {
+            (None, _) => None,
+            (Some(spec), None) => Some(PredictionHead::load(&loader, &gguf, config, spec)?),
+            (Some(spec), Some(file)) => {
+                // The file may have tensors of the model too, which aren't needed.
+                let loader = Loader::new(file, &compute, &config.arch);
+                Some(PredictionHead::load(&loader, file, config, spec)?)
+            }
+        };
         loader.finish()?;
-        Ok(Model { compute, gguf, embedding, decoder, output_norm, head, blueprint, rope_factors })
+        let layout = blueprint.kv_layout();
+        Ok(Model {
+            compute,
+            gguf,
+            prediction_gguf,
+            layout,
+            embedding,
+            decoder,
+            output_norm,
+            output,
+            prediction,
+            blueprint,
+            rope_factors,
+        })
     }
 
     /// Hyperparameters.
@@ -91,21 +136,39 @@ impl Model {
         &self.gguf
     }
 
+    /// The file of the head for multi-token prediction, where that is not the model's own.
+    pub fn prediction_gguf(&self) -> Option<&Arc<Gguf>> {
+        self.prediction_gguf.as_ref()
+    }
+
+    /// Whether it has a head for multi-token prediction.
+    pub fn has_prediction(&self) -> bool {
+        self.prediction.is_some()
+    }
+
     /// Layout of the KV of a block.
     pub fn kv_layout(&self) -> KvLayout {
-        self.decoder.kv_layout().clone()
+        self.layout.clone()
     }
 
     /// Bytes of packed weights that a decode step of one row reads: of a mixture only the experts that it is sent to.
     pub fn weight_bytes(&self) -> usize {
-        self.matrices().map(PackedMatrix::bytes).sum::<usize>() - self.decoder.idle_bytes()
+        let layers = self.decoder.layers();
+        let matrices = layers.flat_map(Layer::matrices).chain([&self.output]);
+        let idle: usize = self.decoder.layers().map(Layer::idle_bytes).sum();
+        matrices.map(PackedMatrix::bytes).sum::<usize>() - idle
     }
 
     /// Buffers for [`Model::forward`]; each calling thread needs its own.
     pub fn scratch(&self) -> Scratch {
         let ropes = rope_tables(&self.blueprint.ropes, &self.rope_factors);
-        let floats = self.matrices().any(PackedMatrix::is_float);
-        Scratch::new(ropes, floats, self.decoder.experts_scratch())
+        let head = self.prediction.as_ref();
+        let layers = || self.decoder.layers().chain(head.map(PredictionHead::layer));
+        let matrices = layers().flat_map(Layer::matrices).chain([&self.output]);
+        let mut matrices = matrices.chain(head.into_iter().flat_map(PredictionHead::matrices));
+        let floats = matrices.any(PackedMatrix::is_float);
+        let float_experts = layers().any(Layer::has_float_experts);
+        Scratch::new(ropes, floats, ExpertsScratch::new(float_experts))
     }
 
     /// Runs one step: writes the KV of every row and returns the logits of the requested rows, in order.
@@ -116,31 +179,117 @@ impl Model {
     pub fn forward<'s>(&self, scratch: &'s mut Scratch, seqs: &mut [SeqStep<'_, '_>]) -> &'s mut Logits {
         scratch.positions.clear();
         seqs.iter().for_each(|seq| seq.push_positions(&mut scratch.positions));
-        self.embed(scratch, seqs);
+        scratch.residual.resize(scratch.positions.len() * self.config().width, 0.0);
+        let tokens = seqs.iter().flat_map(|seq| seq.tokens);
+        self.embed(tokens, &mut scratch.residual);
         let mut first = 0;
         let mut attn: Vec<AttnSeq<'_, '_>> = Vec::with_capacity(seqs.len());
         let mut wanted = Vec::new();
-        for seq in seqs {
+        for seq in &mut *seqs {
             let rows = first..first + seq.tokens.len();
             wanted.extend(seq.wanted_rows().map(|row| first + row));
             first = rows.end;
             attn.push(AttnSeq { kv: &mut *seq.kv, rows, committed: seq.committed, parents: seq.parents });
         }
-        self.decoder.forward(&self.compute, scratch, &mut attn);
-        self.head(scratch, &wanted);
+        self.decoder.forward(&self.compute, &self.layout, scratch, &mut attn);
+        self.finish(scratch, &wanted);
+        if let Some(head) = &self.prediction {
+            self.store_for_head(head, scratch, seqs);
+        }
         &mut scratch.logits
     }
 
-    fn matrices(&self) -> impl Iterator<Item = &PackedMatrix> {
-        self.decoder.matrices().into_iter().chain([&self.head])
+    /// Runs the head for multi-token prediction on one token of each sequence: logits and hidden rows in order.
+    ///
+    /// # Panics
+    /// If the model has no head, or as [`Model::forward`].
+    pub fn guess<'s>(&self, scratch: &'s mut Scratch, seqs: &mut [SeqGuess<'_, '_>]) -> &'s mut Logits {
+        let head = self.prediction.as_ref().expect("a model with a head for multi-token prediction");
+        scratch.positions.clear();
+        scratch.positions.extend(seqs.iter().map(|seq| seq.slot as u32));
+        let Scratch { prediction, .. } = scratch;
+        prediction.hidden.clear();
+        seqs.iter().for_each(|seq| prediction.hidden.extend_from_slice(seq.hidden));
+        self.embed_for_head(head, seqs.iter().map(|seq| &seq.token), scratch);
+        let attn = seqs.iter_mut().enumerate().map(|(row, seq)| AttnSeq {
+            kv: &mut *seq.kv,
+            rows: row..row + 1,
+            committed: seq.slot,
+            parents: None,
+        });
+        head.forward(self.place(), scratch, &mut attn.collect::<Vec<_>>());
+        let (c, eps, width) = (&*self.compute, self.config().norm_eps, self.config().width);
+        let Scratch { logits, residual, activations, .. } = scratch;
+        let rows = seqs.len();
+        let hidden = logits.reset_hidden(rows, width);
+        ops::rms_norm(c, residual, width, head.norm.as_deref().unwrap_or(&self.output_norm), eps, hidden);
+        activations.reset(rows, width);
+        activations.quantize(c, hidden);
+        self.project(head.output.as_ref().unwrap_or(&self.output), scratch, rows);
+        &mut scratch.logits
     }
 
-    fn embed(&self, scratch: &mut Scratch, seqs: &[SeqStep<'_, '_>]) {
-        let width = self.config().width;
-        scratch.residual.resize(scratch.positions.len() * width, 0.0);
-        let tokens = seqs.iter().flat_map(|seq| seq.tokens);
+    /// Stores the head's KV of the rows of a step whose hidden rows are in `scratch.logits`.
+    fn store_for_head(&self, head: &PredictionHead, scratch: &mut Scratch, seqs: &mut [SeqStep<'_, '_>]) {
+        let Scratch { prediction, logits, positions, .. } = scratch;
+        prediction.hidden.clear();
+        let (mut tokens, mut kept, mut of_seqs) = (Vec::new(), Vec::new(), Vec::new());
+        let mut first = 0;
+        for seq in &*seqs {
+            let start = kept.len();
+            for (row, before) in rows_before(seq, first) {
+                let hidden = match before {
+                    Before::Row(row) => logits.hidden(row),
+                    Before::Sequence => seq.hidden.expect("a row that needs it is left out otherwise"),
+                };
+                prediction.hidden.extend_from_slice(hidden);
+                tokens.push(seq.tokens[row]);
+                kept.push(positions[first + row]);
+            }
+            of_seqs.push((seq.tokens.len() - (kept.len() - start), start..kept.len()));
+            first += seq.tokens.len();
+        }
+        *positions = kept;
+        if tokens.is_empty() {
+            return;
+        }
+        self.embed_for_head(head, tokens.iter(), scratch);
+        let of_seqs = seqs.iter_mut().zip(of_seqs).filter(|(_, (_, rows))| !rows.is_empty());
+        let attn = of_seqs.map(|(seq, (left_out, rows))| AttnSeq {
+            kv: &mut *seq.kv,
+            rows,
+            committed: seq.committed + left_out,
+            parents: None,
+        });
+        head.store(self.place(), scratch, &mut attn.collect::<Vec<_>>());
+    }
+
+    fn place(&self) -> Place<'_> {
+        Place { compute: &self.compute, layout: &self.layout, layer: 0 }
+    }
+
+    /// Sets the embeddings of the head's input.
+    fn embed_for_head<'t>(
+        &self,
+        head: &PredictionHead,
+        tokens: impl ExactSizeIterator<Item = &'t u32>,
+        scratch: &mut Scratch,
+    ) {
+        let out = &mut scratch.prediction.embedded;
+        out.resize(tokens.len() * self.config().width, 0.0);
+        match &head.embedding {
+            Some(own) => {
+                for (row, &token) in out.chunks_exact_mut(self.config().width).zip(tokens) {
+                    own.row(token as usize, row);
+                }
+            }
+            None => self.embed(tokens, out),
+        }
+    }
+
+    fn embed<'t>(&self, tokens: impl Iterator<Item = &'t u32>, out: &mut [f32]) {
         let scale = self.blueprint.embedding_scale;
-        for (row, &token) in scratch.residual.chunks_exact_mut(width).zip(tokens) {
+        for (row, &token) in out.chunks_exact_mut(self.config().width).zip(tokens) {
             self.embed_token(token as usize, row);
             if scale != 1.0 {
                 row.iter_mut().for_each(|x| *x *= scale);
@@ -154,34 +303,75 @@ impl Model {
             "token {token} is outside the vocabulary of {}",
             self.config().vocab
         );
-        match self.embedding {
-            Embedding::Tied => self.head.row(token, out),
-            Embedding::Mapped => {
-                let info = self.gguf.tensor(EMBEDDING).expect("found when the model was loaded");
-                let bytes = self.gguf.bytes(info);
-                let row_bytes = bytes.len() / self.config().vocab;
-                quant::dequantize(info.ty, &bytes[token * row_bytes..][..row_bytes], out);
-            }
+        match &self.embedding {
+            Embedding::Tied => self.output.row(token, out),
+            Embedding::Mapped(table) => table.row(token, out),
         }
     }
 
-    fn head(&self, scratch: &mut Scratch, wanted: &[usize]) {
-        let (width, vocab) = (self.config().width, self.config().vocab);
-        let Scratch { logits, residual, activations, .. } = scratch;
-        logits.hidden.clear();
-        wanted.iter().for_each(|&row| logits.hidden.extend(&residual[row * width..][..width]));
-        if wanted.is_empty() {
-            logits.reset(0, vocab);
+    /// From the residual stream to the logits of the wanted rows; for a model with a head for multi-token prediction the
+    /// hidden rows of all.
+    fn finish(&self, scratch: &mut Scratch, wanted: &[usize]) {
+        let (c, width) = (&*self.compute, self.config().width);
+        let (eps, norm) = (self.config().norm_eps, &self.output_norm);
+        let Scratch { logits, residual, activations, branch: gathered, .. } = scratch;
+        gathered.clear();
+        let mut gather = |from: &[f32]| {
+            wanted.iter().for_each(|&row| gathered.extend_from_slice(&from[row * width..][..width]));
+        };
+        if self.prediction.is_some() {
+            let hidden = logits.reset_hidden(residual.len() / width, width);
+            ops::rms_norm(c, residual, width, norm, eps, hidden);
+            gather(hidden);
+            activations.reset(wanted.len(), width);
+            activations.quantize(c, gathered);
+        } else {
+            gather(residual);
+            ops::rms_norm_activations(c, gathered, width, norm, eps, activations);
+        }
+        self.project(&self.output, scratch, wanted.len());
+    }
+
+    /// From normed hidden rows in `scratch.activations` to logits.
+    fn project(&self, output: &PackedMatrix, scratch: &mut Scratch, rows: usize) {
+        let vocab = self.config().vocab;
+        let Scratch { logits, activations, .. } = scratch;
+        let out = logits.reset(rows, vocab);
+        if rows == 0 {
             return;
         }
-        let (eps, norm) = (self.config().norm_eps, &self.output_norm);
-        ops::rms_norm_activations(&self.compute, &logits.hidden, width, norm, eps, activations);
-        let out = logits.reset(wanted.len(), vocab);
-        let job = MatmulJob { weight: &self.head, bias: None, out: &mut *out, add: false };
+        let job = MatmulJob { weight: output, bias: None, out: &mut *out, add: false };
         matmul(&self.compute, activations, &mut [job]);
         let Blueprint { logit_scale, logit_softcap, .. } = self.blueprint;
         if logit_scale != 1.0 || logit_softcap.is_some() {
             ops::scale_logits(&self.compute, out, vocab, logit_scale, logit_softcap);
         }
     }
+}
+
+/// What a file's model is made of, with the head for multi-token prediction that it is to have.
+fn blueprint(gguf: &Gguf, prediction: &Prediction) -> Result<Blueprint, ModelError> {
+    let mut blueprint = families::blueprint(gguf)?;
+    blueprint.prediction = match prediction {
+        Prediction::Own => blueprint.prediction.filter(|_| has_head(gguf, &blueprint.config)),
+        Prediction::File(file) => Some(head_spec(file, &blueprint.config)?),
+        Prediction::Off => None,
+    };
+    Ok(blueprint)
+}
+
+/// The layer of the head for multi-token prediction in a file of its own.
+fn head_spec(gguf: &Gguf, ours: &ModelConfig) -> Result<LayerSpec, ModelError> {
+    let of_file = families::blueprint(gguf)?;
+    let theirs = &of_file.config;
+    let pairs = [
+        ("architecture", ours.arch.clone(), theirs.arch.clone()),
+        ("number of layers", ours.layers.to_string(), theirs.layers.to_string()),
+        ("width", ours.width.to_string(), theirs.width.to_string()),
+        ("vocabulary", ours.vocab.to_string(), theirs.vocab.to_string()),
+    ];
+    if let Some((what, ours, theirs)) = pairs.into_iter().find(|(_, ours, theirs)| ours != theirs) {
+        return Err(ModelError::OtherHead { what, ours, theirs });
+    }
+    of_file.prediction.filter(|_| has_head(gguf, ours)).ok_or(ModelError::NoHead)
 }

@@ -9,6 +9,7 @@ use foretoken_kernels::kv::KvView;
 use foretoken_kernels::rope::RopeTable;
 
 use crate::layers::{ExpertsScratch, LatentScratch};
+use crate::prediction::PredictionScratch;
 
 /// Which rows of a sequence need logits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +30,9 @@ pub struct SeqStep<'s, 'k> {
     pub parents: Option<&'s [i32]>,
     /// Tokens whose KV is stored; row `i` is written to slot `committed + i`.
     pub committed: usize,
+    /// The hidden row of the last committed token, as [`Logits::hidden`] gave it, for a model with a head for multi-token
+    /// prediction. `None`: not known; then what the blocks hold of the head for the first row stays as it is.
+    pub hidden: Option<&'s [f32]>,
     /// The sequence's block table, with room for `committed + tokens.len()` tokens.
     pub kv: &'s mut KvView<'k>,
     /// Which rows need logits.
@@ -67,8 +71,9 @@ impl SeqStep<'_, '_> {
 pub struct Logits {
     vocab: usize,
     rows: usize,
-    /// The hidden rows of the logits, before the final norm.
-    pub(crate) hidden: Vec<f32>,
+    width: usize,
+    /// Of a model with a head for multi-token prediction: the hidden rows after the final norm.
+    hidden: Vec<f32>,
     /// At least `rows * vocab` values; never shrinks, because growing a vector initialises it again.
     values: Vec<f32>,
 }
@@ -98,10 +103,17 @@ impl Logits {
         &self.values[..self.rows * self.vocab][index * self.vocab..][..self.vocab]
     }
 
-    /// The hidden row of [`Logits::row`], before the final norm.
-    pub fn hidden(&self, index: usize) -> &[f32] {
-        let width = self.hidden.len().checked_div(self.rows).unwrap_or(0);
-        &self.hidden[index * width..][..width]
+    /// The hidden row of any row of the step, whether or not it requested logits, after the final norm. Empty for a
+    /// model without a head for multi-token prediction.
+    pub fn hidden(&self, row: usize) -> &[f32] {
+        &self.hidden[row * self.width..][..self.width]
+    }
+
+    /// Resizes to the hidden rows of a step, with unspecified contents; a `width` of 0 is none.
+    pub(crate) fn reset_hidden(&mut self, rows: usize, width: usize) -> &mut [f32] {
+        self.width = width;
+        self.hidden.resize(rows * width, 0.0);
+        &mut self.hidden
     }
 
     /// [`Logits::row`], for samplers that work in place.
@@ -127,6 +139,7 @@ pub struct Scratch {
     pub(crate) up: Vec<f32>,
     pub(crate) latent: LatentScratch,
     pub(crate) experts: ExpertsScratch,
+    pub(crate) prediction: PredictionScratch,
     /// What a branch adds to the residual stream, where that is more than a sum.
     pub(crate) branch: Vec<f32>,
     pub(crate) logits: Logits,
@@ -155,6 +168,7 @@ impl Scratch {
             up: Vec::new(),
             latent: LatentScratch::default(),
             experts,
+            prediction: PredictionScratch::default(),
             branch: Vec::new(),
             logits: Logits::default(),
         }

@@ -56,7 +56,8 @@ fn logits(model: &Model, tokens: &[u32]) -> Vec<Vec<f32>> {
     let mut blocks = support::blocks(model, tokens.len());
     let mut kv = support::view(model, &mut blocks);
     let mut scratch = model.scratch();
-    let step = SeqStep { tokens, parents: None, committed: 0, kv: &mut kv, logits: WantLogits::All };
+    let step =
+        SeqStep { tokens, parents: None, committed: 0, hidden: None, kv: &mut kv, logits: WantLogits::All };
     let logits = model.forward(&mut scratch, &mut [step]);
     (0..logits.len()).map(|row| logits.row(row).to_vec()).collect()
 }
@@ -108,7 +109,8 @@ fn continuation(model: &Model, prompt: &[u32], count: usize) -> Vec<u32> {
     let (mut all, mut committed) = (prompt.to_vec(), 0);
     while all.len() < prompt.len() + count {
         let tokens = &all[committed..];
-        let step = SeqStep { tokens, parents: None, committed, kv: &mut kv, logits: WantLogits::Last };
+        let step =
+            SeqStep { tokens, parents: None, committed, hidden: None, kv: &mut kv, logits: WantLogits::Last };
         let next = math::argmax(model.compute(), model.forward(&mut scratch, &mut [step]).row(0));
         committed = all.len();
         all.push(next as u32);

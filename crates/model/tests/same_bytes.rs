@@ -88,6 +88,7 @@ fn step(model: &Model, seqs: &mut [Seq], rows: &[usize]) -> Vec<Vec<Bits>> {
             tokens,
             parents: None,
             committed: *committed,
+            hidden: None,
             kv,
             logits: WantLogits::All,
         })
@@ -234,6 +235,7 @@ fn first_row_off_its_path(model: &Model, context: usize, new: &[u32], parents: &
         tokens: new,
         parents: Some(parents),
         committed: context,
+        hidden: None,
         kv: &mut kv,
         logits: WantLogits::All,
     };

@@ -319,8 +319,15 @@ fn step_ms(
     let tokens = vec![0; rows];
     let open = blocks.iter_mut().map(|block| &mut **block).collect();
     let mut kv = KvView::new(&model.kv_layout(), Vec::new(), open);
-    let step =
-        SeqStep { tokens: &tokens, parents: None, committed: context, kv: &mut kv, logits: WantLogits::All };
+    let hidden = vec![0.0; model.kv_layout().hidden()];
+    let step = SeqStep {
+        tokens: &tokens,
+        parents: None,
+        committed: context,
+        hidden: Some(&hidden),
+        kv: &mut kv,
+        logits: WantLogits::All,
+    };
     let start = Instant::now();
     model.forward(scratch, &mut [step]);
     start.elapsed().as_secs_f64() * 1e3

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use foretoken_cache::{ContextCache, Fingerprint, RecomputeCost, Scope, ServerSecret};
-use foretoken_kernels::math;
+use foretoken_kernels::{Compute, math};
 use foretoken_model::Model;
 use foretoken_model::step::{Scratch, SeqStep, WantLogits};
 
@@ -132,7 +132,14 @@ impl DraftModelDrafter {
         }
         let mut scratch = self.draft_model.scratch.lock();
         let mut kv = self.table.view(&self.draft_model.model.kv_layout());
-        let step = SeqStep { tokens, parents: None, committed: at, kv: &mut kv, logits: WantLogits::Last };
+        let step = SeqStep {
+            tokens,
+            parents: None,
+            committed: at,
+            hidden: None,
+            kv: &mut kv,
+            logits: WantLogits::Last,
+        };
         Some(read(self.draft_model.model.forward(&mut scratch, &mut [step]).row(0)))
     }
 
@@ -161,28 +168,6 @@ impl DraftModelDrafter {
     fn pays(&self, path: f64, step_ms: f64) -> bool {
         path * step_ms > *self.draft_model.step_ms.lock()
     }
-
-    fn likely(&self, logits: &[f32], draws: Option<Draws>) -> Vec<(u32, f32)> {
-        let compute = self.draft_model.model.compute();
-        let mut near = Vec::new();
-        math::near_max(
-            compute,
-            logits,
-            DRAW_WITHIN * draws.map_or(1.0, |draws| draws.temperature),
-            &mut near,
-        );
-        let normaliser = math::log_sum_exp(compute, logits);
-        near.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
-        let Some(Draws { temperature, .. }) = draws else {
-            return near.into_iter().take(2).map(|(logit, id)| (id, (logit - normaliser).exp())).collect();
-        };
-        let top = near.first().map_or(0.0, |(logit, _)| *logit);
-        let mut drawn: Vec<(u32, f32)> =
-            near.into_iter().map(|(logit, id)| (id, ((logit - top) / temperature).exp())).collect();
-        let total: f32 = drawn.iter().map(|(_, p)| p).sum();
-        drawn.iter_mut().for_each(|(_, p)| *p /= total);
-        drawn
-    }
 }
 
 impl Drafter for DraftModelDrafter {
@@ -201,7 +186,7 @@ impl Drafter for DraftModelDrafter {
         let mut parent = ROOT;
         let mut ahead = Vec::new();
         loop {
-            let likely = self.likely(&logits, drawn);
+            let likely = likely(self.draft_model.model.compute(), &logits, drawn);
             let Some(node) = propose_next(&likely, parent, (tokens.len() + ahead.len()) as u64, drawn, out)
             else {
                 break;
@@ -229,8 +214,27 @@ impl Drafter for DraftModelDrafter {
     fn observe(&mut self, _: &[u32], _: usize) {}
 }
 
+/// The tokens that a drafter may propose by its logits, the most probable first: the top two, or where draft tokens must
+/// be drawn, the distribution to draw from.
+pub(super) fn likely(compute: &Compute, logits: &[f32], draws: Option<Draws>) -> Vec<(u32, f32)> {
+    let mut near = Vec::new();
+    let within = DRAW_WITHIN * draws.map_or(1.0, |draws| draws.temperature);
+    math::near_max(compute, logits, within, &mut near);
+    let normaliser = math::log_sum_exp(compute, logits);
+    near.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+    let Some(Draws { temperature, .. }) = draws else {
+        return near.into_iter().take(2).map(|(logit, id)| (id, (logit - normaliser).exp())).collect();
+    };
+    let top = near.first().map_or(0.0, |(logit, _)| *logit);
+    let mut drawn: Vec<(u32, f32)> =
+        near.into_iter().map(|(logit, id)| (id, ((logit - top) / temperature).exp())).collect();
+    let total: f32 = drawn.iter().map(|(_, p)| p).sum();
+    drawn.iter_mut().for_each(|(_, p)| *p /= total);
+    drawn
+}
+
 /// Adds draft tokens after `parent`; returns the node to continue from.
-fn propose_next(
+pub(super) fn propose_next(
     likely: &[(u32, f32)],
     parent: u32,
     position: u64,

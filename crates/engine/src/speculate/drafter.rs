@@ -1,8 +1,8 @@
 //! The drafter interface: it proposes draft tokens and observes the tokens that followed.
 //!
-//! Each drafter belongs to one sequence; state that sequences of a tenant share is behind a lock. A head that reads the
-//! target's last hidden row (multi-token prediction) gets it in [`Context`]; its keys, values and the row it goes on
-//! from after a hit have their place in the target's block (`KvLayout`).
+//! Each drafter belongs to one sequence; state that sequences of a tenant share is behind a lock. The model's own head
+//! for multi-token prediction is not one of them: it runs for all sequences of a step together
+//! ([`head`](super::head)).
 
 use super::calibrator::Calibrator;
 use super::draft_tree::{DraftTree, PATH_MIN};
@@ -15,10 +15,6 @@ pub(crate) struct Context<'a> {
     pub(crate) tokens: &'a [u32],
     /// Tokens of the prompt.
     pub(crate) prompt: usize,
-    /// The target's hidden row that led to the last token, before the last norm, once a step gave one. Only for
-    /// drafters that [read](Drafter::reads_hidden) it.
-    #[cfg_attr(not(test), expect(dead_code, reason = "multi-token prediction heads follow"))]
-    pub(crate) hidden: Option<&'a [f32]>,
     /// Set if draft tokens must be draws from a reported distribution, where the drafter has one.
     pub(crate) drawn: Option<Draws>,
     /// Cost of a single-token step of the target in milliseconds, for drafters with a cost of their own.
@@ -72,11 +68,6 @@ impl Proposals<'_> {
 pub(crate) trait Drafter: Send {
     /// Its source.
     fn source(&self) -> Source;
-
-    /// Whether it wants [`Context::hidden`].
-    fn reads_hidden(&self) -> bool {
-        false
-    }
 
     /// Adds draft tokens. Called once per step, when the sequence's next token is to be computed.
     fn propose(&mut self, context: Context<'_>, out: &mut Proposals<'_>);

@@ -16,6 +16,7 @@ use super::calibrator::Record;
 use super::cost_curve::CostCurve;
 use super::draft_model::{DraftModel, DraftModelDrafter};
 use super::drafter::Drafter;
+use super::head::Head;
 use super::mutex::Mutex;
 use super::settings::{RELIABILITY_CLASSES, Reliability, Source, Speculation};
 use super::speculator::Speculator;
@@ -50,6 +51,8 @@ pub(crate) struct ExpectedCost {
     pub(crate) base_ms: f64,
     /// For its draft rows.
     pub(crate) draft_ms: f64,
+    /// What the head for multi-token prediction took, measured.
+    pub(crate) head_ms: f64,
 }
 
 /// See the [module](self).
@@ -65,6 +68,7 @@ pub(crate) struct Drafts {
     files: Option<Arc<DraftFiles>>,
     tenants: Arc<Mutex<Tenants>>,
     draft_model: Option<Arc<DraftModel>>,
+    head: Head,
     /// Steps planned so far, and sequences that decode in the last one.
     steps: u64,
     batch: usize,
@@ -91,6 +95,7 @@ impl Drafts {
             files,
             tenants,
             draft_model,
+            head: Head::default(),
             steps: 0,
             batch: 1,
             speculators: 0,
@@ -147,6 +152,11 @@ impl Drafts {
         &self.costs
     }
 
+    /// The cost curve in use, and the head for multi-token prediction.
+    pub(crate) fn costs_and_head(&mut self) -> (&CostCurve, &mut Head) {
+        (&self.costs, &mut self.head)
+    }
+
     /// Rows that a step may have.
     pub(crate) fn step_tokens(&self) -> usize {
         self.step_tokens
@@ -164,10 +174,10 @@ impl Drafts {
         }
     }
 
-    /// Updates the cost curve with the duration of a step, sampling included.
+    /// Updates the cost curve with the duration of a step, drafting and sampling included.
     pub(crate) fn observe_step(&mut self, expected: ExpectedCost, ms: f64) {
-        let ExpectedCost { rows, tokens, base_ms, draft_ms } = expected;
-        self.costs.observe((rows, tokens), (base_ms, draft_ms), ms);
+        let ExpectedCost { rows, tokens, base_ms, draft_ms, head_ms } = expected;
+        self.costs.observe((rows, tokens), (base_ms, draft_ms), ms - head_ms);
     }
 
     /// Reliability of the estimates.

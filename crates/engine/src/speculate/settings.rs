@@ -18,12 +18,20 @@ pub enum Source {
     Successors,
     /// A second, smaller model.
     DraftModel,
+    /// The model's own head for multi-token prediction.
+    Mtp,
 }
 
 impl Source {
     /// All of them, in the order in which they are asked.
-    pub const ALL: [Source; 5] =
-        [Source::Prediction, Source::OwnText, Source::Memory, Source::Successors, Source::DraftModel];
+    pub const ALL: [Source; 6] = [
+        Source::Prediction,
+        Source::OwnText,
+        Source::Memory,
+        Source::Successors,
+        Source::DraftModel,
+        Source::Mtp,
+    ];
 
     /// The name on the wire and on the command line.
     pub fn name(self) -> &'static str {
@@ -33,6 +41,7 @@ impl Source {
             Source::Memory => "memory",
             Source::Successors => "successors",
             Source::DraftModel => "draft_model",
+            Source::Mtp => "mtp",
         }
     }
 
@@ -216,7 +225,7 @@ pub struct DraftReport {
     /// `histogram[n]`: drafted steps that accepted `n` tokens.
     pub histogram: Vec<usize>,
     /// By [`Source::ALL`].
-    pub sources: [SourceReport; 5],
+    pub sources: [SourceReport; Source::ALL.len()],
     /// Accepted tokens that [`Policy::Exact`] would have rejected.
     pub relaxed: usize,
     /// Log-probability (nats) given up by those, summed.
@@ -270,11 +279,11 @@ pub struct Reliability {
 pub struct DraftTotals {
     /// By [`Source::ALL`] and by estimated probability, given that everything before the draft token was correct: how
     /// often such draft tokens were correct. All draft tokens count, verified or not, of running answers too.
-    pub reliability: [[Reliability; RELIABILITY_CLASSES]; 5],
+    pub reliability: [[Reliability; RELIABILITY_CLASSES]; Source::ALL.len()],
     /// Steps in which something was drafted.
     pub drafts: u64,
     /// By [`Source::ALL`].
-    pub sources: [SourceTotals; 5],
+    pub sources: [SourceTotals; Source::ALL.len()],
     /// Drafted steps that accepted the token at this position.
     pub accepted_at: [u64; DRAFT_POSITIONS],
     /// Accepted tokens that [`Policy::Exact`] would have rejected.

@@ -5,9 +5,13 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use foretoken_kernels::Compute;
+
 use super::calibrator::Record;
+use super::draft_model::{likely, propose_next};
 use super::draft_tree::{DraftTree, Node, ROOT};
 use super::drafter::{Context, Drafter, Draws, Proposals};
+use super::head::HeadState;
 use super::planner::{Candidate, in_rows};
 use super::settings::{DraftReport, Policy, Source, Speculation};
 use super::tenants::Tenant;
@@ -21,8 +25,7 @@ const PATIENCE: usize = 4;
 pub(crate) struct Speculator {
     pub(crate) settings: Speculation,
     drafters: Vec<Box<dyn Drafter>>,
-    /// For drafters that read it: the target's last hidden row.
-    hidden: Vec<f32>,
+    pub(crate) head: HeadState,
     pub(crate) tenant: Arc<Tenant>,
     /// Randomness of draws, where the policy needs them.
     draws: Option<Draws>,
@@ -50,7 +53,7 @@ impl Speculator {
             draws: draws.then_some(Draws { seed, temperature }),
             settings,
             drafters,
-            hidden: Vec::new(),
+            head: HeadState::default(),
             tenant,
             tree: DraftTree::default(),
             rows: Vec::new(),
@@ -67,16 +70,15 @@ impl Speculator {
     }
 
     /// Asks the drafters for draft tokens after `tokens`, of which the first `prompt` are the prompt. In a batch, where
-    /// a token is cheap, a sequence whose draft tokens are not chosen drafts less often.
-    pub(crate) fn propose(&mut self, (step_ms, batch): (f64, usize), tokens: &[u32], prompt: usize) {
+    /// a token is cheap, a sequence whose draft tokens are not chosen drafts less often: false if it does not this time.
+    pub(crate) fn propose(&mut self, (step_ms, batch): (f64, usize), tokens: &[u32], prompt: usize) -> bool {
         self.clear();
         self.unproductive += 1;
         let period = (1 + self.unproductive / PATIENCE).min(batch.max(1));
         if !self.unproductive.is_multiple_of(period) {
-            return;
+            return false;
         }
-        let hidden = (!self.hidden.is_empty()).then_some(&self.hidden[..]);
-        let context = Context { tokens, prompt, hidden, drawn: self.draws, step_ms };
+        let context = Context { tokens, prompt, drawn: self.draws, step_ms };
         let calibrator = &*self.tenant.calibrator.lock();
         for drafter in &mut self.drafters {
             let source = drafter.source();
@@ -85,14 +87,25 @@ impl Speculator {
             drafter.propose(context, &mut Proposals { tree: &mut self.tree, calibrator, source, room });
             self.report.sources[source.index()].ms += start.elapsed().as_secs_f64() * 1e3;
         }
+        true
     }
 
-    /// Takes the target's hidden row that led to the sequence's last token.
-    pub(crate) fn keep_hidden(&mut self, row: &[f32]) {
-        if self.drafters.iter().any(|drafter| drafter.reads_hidden()) {
-            self.hidden.clear();
-            self.hidden.extend_from_slice(row);
-        }
+    /// Adds what the head for multi-token prediction guesses after `parent` for a position, given its logits there.
+    /// Returns the node to go on from, its token, and the probability that everything up to it is accepted.
+    pub(crate) fn add_guesses(
+        &mut self,
+        compute: &Compute,
+        logits: &[f32],
+        parent: u32,
+        position: usize,
+    ) -> Option<(u32, u32, f64)> {
+        let likely = likely(compute, logits, self.draws);
+        let calibrator = &*self.tenant.calibrator.lock();
+        // Two after each.
+        let mut out = Proposals { tree: &mut self.tree, calibrator, source: Source::Mtp, room: 2 };
+        let node = propose_next(&likely, parent, position as u64, self.draws, &mut out)?;
+        let Node { token, path, .. } = self.tree.nodes()[node as usize];
+        Some((node, token, f64::from(path)))
     }
 
     /// Whether anything was proposed.
@@ -202,13 +215,14 @@ impl Speculator {
         for &row in kept {
             accepted[self.tree.nodes()[self.rows[row - 1] as usize].source.index()] += 1;
         }
+        for (of_source, accepted) in self.report.sources.iter_mut().zip(accepted) {
+            of_source.accepted += accepted;
+        }
         for drafter in &mut self.drafters {
-            let source = drafter.source();
+            let source = drafter.source().index();
             let start = Instant::now();
-            drafter.observe(added, accepted[source.index()]);
-            let of_source = &mut self.report.sources[source.index()];
-            of_source.accepted += accepted[source.index()];
-            of_source.ms += start.elapsed().as_secs_f64() * 1e3;
+            drafter.observe(added, accepted[source]);
+            self.report.sources[source].ms += start.elapsed().as_secs_f64() * 1e3;
         }
         self.clear();
     }
@@ -221,50 +235,5 @@ impl Speculator {
     /// Counters so far.
     pub(crate) fn report(&self) -> DraftReport {
         self.report.clone()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::Mutex;
-
-    use foretoken_cache::{Fingerprint, ServerSecret};
-
-    use super::super::tenants::Tenants;
-    use super::*;
-
-    /// Records the hidden rows that it receives.
-    struct Head(Arc<Mutex<Vec<Option<Vec<f32>>>>>, bool);
-
-    impl Drafter for Head {
-        fn source(&self) -> Source {
-            Source::DraftModel
-        }
-        fn reads_hidden(&self) -> bool {
-            self.1
-        }
-        fn propose(&mut self, context: Context<'_>, _: &mut Proposals<'_>) {
-            self.0.lock().unwrap().push(context.hidden.map(<[f32]>::to_vec));
-        }
-        fn observe(&mut self, _: &[u32], _: usize) {}
-    }
-
-    #[test]
-    fn a_drafter_that_reads_the_hidden_row_gets_the_last_one_and_others_cost_no_copy() {
-        let scope = ServerSecret::new([1; 32]).scope("a", Fingerprint::of(&[])).id();
-        for reads in [true, false] {
-            let seen = Arc::default();
-            let head = Box::new(Head(Arc::clone(&seen), reads));
-            let tenant = Tenants::new(None, 100).of(scope);
-            let mut speculator =
-                Speculator::new(Speculation::default(), vec![head], tenant, (0, 0.0), (0, true));
-            speculator.propose((1.0, 1), &[1], 1);
-            for row in [[1.0, 2.0], [3.0, 4.0]] {
-                speculator.keep_hidden(&row);
-            }
-            speculator.propose((1.0, 1), &[1, 2], 1);
-            let last = reads.then(|| vec![3.0, 4.0]);
-            assert_eq!(*seen.lock().unwrap(), [None, last]);
-        }
     }
 }

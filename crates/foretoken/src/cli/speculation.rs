@@ -12,7 +12,7 @@ pub(crate) struct SpeculationArgs {
     #[arg(long, value_name = "on|off", default_value = "on", value_parser = ["on", "off"], help_heading = "Speculation")]
     pub(crate) speculation: String,
 
-    /// Drafters to use: prediction, own_text, memory, successors, draft_model [default: all].
+    /// Drafters to use: prediction, own_text, memory, successors, draft_model, mtp [default: all].
     #[arg(long, value_name = "LIST", value_delimiter = ',', help_heading = "Speculation")]
     pub(crate) drafters: Vec<String>,
 
@@ -35,6 +35,11 @@ pub(crate) struct SpeculationArgs {
     /// A smaller model with the same vocabulary to draft with.
     #[arg(long, value_name = "REF", help_heading = "Speculation")]
     pub(crate) draft_model: Option<String>,
+
+    /// The head for multi-token prediction to draft with: auto (the model file's own, if it has one), off, or a file that
+    /// holds one for this model.
+    #[arg(long, value_name = "auto|off|REF", default_value = "auto", help_heading = "Speculation")]
+    pub(crate) mtp: String,
 
     /// Memory for the KV of --draft-model; at least one context.
     #[arg(long, value_name = "SIZE", default_value = "256MiB", help_heading = "Speculation")]

@@ -39,7 +39,7 @@ pub(crate) fn run(args: &BenchAgreementArgs) -> Result<()> {
     if args.tau.iter().any(|tau| !(0.0..=1.0).contains(tau)) {
         bail!("--tau must hold numbers from 0 to 1");
     }
-    let loaded = load::load(&args.model)?;
+    let loaded = load::load(&args.model, &args.speculation)?;
     // Responses of earlier runs would be drafts that a server would not have for a new question.
     let speculation = SpeculationArgs { draft_memory: 0, ..args.speculation.clone() };
     let engine =

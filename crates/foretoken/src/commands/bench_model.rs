@@ -31,7 +31,7 @@ pub(crate) fn run(args: &BenchModelArgs) -> Result<()> {
     if args.reps == 0 || args.decode == 0 || args.rows.contains(&0) || args.prompt.contains(&0) {
         bail!("--reps, --decode, --rows and --prompt must be at least 1");
     }
-    let loaded = load::load(&args.model)?;
+    let loaded = load::load_without_head(&args.model)?;
     let ceilings = Ceilings::measure(&loaded)?;
     let mut bench = Bench::new(args, &loaded, ceilings)?;
     let report = bench.run(args)?;

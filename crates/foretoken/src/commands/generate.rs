@@ -18,7 +18,7 @@ use crate::output;
 pub(crate) fn run(args: &GenerateArgs) -> Result<()> {
     let prompt = prompt_text(args)?;
     let sampling = generation::sampling(&args.sampling)?;
-    let loaded = load::load(&args.model)?;
+    let loaded = load::load(&args.model, &args.speculation)?;
     let request = Request {
         prompt: prompt_tokens(args, &loaded, prompt)?,
         sampling,

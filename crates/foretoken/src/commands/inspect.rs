@@ -6,8 +6,8 @@ use std::io::Write;
 use anyhow::Result;
 use foretoken_cache::BLOCK_TOKENS;
 use foretoken_kernels::{Compute, Isa, PackedMatrix};
-use foretoken_model::ModelError;
 use foretoken_model::gguf::{Array, Gguf, TensorInfo, Value};
+use foretoken_model::{ModelError, Prediction};
 use serde_json::{Map, Value as Json, json};
 
 use crate::byte_size::human;
@@ -100,7 +100,7 @@ impl Packing {
 
 /// KV memory from the shapes in the metadata.
 fn kv(gguf: &Gguf, ctx: Option<usize>) -> Result<Kv, ModelError> {
-    let (config, layout) = foretoken_model::describe(gguf)?;
+    let (config, layout) = foretoken_model::describe(gguf, &Prediction::Own)?;
     let ctx = ctx.unwrap_or(config.ctx_train);
     let (block, tokens) = (layout.block_bytes() as u64, BLOCK_TOKENS as u64);
     Ok(Kv { per_token: block / tokens, ctx, total: (ctx as u64).div_ceil(tokens) * block })

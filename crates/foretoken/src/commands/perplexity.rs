@@ -25,7 +25,7 @@ pub(crate) fn run(args: &PerplexityArgs) -> Result<()> {
         bail!("--ctx must be at least 4 tokens");
     }
     let text = read_text(&args.file)?;
-    let loaded = load::load(&args.model)?;
+    let loaded = load::load_without_head(&args.model)?;
     let tokens = loaded.tokenizer.encode(&text, true, false);
     if tokens.len() < 2 * args.ctx {
         bail!(

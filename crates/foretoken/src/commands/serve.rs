@@ -16,6 +16,7 @@ use foretoken_cache::{SharedConfig, SystemClock};
 use foretoken_engine::{
     Answer, DRAFT_DISK_SHARE, Engine, EngineConfig, EngineStats, Explained, Request, Responses, SubmitError,
 };
+use foretoken_model::Prediction;
 use foretoken_model::chat::{ChatInput, ChatTemplate};
 use foretoken_model::tokenizer::Tokenizer;
 use foretoken_server::{
@@ -95,7 +96,7 @@ struct Checked {
 fn check(args: &ServeArgs) -> Result<Checked> {
     load::speculation(&args.speculation)?;
     let shared = shared_cache::config(&args.shared)?;
-    let model = load::open_model(&args.model)?;
+    let model = load::open_model(&args.model, &args.speculation)?;
     model.check_context(&args.context)?;
     let prompts = args.shared.shared_prompt.iter();
     let shared_prompts = prompts
@@ -153,7 +154,8 @@ pub(crate) fn computed_settings(args: &ServeArgs) -> Result<Vec<(&'static str, S
     ];
     // Nothing is downloaded to print the settings; a model that is not here yet leaves the context to the start.
     if let Some(path) = load::local_file(&args.model.model, &args.model.base)? {
-        let (config, layout) = foretoken_model::describe(&load::open(&path)?)?;
+        let prediction = if args.speculation.mtp == "off" { Prediction::Off } else { Prediction::Own };
+        let (config, layout) = foretoken_model::describe(&load::open(&path)?, &prediction)?;
         settings.push(("ctx", load::default_ctx(&layout, config.ctx_train, &args.context).to_string()));
     }
     Ok(settings)

@@ -34,8 +34,10 @@ pub(super) fn blueprint(hyper: &Hyperparameters<'_>) -> Result<Blueprint, ModelE
         };
         LayerSpec::new(attention.clone().into(), feed_forward)
     });
-    let layers = layers.collect();
-    Ok(Blueprint::new(config, vec![rope], layers))
+    let layers: Vec<LayerSpec> = layers.collect();
+    // The head's layer is like the model's last.
+    let prediction = layers.last().filter(|_| config.prediction_layers > 0).cloned();
+    Ok(Blueprint { prediction, ..Blueprint::new(config, vec![rope], layers) })
 }
 
 fn experts(hyper: &Hyperparameters<'_>) -> Result<Experts, ModelError> {

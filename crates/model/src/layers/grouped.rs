@@ -2,7 +2,7 @@
 
 use foretoken_kernels::attention::{Scoring, attention};
 use foretoken_kernels::kv::{AttnSeq, LayerKv, store_kv};
-use foretoken_kernels::rope::HeadRows;
+use foretoken_kernels::rope::{HeadRows, RopeTable};
 use foretoken_kernels::{Compute, PackedMatrix, matmul, ops};
 
 use super::branch::Branch;
@@ -135,16 +135,8 @@ impl GroupedLayer {
         let mut jobs =
             [self.q.job(&mut s.q, false), self.k.job(&mut s.k, false), self.v.job(&mut s.v, false)];
         matmul(c, &s.activations, &mut jobs);
-        if spec.qk_norm != QkNorm::RotatedHeads {
-            self.norm(c, s);
-        }
-        if let Some(rope) = spec.rope {
-            s.ropes[rope].apply(c, &mut s.q, HeadRows::packed(heads, dim_k), &s.positions);
-            s.ropes[rope].apply(c, &mut s.k, HeadRows::packed(kv_heads, dim_k), &s.positions);
-        }
-        if spec.qk_norm == QkNorm::RotatedHeads {
-            self.norm(c, s);
-        }
+        self.norm_and_rotate(c, &mut s.ropes, &mut s.q, (heads, &self.q_norm), &s.positions);
+        self.norm_and_rotate(c, &mut s.ropes, &mut s.k, (kv_heads, &self.k_norm), &s.positions);
         if let Some(temperature) = spec.temperature {
             temperature.apply(&mut s.q, &s.positions);
         }
@@ -157,15 +149,46 @@ impl GroupedLayer {
         branch.leave_through(c, &self.out, &s.activations, &mut s.branch, &mut s.residual);
     }
 
-    fn norm(&self, c: &Compute, s: &mut Scratch) {
-        let Grouped { heads, kv_heads, dim_k, qk_norm, .. } = self.spec;
-        let each = |x: &mut [f32], heads: usize, weight: &[f32]| {
+    /// The KV part of [`GroupedLayer::forward`].
+    pub(super) fn store(
+        &self,
+        place: Place<'_>,
+        branch: &Branch,
+        s: &mut Scratch,
+        seqs: &mut [AttnSeq<'_, '_>],
+    ) {
+        let (Place { compute: c, layout, layer }, rows) = (place, s.positions.len());
+        let Grouped { kv_heads, dim_k, dim_v, .. } = self.spec;
+        branch.enter(c, &s.residual, &mut s.activations);
+        s.k.resize(rows * kv_heads * dim_k, 0.0);
+        s.v.resize(rows * kv_heads * dim_v, 0.0);
+        matmul(c, &s.activations, &mut [self.k.job(&mut s.k, false), self.v.job(&mut s.v, false)]);
+        self.norm_and_rotate(c, &mut s.ropes, &mut s.k, (kv_heads, &self.k_norm), &s.positions);
+        store_kv(c, layout, layer, seqs, &s.k, &s.v);
+    }
+
+    /// Norms and rotates queries or keys, in the order that [`QkNorm`] says.
+    fn norm_and_rotate(
+        &self,
+        c: &Compute,
+        ropes: &mut [RopeTable],
+        x: &mut [f32],
+        (heads, weight): (usize, &[f32]),
+        positions: &[u32],
+    ) {
+        let Grouped { dim_k, qk_norm, rope, .. } = self.spec;
+        let norm = |x: &mut [f32]| {
             let (heads, dim) = if qk_norm == QkNorm::Rows { (1, heads * dim_k) } else { (heads, dim_k) };
             ops::rms_norm_heads(c, x, heads * dim, heads, dim, weight, self.eps);
         };
-        if qk_norm != QkNorm::None {
-            each(&mut s.q, heads, &self.q_norm);
-            each(&mut s.k, kv_heads, &self.k_norm);
+        if matches!(qk_norm, QkNorm::Heads | QkNorm::Rows) {
+            norm(x);
+        }
+        if let Some(rope) = rope {
+            ropes[rope].apply(c, x, HeadRows::packed(heads, dim_k), positions);
+        }
+        if qk_norm == QkNorm::RotatedHeads {
+            norm(x);
         }
     }
 

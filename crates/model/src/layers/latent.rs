@@ -131,10 +131,7 @@ impl LatentLayer {
         branch.enter(c, &s.residual, &mut s.activations);
         s.latent.kv.resize(rows * width, 0.0);
         self.project_queries_and_latent(place, s);
-        ops::rms_norm_heads(c, &mut s.latent.kv, width, 1, rank, &self.kv_norm, self.eps);
-        let rotary = HeadRows { stride: width, heads: 1, head_dim: width, skip: rank };
-        s.ropes[0].apply(c, &mut s.latent.kv, rotary, &s.positions);
-        store_latent(c, layout, layer, seqs, &s.latent.kv);
+        self.store_projected(place, s, seqs);
 
         self.absorb_keys(place, s);
         let rotary = HeadRows { stride: heads * width, heads, head_dim: width, skip: rank };
@@ -147,6 +144,30 @@ impl LatentLayer {
         s.activations.reset(rows, heads * dim_v);
         s.activations.quantize(c, &s.v);
         branch.leave_through(c, &self.out, &s.activations, &mut s.branch, &mut s.residual);
+    }
+
+    /// The KV part of [`LatentLayer::forward`].
+    pub(super) fn store(
+        &self,
+        place: Place<'_>,
+        branch: &Branch,
+        s: &mut Scratch,
+        seqs: &mut [AttnSeq<'_, '_>],
+    ) {
+        branch.enter(place.compute, &s.residual, &mut s.activations);
+        s.latent.kv.resize(s.positions.len() * self.kv_a.weight.rows(), 0.0);
+        matmul(place.compute, &s.activations, &mut [self.kv_a.job(&mut s.latent.kv, false)]);
+        self.store_projected(place, s, seqs);
+    }
+
+    /// Norms and rotates `s.latent.kv`, and stores it.
+    fn store_projected(&self, place: Place<'_>, s: &mut Scratch, seqs: &mut [AttnSeq<'_, '_>]) {
+        let (Place { compute: c, layout, layer }, &Latent { rank, rope, .. }) = (place, &self.spec);
+        let width = rank + rope;
+        ops::rms_norm_heads(c, &mut s.latent.kv, width, 1, rank, &self.kv_norm, self.eps);
+        let rotary = HeadRows { stride: width, heads: 1, head_dim: width, skip: rank };
+        s.ropes[0].apply(c, &mut s.latent.kv, rotary, &s.positions);
+        store_latent(c, layout, layer, seqs, &s.latent.kv);
     }
 
     /// `s.q` and `s.latent.kv`, before anything rotates.

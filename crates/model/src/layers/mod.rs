@@ -37,6 +37,8 @@ pub(crate) struct Blueprint {
     /// Rotary tables, to which attentions refer by index.
     pub(crate) ropes: Vec<RopeSpec>,
     pub(crate) layers: Vec<LayerSpec>,
+    /// The layer of the head for multi-token prediction, if there is one.
+    pub(crate) prediction: Option<LayerSpec>,
     /// Factor of the embedded tokens.
     pub(crate) embedding_scale: f32,
     /// Factor of the logits.
@@ -108,6 +110,7 @@ impl Blueprint {
             config,
             ropes,
             layers,
+            prediction: None,
             embedding_scale: 1.0,
             logit_scale: 1.0,
             logit_softcap: None,
@@ -117,17 +120,21 @@ impl Blueprint {
 
     /// The layout of the model's KV blocks.
     pub(crate) fn kv_layout(&self) -> KvLayout {
-        KvLayout::new(self.layers.iter().map(LayerSpec::kv).collect(), 0, 0)
+        let layers = self.layers.iter().chain(&self.prediction).map(LayerSpec::kv).collect();
+        match self.prediction {
+            Some(_) => KvLayout::new(layers, 1, self.config.width),
+            None => KvLayout::new(layers, 0, 0),
+        }
     }
 }
 
 /// The layers of a loaded model.
 pub(crate) struct Decoder {
-    layout: KvLayout,
     layers: Vec<Layer>,
 }
 
-struct Layer {
+/// A loaded layer.
+pub(crate) struct Layer {
     attention_branch: Branch,
     attention: AttentionLayer,
     feed_forward_branch: Branch,
@@ -147,10 +154,10 @@ enum FeedForwardLayer {
 
 /// Where a layer's forward pass runs.
 #[derive(Clone, Copy)]
-struct Place<'a> {
-    compute: &'a Compute,
-    layout: &'a KvLayout,
-    layer: usize,
+pub(crate) struct Place<'a> {
+    pub(crate) compute: &'a Compute,
+    pub(crate) layout: &'a KvLayout,
+    pub(crate) layer: usize,
 }
 
 impl Decoder {
@@ -162,69 +169,81 @@ impl Decoder {
             .enumerate()
             .map(|(index, spec)| Layer::load(loader, &blueprint.config, index, spec))
             .collect::<Result<_, _>>()?;
-        Ok(Decoder { layout: blueprint.kv_layout(), layers })
-    }
-
-    pub(crate) fn kv_layout(&self) -> &KvLayout {
-        &self.layout
+        Ok(Decoder { layers })
     }
 
     /// Runs all layers over `scratch.residual`, reading and writing the KV of `seqs`.
-    pub(crate) fn forward(&self, compute: &Compute, scratch: &mut Scratch, seqs: &mut [AttnSeq<'_, '_>]) {
+    pub(crate) fn forward(
+        &self,
+        compute: &Compute,
+        layout: &KvLayout,
+        scratch: &mut Scratch,
+        seqs: &mut [AttnSeq<'_, '_>],
+    ) {
         for (index, layer) in self.layers.iter().enumerate() {
-            let place = Place { compute, layout: &self.layout, layer: index };
-            let branch = &layer.attention_branch;
-            match &layer.attention {
-                AttentionLayer::Grouped(grouped) => grouped.forward(place, branch, scratch, seqs),
-                AttentionLayer::Latent(latent) => latent.forward(place, branch, scratch, seqs),
-            }
-            match &layer.feed_forward {
-                FeedForwardLayer::Dense(gated) => gated.forward(place, &layer.feed_forward_branch, scratch),
-                FeedForwardLayer::Experts(experts) => {
-                    experts.forward(place, &layer.feed_forward_branch, scratch);
-                }
-            }
+            layer.forward(Place { compute, layout, layer: index }, scratch, seqs);
         }
     }
 
-    /// The mixtures among the layers.
-    fn mixtures(&self) -> impl Iterator<Item = &ExpertsLayer> {
-        self.layers.iter().filter_map(|layer| match &layer.feed_forward {
-            FeedForwardLayer::Dense(_) => None,
-            FeedForwardLayer::Experts(experts) => Some(experts),
-        })
-    }
-
-    /// Buffers for the mixtures.
-    pub(crate) fn experts_scratch(&self) -> ExpertsScratch {
-        let mut experts = self.mixtures().flat_map(ExpertsLayer::expert_matrices);
-        ExpertsScratch::new(experts.any(PackedMatrix::is_float))
-    }
-
-    /// Bytes of weights that one row doesn't read, because it isn't sent to all experts.
-    pub(crate) fn idle_bytes(&self) -> usize {
-        self.mixtures().map(ExpertsLayer::idle_bytes).sum()
-    }
-
-    /// All packed weights.
-    pub(crate) fn matrices(&self) -> Vec<&PackedMatrix> {
-        let mut all = Vec::new();
-        for layer in &self.layers {
-            match &layer.attention {
-                AttentionLayer::Grouped(grouped) => all.extend(grouped.matrices()),
-                AttentionLayer::Latent(latent) => all.extend(latent.matrices()),
-            }
-            match &layer.feed_forward {
-                FeedForwardLayer::Dense(gated) => all.extend(gated.matrices()),
-                FeedForwardLayer::Experts(experts) => all.extend(experts.matrices()),
-            }
-        }
-        all
+    pub(crate) fn layers(&self) -> impl Iterator<Item = &Layer> {
+        self.layers.iter()
     }
 }
 
 impl Layer {
-    fn load(
+    /// Runs the layer over `scratch.residual`, reading and writing the KV of `seqs`.
+    pub(crate) fn forward(&self, place: Place<'_>, scratch: &mut Scratch, seqs: &mut [AttnSeq<'_, '_>]) {
+        let (attention_branch, branch) = (&self.attention_branch, &self.feed_forward_branch);
+        match &self.attention {
+            AttentionLayer::Grouped(grouped) => grouped.forward(place, attention_branch, scratch, seqs),
+            AttentionLayer::Latent(latent) => latent.forward(place, attention_branch, scratch, seqs),
+        }
+        match &self.feed_forward {
+            FeedForwardLayer::Dense(gated) => gated.forward(place, branch, scratch),
+            FeedForwardLayer::Experts(experts) => experts.forward(place, branch, scratch),
+        }
+    }
+
+    /// Stores the KV that [`Layer::forward`] would store, and computes nothing else; `scratch.residual` stays as it is.
+    pub(crate) fn store(&self, place: Place<'_>, scratch: &mut Scratch, seqs: &mut [AttnSeq<'_, '_>]) {
+        match &self.attention {
+            AttentionLayer::Grouped(grouped) => grouped.store(place, &self.attention_branch, scratch, seqs),
+            AttentionLayer::Latent(latent) => latent.store(place, &self.attention_branch, scratch, seqs),
+        }
+    }
+
+    fn mixture(&self) -> Option<&ExpertsLayer> {
+        match &self.feed_forward {
+            FeedForwardLayer::Dense(_) => None,
+            FeedForwardLayer::Experts(experts) => Some(experts),
+        }
+    }
+
+    /// Whether some of its experts' weights are float.
+    pub(crate) fn has_float_experts(&self) -> bool {
+        self.mixture().is_some_and(|experts| experts.expert_matrices().any(PackedMatrix::is_float))
+    }
+
+    /// Bytes of weights that one row doesn't read, because it isn't sent to all experts.
+    pub(crate) fn idle_bytes(&self) -> usize {
+        self.mixture().map_or(0, ExpertsLayer::idle_bytes)
+    }
+
+    /// Its packed weights.
+    pub(crate) fn matrices(&self) -> Vec<&PackedMatrix> {
+        let mut all: Vec<&PackedMatrix> = match &self.attention {
+            AttentionLayer::Grouped(grouped) => grouped.matrices().collect(),
+            AttentionLayer::Latent(latent) => latent.matrices().collect(),
+        };
+        match &self.feed_forward {
+            FeedForwardLayer::Dense(gated) => all.extend(gated.matrices()),
+            FeedForwardLayer::Experts(experts) => all.extend(experts.matrices()),
+        }
+        all
+    }
+
+    /// Takes the tensors of the layer with this index in the file.
+    pub(crate) fn load(
         loader: &Loader<'_>,
         config: &ModelConfig,
         index: usize,

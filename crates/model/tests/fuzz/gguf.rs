@@ -35,7 +35,7 @@ pub(crate) fn exercise(bytes: Vec<u8>) -> Result<(), String> {
         assert_eq!(gguf.tensor(&tensor.name).map(|t| t.file_offset()), Some(tensor.file_offset()));
     }
     // What they refuse, they refuse without a panic.
-    let _ = foretoken_model::describe(&gguf);
+    let _ = foretoken_model::describe(&gguf, &foretoken_model::Prediction::Own);
     if let Ok(tokenizer) = Tokenizer::from_gguf(&gguf) {
         for special in [false, true] {
             let ids = tokenizer.encode(TEXT, true, special);

@@ -22,7 +22,7 @@ pub(super) struct Local {
 
 impl Local {
     pub(super) fn load(args: &ChatArgs) -> Result<Local> {
-        let loaded = load::load(&args.model)?;
+        let loaded = load::load(&args.model, &args.speculation)?;
         let bounds = EngineConfig::default();
         let engine = loaded.start_engine(&args.model.base, &args.context, &args.speculation, bounds)?;
         Ok(Local { loaded, engine })

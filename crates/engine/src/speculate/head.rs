@@ -1,0 +1,147 @@
+//! Drafts of the model's own head for multi-token prediction: it guesses a token, then goes on from its guess.
+//!
+//! It runs for all sequences of a step together, one row of each, as long as the next guess is probable enough to be
+//! worth its time. The invariant: it writes only slots that the next step of the target writes too, and takes free
+//! blocks only.
+
+use std::time::Instant;
+
+use foretoken_cache::ContextCache;
+use foretoken_model::step::Scratch;
+use foretoken_model::{Model, SeqGuess};
+
+use super::draft_tree::ROOT;
+use super::settings::Source;
+use super::speculator::Speculator;
+use crate::block_table::BlockTable;
+
+/// Guesses ahead, at most.
+const AHEAD_MAX: usize = 16;
+/// Steps without a guess before another attempt, where guesses did not pay.
+const RETRY: u32 = 32;
+/// Weight of the newest sample in the moving averages.
+const WEIGHT: f64 = 0.1;
+
+/// How well the head does on one sequence.
+pub(crate) struct HeadState {
+    /// Moving average of the probability that its first guess is accepted.
+    first_p: f64,
+    /// Steps since the last attempt.
+    idle: u32,
+}
+
+impl Default for HeadState {
+    fn default() -> Self {
+        HeadState { first_p: 1.0, idle: 0 }
+    }
+}
+
+/// A sequence whose next tokens are to be guessed.
+pub(crate) struct Guessing<'a> {
+    speculator: &'a mut Speculator,
+    table: &'a mut BlockTable,
+    /// What is guessed after: a token, its slot, the hidden row before it, and its node in the tree.
+    token: u32,
+    slot: usize,
+    hidden: Vec<f32>,
+    parent: u32,
+    /// Tokens that may be guessed, one after the other.
+    depth: usize,
+}
+
+impl<'a> Guessing<'a> {
+    /// `last`: a sequence's last token, its slot, and the target's hidden row before it. `depth`: the longest useful path.
+    pub(crate) fn new(
+        speculator: &'a mut Speculator,
+        table: &'a mut BlockTable,
+        (token, slot, hidden): (u32, usize, &[f32]),
+        depth: usize,
+    ) -> Guessing<'a> {
+        let (hidden, depth) = (hidden.to_vec(), depth.min(AHEAD_MAX));
+        Guessing { speculator, table, token, slot, hidden, parent: ROOT, depth }
+    }
+}
+
+/// What guesses are worth in the current step.
+#[derive(Clone, Copy)]
+pub(crate) struct Worth {
+    /// Milliseconds of the target per token that a step yields.
+    pub(crate) token_ms: f64,
+    /// Milliseconds of a draft row in the target's step.
+    pub(crate) row_ms: f64,
+}
+
+/// See the [module](self).
+#[derive(Default)]
+pub(crate) struct Head {
+    /// Moving average of the milliseconds that a row takes.
+    row_ms: f64,
+}
+
+impl Head {
+    /// Whether a guess pays after one that is accepted with probability `path`.
+    fn pays(&self, path: f64, worth: Worth) -> bool {
+        path * (worth.token_ms - worth.row_ms) > self.row_ms
+    }
+
+    /// Whether a sequence should be guessed for.
+    fn tries(&self, state: &mut HeadState, worth: Worth) -> bool {
+        let tries = self.pays(state.first_p, worth) || state.idle >= RETRY;
+        state.idle = if tries { 0 } else { state.idle + 1 };
+        tries
+    }
+
+    /// Adds guesses to the trees of the sequences. Returns the milliseconds that it took.
+    pub(crate) fn propose(
+        &mut self,
+        model: &Model,
+        scratch: &mut Scratch,
+        cache: &ContextCache,
+        mut seqs: Vec<Guessing<'_>>,
+        worth: Worth,
+    ) -> f64 {
+        let begin = Instant::now();
+        seqs.retain_mut(|seq| seq.depth > 0 && self.tries(&mut seq.speculator.head, worth));
+        loop {
+            seqs.retain_mut(|seq| seq.depth > 0 && seq.table.reserve(cache, seq.slot + 1));
+            if seqs.is_empty() {
+                return begin.elapsed().as_secs_f64() * 1e3;
+            }
+            self.guess_once(model, scratch, &mut seqs, worth);
+        }
+    }
+
+    /// One guess for each sequence; those that should not go on have no `depth` left.
+    fn guess_once(&mut self, model: &Model, scratch: &mut Scratch, seqs: &mut [Guessing<'_>], worth: Worth) {
+        let (start, layout) = (Instant::now(), model.kv_layout());
+        let parts = seqs.iter_mut().map(|Guessing { table, token, slot, hidden, .. }| {
+            (table.view(&layout), *token, *slot, &hidden[..])
+        });
+        let mut parts: Vec<_> = parts.collect();
+        let guesses = parts.iter_mut().map(|(kv, token, slot, hidden)| SeqGuess {
+            token: *token,
+            hidden,
+            slot: *slot,
+            kv,
+        });
+        let logits = model.guess(scratch, &mut guesses.collect::<Vec<_>>());
+        for (row, seq) in seqs.iter_mut().enumerate() {
+            let position = seq.slot + 1;
+            let guess = seq.speculator.add_guesses(model.compute(), logits.row(row), seq.parent, position);
+            let Some((node, token, path)) = guess else {
+                seq.depth = 0;
+                continue;
+            };
+            if seq.parent == ROOT {
+                let state = &mut seq.speculator.head;
+                state.first_p += WEIGHT * (path - state.first_p);
+            }
+            seq.depth = if self.pays(path, worth) { seq.depth - 1 } else { 0 };
+            (seq.parent, seq.token, seq.slot) = (node, token, position);
+            seq.hidden.copy_from_slice(logits.hidden(row));
+        }
+        let row_ms = start.elapsed().as_secs_f64() * 1e3 / seqs.len() as f64;
+        self.row_ms += if self.row_ms == 0.0 { row_ms } else { WEIGHT * (row_ms - self.row_ms) };
+        seqs.iter_mut().for_each(|seq| seq.speculator.spent_on(Source::Mtp, row_ms));
+    }
+}
