@@ -63,3 +63,16 @@ def large(tokenizer, work=WORK):
         run([sys.executable, script, "--tokenizer", tokenizer, "--out", partial])
         partial.rename(path)
     return path
+
+
+def mixture(shape, tokenizer, work=WORK):
+    """Random weights in the shape of a mixture of experts, with fewer layers than the real one."""
+    path = work / f"random-{shape}.gguf"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".partial")
+        say(f"writing a random model in the shape of {shape}")
+        script = ROOT / "bench" / "models" / "random_mixture.py"
+        run([sys.executable, script, "--shape", shape, "--tokenizer", tokenizer, "--out", partial])
+        partial.rename(path)
+    return path

@@ -11,7 +11,7 @@ use common::{CTX, Fixture, collect, request};
 use foretoken_engine::{Engine, EngineConfig, Request, Speculation, SpeculationChoice};
 
 /// One tiny model for each kind of layer.
-const KINDS: [&str; 4] = ["qwen3", "gemma3", "deepseek3", "deepseek3-experts"];
+const KINDS: [&str; 5] = ["qwen3", "gemma3", "deepseek3", "deepseek3-experts", "deepseek3-mtp"];
 
 /// Every file below a folder, by name.
 fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {

@@ -5,8 +5,8 @@
 use anyhow::{Context, Result};
 use foretoken_cache::{BLOCK_TOKENS, BlockLayout, BlockPool, OpenBlock};
 use foretoken_kernels::kv::KvView;
-use foretoken_model::Model;
 use foretoken_model::step::{Logits, Scratch, SeqStep, WantLogits};
+use foretoken_model::{ExpertsRead, Model};
 
 /// A model, one block table and the buffers of its forward pass.
 pub(crate) struct Sequence<'m> {
@@ -24,6 +24,11 @@ impl<'m> Sequence<'m> {
         let blocks = (0..capacity).map(|_| pool.open()).collect::<Option<Vec<_>>>();
         let blocks = blocks.context("the pool has as many blocks as were asked for")?;
         Ok(Self { model, scratch: model.scratch(), blocks, len: 0 })
+    }
+
+    /// What the last forward pass read of mixtures of experts.
+    pub(crate) fn experts_read(&self) -> ExpertsRead {
+        self.scratch.experts_read()
     }
 
     /// Drops all tokens from `len` on.

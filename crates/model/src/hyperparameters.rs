@@ -8,7 +8,7 @@ use foretoken_kernels::rope::{RopeConfig, RopeScaling, RopeStyle, yarn_magnitude
 use foretoken_kernels::router::{Gating, GroupScore, Groups, Router};
 
 use crate::config::{ModelConfig, ModelError};
-use crate::gguf::Gguf;
+use crate::gguf::{Gguf, Value};
 use crate::layers::{Experts, Grouped, QkNorm, RopeSpec};
 
 /// Largest accepted value of a count in the metadata; keeps products far from overflow.
@@ -121,7 +121,7 @@ impl<'a> Hyperparameters<'a> {
         // A file that holds only a head for multi-token prediction has no table.
         let vocab = match self.gguf.tensor("token_embd.weight") {
             Some(embedding) => embedding.rows(),
-            None if predicting > 0 => self.count("vocab_size")?,
+            None if predicting > 0 => self.tokens()?,
             None => {
                 let (tensor, arch) = ("token_embd.weight".into(), self.arch.clone());
                 return Err(ModelError::MissingTensor { tensor, arch });
@@ -137,6 +137,15 @@ impl<'a> Hyperparameters<'a> {
             ctx_train: self.count("context_length")?,
             norm_eps,
         })
+    }
+
+    /// Tokens in the file's vocabulary.
+    fn tokens(&self) -> Result<usize, ModelError> {
+        let key = "tokenizer.ggml.tokens";
+        match self.gguf.get(key)? {
+            Some(Value::Array(tokens)) if !tokens.is_empty() => Ok(tokens.len()),
+            _ => Err(ModelError::MissingKey { key: key.into(), arch: self.arch.clone() }),
+        }
     }
 
     /// Grouped-query attention over all positions, with the first rotary table and scores over `sqrt(dim_k)`.

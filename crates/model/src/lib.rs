@@ -21,5 +21,6 @@ pub mod tokenizer;
 mod weights;
 
 pub use config::{ModelConfig, ModelError};
+pub use layers::ExpertsRead;
 pub use model::{Model, describe};
 pub use prediction::{Prediction, SeqGuess};

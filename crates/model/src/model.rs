@@ -159,6 +159,15 @@ impl Model {
         matrices.map(PackedMatrix::bytes).sum::<usize>() - idle
     }
 
+    /// Bytes of packed weights that every step reads; of experts it reads those that its rows are sent to
+    /// ([`Scratch::experts_read`]).
+    pub fn shared_weight_bytes(&self) -> usize {
+        let layers = self.decoder.layers();
+        let matrices = layers.flat_map(Layer::matrices).chain([&self.output]);
+        let experts: usize = self.decoder.layers().map(Layer::expert_bytes).sum();
+        matrices.map(PackedMatrix::bytes).sum::<usize>() - experts
+    }
+
     /// Buffers for [`Model::forward`]; each calling thread needs its own.
     pub fn scratch(&self) -> Scratch {
         let ropes = rope_tables(&self.blueprint.ropes, &self.rope_factors);
@@ -177,6 +186,7 @@ impl Model {
     /// If a sequence has no tokens, a token id outside the vocabulary, or too few KV slots; the engine checks all
     /// three at admission.
     pub fn forward<'s>(&self, scratch: &'s mut Scratch, seqs: &mut [SeqStep<'_, '_>]) -> &'s mut Logits {
+        scratch.experts.begin_step();
         scratch.positions.clear();
         seqs.iter().for_each(|seq| seq.push_positions(&mut scratch.positions));
         scratch.residual.resize(scratch.positions.len() * self.config().width, 0.0);

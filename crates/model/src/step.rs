@@ -8,7 +8,7 @@ use foretoken_kernels::Activations;
 use foretoken_kernels::kv::KvView;
 use foretoken_kernels::rope::RopeTable;
 
-use crate::layers::{ExpertsScratch, LatentScratch};
+use crate::layers::{ExpertsRead, ExpertsScratch, LatentScratch};
 use crate::prediction::PredictionScratch;
 
 /// Which rows of a sequence need logits.
@@ -146,6 +146,11 @@ pub struct Scratch {
 }
 
 impl Scratch {
+    /// What the last step read of mixtures of experts.
+    pub fn experts_read(&self) -> ExpertsRead {
+        self.experts.read()
+    }
+
     /// The logits of the last step.
     pub fn logits_mut(&mut self) -> &mut Logits {
         &mut self.logits

@@ -1,7 +1,7 @@
 //! From tensors in a GGUF file to packed matrices in memory.
 //!
-//! A [`Loader`] checks a tensor's shape, packs it and releases the file's pages, so that loading never holds two copies
-//! of a large model. It records the names of loaded tensors: a tensor that the model did not load is an error, because
+//! A [`Loader`] checks a tensor's shape, packs it and releases the file's pages, matrix by matrix, so that loading never
+//! holds two copies of a large model. It records the names of loaded tensors: a tensor that the model did not load is an error, because
 //! ignoring it would give wrong answers silently.
 
 use std::cell::RefCell;
@@ -71,12 +71,13 @@ impl<'a> Loader<'a> {
     ) -> Result<Vec<PackedMatrix>, ModelError> {
         let info = self.take(name, &[cols, rows, count])?.ok_or_else(|| self.missing(name))?;
         let bytes = self.gguf.bytes(info);
-        let packed = bytes
-            .chunks_exact(bytes.len() / count)
-            .map(|bytes| self.pack(name, info.ty, rows, cols, bytes))
-            .collect();
-        self.gguf.release(info);
-        packed
+        let len = bytes.len() / count;
+        let packed = bytes.chunks_exact(len).enumerate().map(|(index, bytes)| {
+            let packed = self.pack(name, info.ty, rows, cols, bytes);
+            self.gguf.release_part(info, index * len..(index + 1) * len);
+            packed
+        });
+        packed.collect()
     }
 
     /// `rows` vectors of `cols` elements in f32, row-major, or `None` where the file has no such tensor.

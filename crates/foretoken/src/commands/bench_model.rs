@@ -12,6 +12,8 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use foretoken_cache::BLOCK_TOKENS;
 use foretoken_kernels::roofline;
+use foretoken_model::ExpertsRead;
+use foretoken_model::gguf::TensorInfo;
 use foretoken_model::step::WantLogits;
 use serde::Serialize;
 
@@ -57,9 +59,10 @@ impl Ceilings {
 /// Bytes to read and products to compute in a step.
 #[derive(Clone, Copy)]
 struct Work {
-    weight_bytes: usize,
+    /// Weights that every step reads: all but those of experts.
+    shared_bytes: usize,
     kv_token_bytes: usize,
-    /// Weights in the layers, used for every token.
+    /// Weights in the layers that are used for every token: of experts, as many as a token visits.
     layer_weights: usize,
     /// Weights in the head, used for every row with logits.
     head_weights: usize,
@@ -68,19 +71,30 @@ struct Work {
 impl Work {
     fn of(loaded: &Loaded) -> Self {
         let model = &loaded.model;
-        let matrices = loaded.gguf.tensors().filter(|tensor| tensor.dims().len() == 2);
-        let layer_weights = matrices.filter(|t| t.name.starts_with("blk.")).map(|t| t.elements()).sum();
+        let of_layers = || loaded.gguf.tensors().filter(|tensor| tensor.name.starts_with("blk."));
+        let is_mixture = |tensor: &&TensorInfo| tensor.name.contains("_exps.");
+        let mixtures: usize = of_layers().filter(is_mixture).map(TensorInfo::elements).sum();
+        let others = of_layers().filter(|tensor| !is_mixture(tensor) && tensor.dims().len() > 1);
+        let arch = &model.config().arch;
+        let number = |key| loaded.gguf.get_u32(&format!("{arch}.{key}")).ok().flatten().unwrap_or(1) as usize;
+        let visited = mixtures / number("expert_count").max(1) * number("expert_used_count");
+        let layer_weights = others.map(TensorInfo::elements).sum::<usize>() + visited;
         Self {
-            weight_bytes: model.weight_bytes(),
+            shared_bytes: model.shared_weight_bytes(),
             kv_token_bytes: model.kv_layout().block_bytes() / BLOCK_TOKENS,
             layer_weights,
             head_weights: model.config().vocab * model.config().width,
         }
     }
 
-    /// Lower bound of a step's time in seconds, and the ceiling that sets it.
-    fn floor(&self, ceilings: &Ceilings, tokens: usize, logits: usize, depth: usize) -> (f64, &'static str) {
-        let bytes = self.weight_bytes + depth * self.kv_token_bytes;
+    /// Lower bound in seconds of the time of a step that reads `expert_bytes` of experts, and the ceiling that sets it.
+    fn floor(
+        &self,
+        ceilings: &Ceilings,
+        (tokens, logits): (usize, usize),
+        (depth, expert_bytes): (usize, usize),
+    ) -> (f64, &'static str) {
+        let bytes = self.shared_bytes + expert_bytes + depth * self.kv_token_bytes;
         let reading = bytes as f64 / (ceilings.bandwidth_gb_s * 1e9);
         let products = tokens * self.layer_weights + logits * self.head_weights;
         let multiplying = 2.0 * products as f64 / (ceilings.vpdpbusd_tops * 1e12);
@@ -131,6 +145,8 @@ struct Step {
     tokens_per_second: f64,
     /// Relative to the first row count measured.
     relative: f64,
+    /// Experts that the step read, over all layers; 0 for a model without.
+    experts: usize,
     of_ceiling: f64,
     ceiling: &'static str,
 }
@@ -163,10 +179,11 @@ impl<'m> Bench<'m> {
         let steps = self.steps(&args.rows, args.reps);
         let compute = self.loaded.model.compute();
         let shallow = decode.iter().find(|decode| decode.depth == 0);
-        let reading_s = self.work.weight_bytes as f64 / (self.ceilings.bandwidth_gb_s * 1e9);
+        let weight_bytes = self.loaded.model.weight_bytes();
+        let reading_s = weight_bytes as f64 / (self.ceilings.bandwidth_gb_s * 1e9);
         Ok(Report {
             model: self.loaded.model.config().name.clone(),
-            weight_bytes: self.work.weight_bytes,
+            weight_bytes,
             threads: compute.pool().threads(),
             isa: compute.isa().to_string(),
             reps: args.reps,
@@ -189,6 +206,11 @@ impl<'m> Bench<'m> {
         fits
     }
 
+    /// Bytes of experts that the last step read.
+    fn read_bytes(&self) -> usize {
+        self.sequence.experts_read().bytes
+    }
+
     fn feed_up_to(&mut self, tokens: usize) {
         self.sequence.truncate(0);
         let mut chunks = self.tokens[..tokens].chunks(STEP_TOKENS).peekable();
@@ -204,7 +226,8 @@ impl<'m> Bench<'m> {
         }
         let seconds = median((0..reps).map(|_| timed(|| self.feed_up_to(tokens))).collect());
         let steps = tokens.div_ceil(STEP_TOKENS);
-        let (floor, ceiling) = self.work.floor(&self.ceilings, tokens.div_ceil(steps), 0, 0);
+        let (floor, ceiling) =
+            self.work.floor(&self.ceilings, (tokens.div_ceil(steps), 0), (0, self.read_bytes()));
         Some(Prefill {
             tokens,
             ms: seconds * 1e3,
@@ -232,7 +255,7 @@ impl<'m> Bench<'m> {
             }));
         }
         let seconds = median(samples) / count as f64;
-        let (floor, ceiling) = self.work.floor(&self.ceilings, 1, 1, depth);
+        let (floor, ceiling) = self.work.floor(&self.ceilings, (1, 1), (depth, self.read_bytes()));
         Some(Decode {
             depth,
             ms: seconds * 1e3,
@@ -246,8 +269,9 @@ impl<'m> Bench<'m> {
         let rows: Vec<usize> =
             rows.iter().copied().filter(|&n| self.fits(format!("step of {n}"), n)).collect();
         let mut samples = vec![Vec::with_capacity(reps); rows.len()];
+        let mut read = vec![ExpertsRead::default(); rows.len()];
         for _ in 0..reps {
-            for (&n, samples) in rows.iter().zip(&mut samples) {
+            for ((&n, samples), read) in rows.iter().zip(&mut samples).zip(&mut read) {
                 let (sequence, tokens) = (&mut self.sequence, &self.tokens[..n]);
                 samples.push(timed(|| {
                     for _ in 0..STEPS_PER_REP {
@@ -255,21 +279,23 @@ impl<'m> Bench<'m> {
                         sequence.feed(tokens, WantLogits::All);
                     }
                 }));
+                *read = sequence.experts_read();
             }
         }
         let seconds: Vec<f64> = samples.into_iter().map(|s| median(s) / STEPS_PER_REP as f64).collect();
-        let step = |(&rows, &s): (&usize, &f64)| {
-            let (floor, ceiling) = self.work.floor(&self.ceilings, rows, rows, 0);
+        let step = |((&rows, &s), read): ((&usize, &f64), ExpertsRead)| {
+            let (floor, ceiling) = self.work.floor(&self.ceilings, (rows, rows), (0, read.bytes));
             Step {
                 rows,
                 ms: s * 1e3,
                 tokens_per_second: rows as f64 / s,
                 relative: s / seconds[0],
+                experts: read.experts,
                 of_ceiling: floor / s,
                 ceiling,
             }
         };
-        rows.iter().zip(&seconds).map(step).collect()
+        rows.iter().zip(&seconds).zip(read).map(step).collect()
     }
 }
 
@@ -304,7 +330,10 @@ impl Report {
             row(format!("decode at {}", d.depth), d.ms, d.tokens_per_second, None, d.of_ceiling, d.ceiling);
         }
         for s in &self.steps {
-            let test = format!("step of {}", s.rows);
+            let test = match s.experts {
+                0 => format!("step of {}", s.rows),
+                experts => format!("step of {}, {experts} experts", s.rows),
+            };
             row(test, s.ms, s.tokens_per_second, Some(s.relative), s.of_ceiling, s.ceiling);
         }
         table.print()?;
@@ -316,7 +345,7 @@ impl Report {
     }
 }
 
-/// Arbitrary token ids; speed does not depend on them.
+/// Arbitrary token ids that differ, so that rows are sent to experts that differ.
 fn arbitrary_tokens(vocab: usize, count: usize) -> Vec<u32> {
     (0..count).map(|i| (i.wrapping_mul(7_919) + 11) % vocab).map(|id| id as u32).collect()
 }
@@ -346,15 +375,15 @@ mod tests {
     #[test]
     fn one_token_is_memory_bound_and_many_are_compute_bound() {
         let work = Work {
-            weight_bytes: 1_000_000,
+            shared_bytes: 800_000,
             kv_token_bytes: 1_000,
             layer_weights: 900_000,
             head_weights: 100_000,
         };
         let ceilings = Ceilings { bandwidth_gb_s: 1.0, vpdpbusd_tops: 0.1 };
-        assert_eq!(work.floor(&ceilings, 1, 1, 0), (1e-3, "memory"));
-        assert_eq!(work.floor(&ceilings, 1, 1, 1_000), (2e-3, "memory"));
-        let (seconds, by) = work.floor(&ceilings, 1_000, 0, 0);
+        assert_eq!(work.floor(&ceilings, (1, 1), (0, 200_000)), (1e-3, "memory"));
+        assert_eq!(work.floor(&ceilings, (1, 1), (1_000, 200_000)), (2e-3, "memory"));
+        let (seconds, by) = work.floor(&ceilings, (1_000, 0), (0, 0));
         assert_eq!(by, "vpdpbusd");
         assert!((seconds - 0.018).abs() < 1e-12);
     }

@@ -10,9 +10,12 @@ use std::thread;
 
 use super::Gguf;
 
+/// Bytes that are hashed before their pages are released; the experts of a layer can be gigabytes in one tensor.
+const PIECE: usize = 32 << 20;
+
 impl Gguf {
     /// Changes with any byte of metadata or weights. Reads the whole model at the first call, on up to `threads`
-    /// threads, and caches the result; releases each tensor's pages.
+    /// threads, and caches the result; releases the pages that it has read.
     pub fn hash_on(&self, threads: usize) -> [u8; 32] {
         *self.hash.get_or_init(|| {
             let hashes = self.tensor_hashes(threads.max(1));
@@ -42,8 +45,12 @@ impl Gguf {
             loop {
                 let at = next.fetch_add(1, Ordering::Relaxed);
                 let Some(tensor) = self.tensors.get(at) else { return hashed };
-                hashed.push((at, blake3::hash(self.bytes(tensor))));
-                self.release(tensor);
+                let mut hasher = blake3::Hasher::new();
+                for (piece, bytes) in self.bytes(tensor).chunks(PIECE).enumerate() {
+                    hasher.update(bytes);
+                    self.release_part(tensor, piece * PIECE..(piece + 1) * PIECE);
+                }
+                hashed.push((at, hasher.finalize()));
             }
         };
         let mut hashes = thread::scope(|scope| {

@@ -20,6 +20,7 @@ mod value_type;
 #[doc(hidden)]
 pub mod writer;
 
+use std::ops::Range;
 use std::path::Path;
 use std::sync::OnceLock;
 
@@ -128,7 +129,13 @@ impl Gguf {
     /// # Panics
     /// May panic if `tensor` comes from another `Gguf`.
     pub fn release(&self, tensor: &TensorInfo) {
-        self.parts[tensor.part].bytes.release(tensor.range());
+        self.release_part(tensor, 0..tensor.byte_len());
+    }
+
+    /// [`Gguf::release`] for some of a tensor's bytes.
+    pub fn release_part(&self, tensor: &TensorInfo, bytes: Range<usize>) {
+        let start = tensor.range().start;
+        self.parts[tensor.part].bytes.release(start + bytes.start..start + bytes.end.min(tensor.byte_len()));
     }
 
     fn first(&self) -> &Part {

@@ -86,6 +86,15 @@ pub(super) struct ExpertsLayer {
     shared: Option<SharedLayer>,
 }
 
+/// What a step read of mixtures.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ExpertsRead {
+    /// Experts, over all layers.
+    pub experts: usize,
+    /// Bytes of their weights.
+    pub bytes: usize,
+}
+
 /// Buffers, reused across layers and steps.
 #[derive(Default)]
 pub(crate) struct ExpertsScratch {
@@ -97,6 +106,7 @@ pub(crate) struct ExpertsScratch {
     gate: Vec<f32>,
     up: Vec<f32>,
     out: Vec<f32>,
+    read: ExpertsRead,
 }
 
 impl ExpertsScratch {
@@ -104,6 +114,14 @@ impl ExpertsScratch {
     pub(crate) fn new(floats: bool) -> ExpertsScratch {
         let activations = || if floats { Activations::with_floats() } else { Activations::new() };
         ExpertsScratch { gathered: activations(), hidden: activations(), ..ExpertsScratch::default() }
+    }
+
+    pub(crate) fn begin_step(&mut self) {
+        self.read = ExpertsRead::default();
+    }
+
+    pub(crate) fn read(&self) -> ExpertsRead {
+        self.read
     }
 }
 
@@ -191,6 +209,8 @@ impl ExpertsLayer {
         matmul(c, x, &mut [self.router.job(&mut s.logits, false)]);
         router.route(c, &s.logits, &mut s.choices);
         s.plan.gather(router.experts, router.used, &s.choices);
+        s.read.experts += s.plan.experts.len();
+        s.read.bytes += s.plan.experts.len() * self.expert_bytes();
         let pairs = s.choices.len();
         s.gate.resize(pairs * width, 0.0);
         s.up.resize(pairs * width, 0.0);
@@ -216,11 +236,21 @@ impl ExpertsLayer {
         self.expert_matrices().chain(shared.chain([&self.router]).map(|linear| &linear.weight))
     }
 
+    /// Bytes of the weights of one expert.
+    fn expert_bytes(&self) -> usize {
+        let first = [&self.gate, &self.up, &self.down].into_iter().filter_map(|all| all.weights.first());
+        first.map(PackedMatrix::bytes).sum()
+    }
+
     /// Bytes of weights that a row doesn't read: those of the experts that it isn't sent to.
     pub(super) fn idle_bytes(&self) -> usize {
-        let experts: usize = self.expert_matrices().map(PackedMatrix::bytes).sum();
         let router = &self.spec.router;
-        experts / router.experts * (router.experts - router.used)
+        self.expert_bytes() * (router.experts - router.used)
+    }
+
+    /// Bytes of the weights of all experts.
+    pub(super) fn all_expert_bytes(&self) -> usize {
+        self.expert_bytes() * self.spec.router.experts
     }
 }
 

@@ -17,6 +17,7 @@ use foretoken_kernels::rope::{RopeConfig, RopeTable};
 use foretoken_kernels::{Compute, PackedMatrix};
 
 pub(crate) use branch::NormNames;
+pub use experts::ExpertsRead;
 pub(crate) use experts::{Experts, ExpertsScratch, SharedExpert};
 pub(crate) use feed_forward::Gated;
 pub(crate) use grouped::{Grouped, QkNorm, Temperature};
@@ -227,6 +228,11 @@ impl Layer {
     /// Bytes of weights that one row doesn't read, because it isn't sent to all experts.
     pub(crate) fn idle_bytes(&self) -> usize {
         self.mixture().map_or(0, ExpertsLayer::idle_bytes)
+    }
+
+    /// Bytes of the weights of all its experts.
+    pub(crate) fn expert_bytes(&self) -> usize {
+        self.mixture().map_or(0, ExpertsLayer::all_expert_bytes)
     }
 
     /// Its packed weights.
