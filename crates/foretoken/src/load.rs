@@ -15,7 +15,7 @@ use foretoken_model::chat::ChatTemplate;
 use foretoken_model::gguf::Gguf;
 use foretoken_model::reference::{Downloads, ModelRef, cached_models};
 use foretoken_model::tokenizer::Tokenizer;
-use foretoken_model::{Model, Prediction};
+use foretoken_model::{LoadOptions, Model, Prediction};
 
 use crate::byte_size::ByteSize;
 use crate::cli::{BaseArgs, ContextArgs, ModelArgs, SpeculationArgs};
@@ -89,12 +89,31 @@ pub(crate) fn load(args: &ModelArgs, speculation: &SpeculationArgs) -> Result<Lo
 /// Resolves, opens and packs `--model` alone.
 pub(crate) fn load_without_head(args: &ModelArgs) -> Result<Loaded> {
     let compute = compute(args)?;
-    load_file(&resolve(&args.model, &args.base)?, compute)
+    let options = LoadOptions { prediction: Prediction::Off, expert_ram: expert_ram(&args.experts)? };
+    OpenModel::open(resolve(&args.model, &args.base)?, options, compute)?.load()
 }
 
-/// Opens and packs a model file, without a head for multi-token prediction.
-fn load_file(path: &Path, compute: Arc<Compute>) -> Result<Loaded> {
-    OpenModel::open(path.to_owned(), Prediction::Off, compute)?.load()
+/// `--experts`: the bytes of experts to keep in memory, `None` for all.
+fn expert_ram(experts: &str) -> Result<Option<usize>> {
+    let bytes = match experts {
+        "packed" => return Ok(None),
+        "mapped" => {
+            available_memory()
+                .context("--experts mapped: cannot tell how much memory is available; give a size")?
+                / 2
+        }
+        size => {
+            size.parse::<ByteSize>().map_err(|error| anyhow!("--experts: {error}; or packed, or mapped"))?.0
+        }
+    };
+    Ok(Some(usize::try_from(bytes).unwrap_or(usize::MAX)))
+}
+
+/// Bytes of memory that programs can take without swapping.
+fn available_memory() -> Option<u64> {
+    let facts = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = facts.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? << 10)
 }
 
 /// Resolves and opens `--model` and `--mtp`, and chooses kernels: all that can fail before the weights are read.
@@ -105,30 +124,31 @@ pub(crate) fn open_model(args: &ModelArgs, speculation: &SpeculationArgs) -> Res
         "off" => Prediction::Off,
         reference => Prediction::File(Arc::new(open(&resolve(reference, &args.base)?)?)),
     };
-    OpenModel::open(resolve(&args.model, &args.base)?, prediction, compute)
+    let options = LoadOptions { prediction, expert_ram: expert_ram(&args.experts)? };
+    OpenModel::open(resolve(&args.model, &args.base)?, options, compute)
 }
 
 /// A model file whose metadata, tokenizer and chat template are read, and whose weights are not.
 pub(crate) struct OpenModel {
     path: PathBuf,
     gguf: Arc<Gguf>,
-    prediction: Prediction,
+    options: LoadOptions,
     pub(crate) tokenizer: Arc<Tokenizer>,
     pub(crate) template: ChatTemplate,
     compute: Arc<Compute>,
 }
 
 impl OpenModel {
-    fn open(path: PathBuf, prediction: Prediction, compute: Arc<Compute>) -> Result<OpenModel> {
+    fn open(path: PathBuf, options: LoadOptions, compute: Arc<Compute>) -> Result<OpenModel> {
         let gguf = Arc::new(open(&path)?);
         let texts = text(&gguf).with_context(|| format!("cannot use the model file {}", path.display()));
         let (tokenizer, template) = texts?;
-        Ok(OpenModel { path, gguf, prediction, tokenizer, template, compute })
+        Ok(OpenModel { path, gguf, options, tokenizer, template, compute })
     }
 
     /// Checks that `--cache-ram` holds one context.
     pub(crate) fn check_context(&self, args: &ContextArgs) -> Result<()> {
-        let (config, layout) = foretoken_model::describe(&self.gguf, &self.prediction)
+        let (config, layout) = foretoken_model::describe(&self.gguf, &self.options.prediction)
             .with_context(|| format!("cannot use the model file {}", self.path.display()))?;
         let held = tokens_held(&layout, args.cache_ram.0);
         match args.ctx.unwrap_or(config.ctx_train.min(held)) {
@@ -143,12 +163,12 @@ impl OpenModel {
 
     /// Packs the weights.
     pub(crate) fn load(self) -> Result<Loaded> {
-        let OpenModel { path, gguf, prediction, tokenizer, template, compute } = self;
+        let OpenModel { path, gguf, options, tokenizer, template, compute } = self;
         let threads = compute.pool().threads();
         let model = std::thread::scope(|scope| {
             // Packing reads every byte anyway; the fingerprint is computed in parallel.
             scope.spawn(|| gguf.hash_on(threads));
-            Model::load_with(Arc::clone(&gguf), prediction, compute)
+            Model::load_with(Arc::clone(&gguf), options, compute)
         });
         let model = model.with_context(|| format!("cannot use the model file {}", path.display()))?;
         Ok(Loaded { gguf, model: Arc::new(model), tokenizer, template })
@@ -218,7 +238,8 @@ impl Loaded {
     fn draft_model(&self, base: &BaseArgs, args: &SpeculationArgs) -> Result<Option<(Arc<Model>, usize)>> {
         let Some(reference) = &args.draft_model else { return Ok(None) };
         let path = resolve(reference, base)?;
-        let draft = load_file(&path, Arc::clone(self.model.compute()))?;
+        let options = LoadOptions { prediction: Prediction::Off, ..LoadOptions::default() };
+        let draft = OpenModel::open(path, options, Arc::clone(self.model.compute()))?.load()?;
         if let Some(difference) = self.tokenizer.difference(&draft.tokenizer) {
             bail!(
                 "--draft-model {reference} cannot draft for this model: {difference}; use one of the same family"

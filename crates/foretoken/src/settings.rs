@@ -460,7 +460,7 @@ mod tests {
         --price-hours 16:30-00:30=0.007,0.07,0.14 --price-hours 01:00-02:00=0,0,0 \
         --ledger-max 1GiB --ledger-days 30 --draft-disk 1MiB --pin-share 40 --allowed-host a.example --allowed-host b \
         --tenant-by key --log-format json \
-        --model m.gguf --threads 2 --isa scalar --data-dir d --log debug";
+        --model m.gguf --threads 2 --isa scalar --experts mapped --data-dir d --log debug";
 
     #[test]
     fn every_printed_setting_reads_back_to_itself() {

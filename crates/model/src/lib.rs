@@ -22,5 +22,5 @@ mod weights;
 
 pub use config::{ModelConfig, ModelError};
 pub use layers::ExpertsRead;
-pub use model::{Model, describe};
+pub use model::{LoadOptions, Model, describe};
 pub use prediction::{Prediction, SeqGuess};

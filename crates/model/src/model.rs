@@ -27,6 +27,16 @@ enum Embedding {
     Mapped(MappedEmbedding),
 }
 
+/// How a model is loaded.
+#[derive(Clone, Debug, Default)]
+pub struct LoadOptions {
+    /// The head for multi-token prediction.
+    pub prediction: Prediction,
+    /// Bytes of experts that are kept in memory, over all layers; others are read from the file whenever a row is sent to
+    /// them. At least the experts that one row visits are kept. `None` keeps all.
+    pub expert_ram: Option<usize>,
+}
+
 /// The packed weights of one model.
 pub struct Model {
     compute: Arc<Compute>,
@@ -62,21 +72,23 @@ impl Model {
     /// # Errors
     /// An architecture, a metadata value or a tensor that this build cannot use, by name.
     pub fn load(gguf: Arc<Gguf>, compute: Arc<Compute>) -> Result<Model, ModelError> {
-        Model::load_with(gguf, Prediction::Own, compute)
+        Model::load_with(gguf, LoadOptions::default(), compute)
     }
 
-    /// [`Model::load`] with a head for multi-token prediction from elsewhere, or without.
+    /// [`Model::load`] with other options.
     ///
     /// # Errors
     /// As [`Model::load`]; also a head that belongs to another model.
     pub fn load_with(
         gguf: Arc<Gguf>,
-        prediction: Prediction,
+        options: LoadOptions,
         compute: Arc<Compute>,
     ) -> Result<Model, ModelError> {
+        let LoadOptions { prediction, expert_ram } = options;
         let blueprint = blueprint(&gguf, &prediction)?;
         let config = &blueprint.config;
-        let loader = Loader::new(&gguf, &compute, &config.arch);
+        let expert_bytes = expert_ram.map(|bytes| bytes / blueprint.mixtures().max(1));
+        let loader = Loader::new(&gguf, &compute, &config.arch, expert_bytes);
         blueprint.unused.iter().for_each(|name| loader.skip(name));
         if config.prediction_layers > 0 {
             loader.skip_layers(config.layers);
@@ -100,7 +112,7 @@ impl Model {
             (Some(spec), None) => Some(PredictionHead::load(&loader, &gguf, config, spec)?),
             (Some(spec), Some(file)) => {
                 // The file may have tensors of the model too, which aren't needed.
-                let loader = Loader::new(file, &compute, &config.arch);
+                let loader = Loader::new(file, &compute, &config.arch, expert_bytes);
                 Some(PredictionHead::load(&loader, file, config, spec)?)
             }
         };
@@ -153,19 +165,14 @@ impl Model {
 
     /// Bytes of packed weights that a decode step of one row reads: of a mixture only the experts that it is sent to.
     pub fn weight_bytes(&self) -> usize {
-        let layers = self.decoder.layers();
-        let matrices = layers.flat_map(Layer::matrices).chain([&self.output]);
-        let idle: usize = self.decoder.layers().map(Layer::idle_bytes).sum();
-        matrices.map(PackedMatrix::bytes).sum::<usize>() - idle
+        self.shared_weight_bytes() + self.decoder.layers().map(Layer::visited_bytes).sum::<usize>()
     }
 
     /// Bytes of packed weights that every step reads; of experts it reads those that its rows are sent to
     /// ([`Scratch::experts_read`]).
     pub fn shared_weight_bytes(&self) -> usize {
         let layers = self.decoder.layers();
-        let matrices = layers.flat_map(Layer::matrices).chain([&self.output]);
-        let experts: usize = self.decoder.layers().map(Layer::expert_bytes).sum();
-        matrices.map(PackedMatrix::bytes).sum::<usize>() - experts
+        layers.flat_map(Layer::matrices).chain([&self.output]).map(PackedMatrix::bytes).sum()
     }
 
     /// Buffers for [`Model::forward`]; each calling thread needs its own.

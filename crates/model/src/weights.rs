@@ -7,6 +7,7 @@
 use std::cell::RefCell;
 use std::collections::HashSet;
 use std::ops::Range;
+use std::sync::Arc;
 
 use foretoken_kernels::{Compute, GgmlType, PackedMatrix, quant};
 
@@ -15,15 +16,35 @@ use crate::gguf::{Gguf, TensorInfo};
 
 /// Loads the tensors of one file.
 pub(crate) struct Loader<'a> {
-    gguf: &'a Gguf,
+    gguf: &'a Arc<Gguf>,
     compute: &'a Compute,
     arch: &'a str,
+    /// Bytes of experts that each layer keeps in memory; `None`: all.
+    expert_bytes_per_layer: Option<usize>,
     loaded: RefCell<HashSet<String>>,
 }
 
 impl<'a> Loader<'a> {
-    pub(crate) fn new(gguf: &'a Gguf, compute: &'a Compute, arch: &'a str) -> Loader<'a> {
-        Loader { gguf, compute, arch, loaded: RefCell::new(HashSet::new()) }
+    pub(crate) fn new(
+        gguf: &'a Arc<Gguf>,
+        compute: &'a Compute,
+        arch: &'a str,
+        expert_bytes_per_layer: Option<usize>,
+    ) -> Loader<'a> {
+        Loader { gguf, compute, arch, expert_bytes_per_layer, loaded: RefCell::new(HashSet::new()) }
+    }
+
+    pub(crate) fn gguf(&self) -> &'a Arc<Gguf> {
+        self.gguf
+    }
+
+    pub(crate) fn compute(&self) -> &'a Compute {
+        self.compute
+    }
+
+    /// Bytes of experts that a layer keeps in memory; `None`: all.
+    pub(crate) fn expert_bytes_per_layer(&self) -> Option<usize> {
+        self.expert_bytes_per_layer
     }
 
     /// A matrix of `rows` outputs and `cols` inputs.

@@ -10,7 +10,7 @@ use foretoken_kernels::kv::BLOCK_TOKENS;
 use foretoken_kernels::{Compute, Isa, math};
 use foretoken_model::gguf::Gguf;
 use foretoken_model::step::{SeqStep, WantLogits};
-use foretoken_model::{Model, ModelError, Prediction, SeqGuess};
+use foretoken_model::{LoadOptions, Model, ModelError, Prediction, SeqGuess};
 use serde::Deserialize;
 use support::{blocks, view};
 
@@ -29,7 +29,8 @@ fn open(name: &str) -> Arc<Gguf> {
 
 fn load(name: &str, prediction: Prediction, isa: Isa, threads: usize) -> Model {
     let compute = Compute::new(isa, threads).expect("an instruction set that is available");
-    Model::load_with(open(name), prediction, Arc::new(compute)).expect("a model that is supported")
+    let options = LoadOptions { prediction, ..LoadOptions::default() };
+    Model::load_with(open(name), options, Arc::new(compute)).expect("a model that is supported")
 }
 
 fn own(name: &str) -> Model {
@@ -275,7 +276,8 @@ fn a_head_is_loaded_where_it_is_wanted_and_belongs() {
     assert_eq!(layers(&own("heads/deepseek3-mtp-decoder")), 0);
     let refused = |model: &str, head: &str| {
         let compute = Arc::new(Compute::new(Isa::detect(), 1).expect("the detected instruction set"));
-        Model::load_with(open(model), Prediction::File(open(head)), compute).err().expect("an error")
+        let options = LoadOptions { prediction: Prediction::File(open(head)), ..LoadOptions::default() };
+        Model::load_with(open(model), options, compute).err().expect("an error")
     };
     assert!(matches!(
         refused("heads/deepseek3-mtp-decoder", "heads/deepseek3-mtp-decoder"),

@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use foretoken_kernels::{Compute, Isa};
-use foretoken_model::Model;
 use foretoken_model::gguf::Gguf;
 use foretoken_model::step::{Logits, SeqStep, WantLogits};
+use foretoken_model::{LoadOptions, Model};
 use proptest::prelude::*;
 use support::{blocks, smollm2_path, view};
 
@@ -176,6 +176,27 @@ fn every_tiny_model_gives_the_same_bits_in_any_chunks_on_any_instructions_and_th
                 let got = chunked(&tiny(&name, isa, threads), &prompt, chunk);
                 let differs = got.iter().zip(&reference).position(|(a, b)| a != b);
                 assert_eq!(differs, None, "{name}: {isa}, {threads} threads, chunks of {chunk}");
+            }
+        }
+    }
+}
+
+#[test]
+fn experts_that_are_read_when_they_are_needed_give_the_bits_of_experts_in_memory() {
+    let prompt = tokens(100, 250);
+    for name in ["qwen2moe", "qwen3moe", "gpt-oss", "deepseek3-experts"] {
+        let expected = one_by_one(&tiny(name, Isa::detect(), 1), &prompt);
+        // None to spare: each layer keeps what one row visits; then a few more.
+        for expert_ram in [0, 40_000] {
+            let path = fixtures().join(format!("{name}.gguf"));
+            let compute = Arc::new(Compute::new(Isa::detect(), 2).expect("the detected instruction set"));
+            let options = LoadOptions { expert_ram: Some(expert_ram), ..LoadOptions::default() };
+            let gguf = Arc::new(Gguf::open(&path).expect("a GGUF file"));
+            let model = Model::load_with(gguf, options, compute).expect("a model");
+            for chunk in [1, 100] {
+                let got = chunked(&model, &prompt, chunk);
+                let differs = got.iter().zip(&expected).position(|(a, b)| a != b);
+                assert_eq!(differs, None, "{name}: {expert_ram} bytes of experts, chunks of {chunk}");
             }
         }
     }

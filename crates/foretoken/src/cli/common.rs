@@ -52,6 +52,16 @@ pub(crate) struct ModelArgs {
     #[arg(long, value_name = "ISA", default_value = "auto", help_heading = "Common options")]
     pub(crate) isa: String,
 
+    /// Where the experts of a mixture are: packed (all in memory), a size (that much of them in memory, the others are read
+    /// from the model file when they are needed), or mapped (half of the memory that is available).
+    #[arg(
+        long,
+        value_name = "packed|mapped|SIZE",
+        default_value = "packed",
+        help_heading = "Common options"
+    )]
+    pub(crate) experts: String,
+
     #[command(flatten)]
     pub(crate) base: BaseArgs,
 }

@@ -39,6 +39,16 @@ impl Bytes {
         Ok(Bytes::Mapped(map))
     }
 
+    /// Tells the system that `range` will be read soon. A failure costs only time, so it is not reported.
+    pub(super) fn read_ahead(&self, range: Range<usize>) {
+        let Bytes::Mapped(map) = self else { return };
+        if range.is_empty() || range.end > map.len() {
+            return;
+        }
+        #[cfg(unix)]
+        let _ = map.advise_range(memmap2::Advice::WillNeed, range.start, range.len());
+    }
+
     /// Releases the memory of the pages of `range`; the next access reads them from the file again. A failure costs
     /// only memory, so it is not reported.
     pub(super) fn release(&self, range: Range<usize>) {

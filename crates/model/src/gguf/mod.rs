@@ -138,6 +138,12 @@ impl Gguf {
         self.parts[tensor.part].bytes.release(start + bytes.start..start + bytes.end.min(tensor.byte_len()));
     }
 
+    /// Begins to read some of a tensor's bytes.
+    pub(crate) fn read_ahead(&self, tensor: &TensorInfo, bytes: Range<usize>) {
+        let start = tensor.range().start;
+        self.parts[tensor.part].bytes.read_ahead(start + bytes.start..start + bytes.end);
+    }
+
     fn first(&self) -> &Part {
         &self.parts[0]
     }

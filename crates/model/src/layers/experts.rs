@@ -1,15 +1,15 @@
 //! A mixture of experts: a router, many small gated networks, and for some families one that every row visits.
 //!
 //! The invariant: a row's output depends on that row alone, however the rows of a step are gathered by expert. Each
-//! touched expert's weights are read once per step.
+//! touched expert's weights are read once per step; where not all of them fit in memory at once, one part of the experts
+//! after the other.
 
 use foretoken_kernels::ops::{self, Glu};
 use foretoken_kernels::router::{Choice, Router};
-use foretoken_kernels::{
-    Activations, Compute, ExpertJob, MatmulJob, PackedMatrix, math, matmul, matmul_experts,
-};
+use foretoken_kernels::{Activations, Compute, MatmulJob, PackedMatrix, math, matmul, matmul_experts};
 
 use super::branch::Branch;
+use super::expert_weights::{ExpertWeights, Part};
 use super::linear::Linear;
 use super::{FeedForward, Place};
 use crate::config::{ModelConfig, ModelError};
@@ -42,32 +42,6 @@ impl From<Experts> for FeedForward {
     }
 }
 
-/// One matrix per expert, with its bias.
-struct ExpertMatrices {
-    weights: Vec<PackedMatrix>,
-    /// `[expert][rows]`.
-    bias: Option<Vec<f32>>,
-}
-
-impl ExpertMatrices {
-    fn load(
-        loader: &Loader<'_>,
-        name: &str,
-        count: usize,
-        rows: usize,
-        cols: usize,
-    ) -> Result<Self, ModelError> {
-        Ok(Self {
-            weights: loader.matrices(&format!("{name}.weight"), count, rows, cols)?,
-            bias: loader.optional_table(&format!("{name}.bias"), count, rows)?,
-        })
-    }
-
-    fn job<'a>(&'a self, out: &'a mut [f32]) -> ExpertJob<'a> {
-        ExpertJob { weights: &self.weights, bias: self.bias.as_deref(), out }
-    }
-}
-
 struct SharedLayer {
     width: usize,
     gate: Linear,
@@ -80,9 +54,7 @@ pub(super) struct ExpertsLayer {
     spec: Experts,
     columns: usize,
     router: Linear,
-    gate: ExpertMatrices,
-    up: ExpertMatrices,
-    down: ExpertMatrices,
+    weights: ExpertWeights,
     shared: Option<SharedLayer>,
 }
 
@@ -101,6 +73,8 @@ pub(crate) struct ExpertsScratch {
     logits: Vec<f32>,
     choices: Vec<Choice>,
     plan: Plan,
+    /// The slots of the experts at hand.
+    slots: Vec<u32>,
     gathered: Activations,
     hidden: Activations,
     gate: Vec<f32>,
@@ -172,16 +146,17 @@ impl ExpertsLayer {
     ) -> Result<ExpertsLayer, ModelError> {
         let name = |suffix: &str| format!("blk.{layer}.{suffix}");
         let (count, columns, width) = (spec.router.experts, config.width, spec.width);
-        let matrices =
-            |suffix: &str, rows, cols| ExpertMatrices::load(loader, &name(suffix), count, rows, cols);
+        let parts = [
+            (name("ffn_gate_exps"), width, columns),
+            (name("ffn_up_exps"), width, columns),
+            (name("ffn_down_exps"), columns, width),
+        ];
         let mut spec = spec.clone();
         spec.router.bias = loader.optional_vector(&name("exp_probs_b.bias"), count)?;
         Ok(ExpertsLayer {
             columns,
             router: Linear::load(loader, &name("ffn_gate_inp"), count, columns)?,
-            gate: matrices("ffn_gate_exps", width, columns)?,
-            up: matrices("ffn_up_exps", width, columns)?,
-            down: matrices("ffn_down_exps", columns, width)?,
+            weights: ExpertWeights::load(loader, parts, (count, spec.router.used))?,
             shared: match spec.shared {
                 Some(shared) => Some(SharedLayer::load(loader, config, layer, shared)?),
                 None => None,
@@ -210,47 +185,44 @@ impl ExpertsLayer {
         router.route(c, &s.logits, &mut s.choices);
         s.plan.gather(router.experts, router.used, &s.choices);
         s.read.experts += s.plan.experts.len();
-        s.read.bytes += s.plan.experts.len() * self.expert_bytes();
+        s.read.bytes += s.plan.experts.len() * self.weights.expert_bytes();
         let pairs = s.choices.len();
         s.gate.resize(pairs * width, 0.0);
         s.up.resize(pairs * width, 0.0);
         s.out.resize(pairs * self.columns, 0.0);
-        s.gathered.reset_segments(s.plan.counts.iter().copied(), self.columns);
-        s.gathered.gather(c, x, &s.plan.rows);
-        let mut jobs = [self.gate.job(&mut s.gate), self.up.job(&mut s.up)];
-        matmul_experts(c, &s.gathered, &s.plan.experts, &mut jobs);
-        s.hidden.reset_segments(s.plan.counts.iter().copied(), width);
-        ops::glu_activations(c, self.spec.glu, &s.gate, &s.up, &mut s.hidden);
-        matmul_experts(c, &s.hidden, &s.plan.experts, &mut [self.down.job(&mut s.out)]);
+        let mut first = 0;
+        let touched = s.plan.experts.chunks(self.weights.slots_max());
+        for (experts, counts) in touched.zip(s.plan.counts.chunks(self.weights.slots_max())) {
+            let rows = first..first + counts.iter().sum::<usize>();
+            let resident = self.weights.fetch(c, experts, &mut s.slots);
+            s.gathered.reset_segments(counts.iter().copied(), self.columns);
+            s.gathered.gather(c, x, &s.plan.rows[rows.clone()]);
+            let between = rows.start * width..rows.end * width;
+            let (gate, up) = (&mut s.gate[between.clone()], &mut s.up[between]);
+            let mut jobs = [resident.job(Part::Gate, &mut *gate), resident.job(Part::Up, &mut *up)];
+            matmul_experts(c, &s.gathered, &s.slots, &mut jobs);
+            s.hidden.reset_segments(counts.iter().copied(), width);
+            ops::glu_activations(c, self.spec.glu, gate, up, &mut s.hidden);
+            let out = &mut s.out[rows.start * self.columns..rows.end * self.columns];
+            matmul_experts(c, &s.hidden, &s.slots, &mut [resident.job(Part::Down, out)]);
+            first = rows.end;
+        }
         ops::add_weighted(c, out, self.columns, &s.out, &s.plan.pairs, &s.choices);
     }
 
-    /// The weights of all experts.
-    pub(super) fn expert_matrices(&self) -> impl Iterator<Item = &PackedMatrix> {
-        [&self.gate, &self.up, &self.down].into_iter().flat_map(|matrices| &matrices.weights)
-    }
-
-    /// All packed weights.
+    /// All packed weights, except for experts.
     pub(super) fn matrices(&self) -> impl Iterator<Item = &PackedMatrix> {
         let shared = self.shared.iter().flat_map(SharedLayer::linears);
-        self.expert_matrices().chain(shared.chain([&self.router]).map(|linear| &linear.weight))
+        shared.chain([&self.router]).map(|linear| &linear.weight)
     }
 
-    /// Bytes of the weights of one expert.
-    fn expert_bytes(&self) -> usize {
-        let first = [&self.gate, &self.up, &self.down].into_iter().filter_map(|all| all.weights.first());
-        first.map(PackedMatrix::bytes).sum()
+    pub(super) fn is_float(&self) -> bool {
+        self.weights.is_float()
     }
 
-    /// Bytes of weights that a row doesn't read: those of the experts that it isn't sent to.
-    pub(super) fn idle_bytes(&self) -> usize {
-        let router = &self.spec.router;
-        self.expert_bytes() * (router.experts - router.used)
-    }
-
-    /// Bytes of the weights of all experts.
-    pub(super) fn all_expert_bytes(&self) -> usize {
-        self.expert_bytes() * self.spec.router.experts
+    /// Bytes of the experts that a row is sent to.
+    pub(super) fn visited_bytes(&self) -> usize {
+        self.weights.expert_bytes() * self.spec.router.used
     }
 }
 

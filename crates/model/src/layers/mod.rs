@@ -6,6 +6,7 @@
 //! on the row and on what it attends to, not on the other rows of the step.
 
 mod branch;
+mod expert_weights;
 mod experts;
 mod feed_forward;
 mod grouped;
@@ -119,6 +120,12 @@ impl Blueprint {
         }
     }
 
+    /// Layers with experts.
+    pub(crate) fn mixtures(&self) -> usize {
+        let layers = self.layers.iter().chain(&self.prediction);
+        layers.filter(|layer| matches!(layer.feed_forward, FeedForward::Experts(_))).count()
+    }
+
     /// The layout of the model's KV blocks.
     pub(crate) fn kv_layout(&self) -> KvLayout {
         let layers = self.layers.iter().chain(&self.prediction).map(LayerSpec::kv).collect();
@@ -220,22 +227,17 @@ impl Layer {
         }
     }
 
-    /// Whether some of its experts' weights are float.
+    /// Whether its experts' weights are float.
     pub(crate) fn has_float_experts(&self) -> bool {
-        self.mixture().is_some_and(|experts| experts.expert_matrices().any(PackedMatrix::is_float))
+        self.mixture().is_some_and(ExpertsLayer::is_float)
     }
 
-    /// Bytes of weights that one row doesn't read, because it isn't sent to all experts.
-    pub(crate) fn idle_bytes(&self) -> usize {
-        self.mixture().map_or(0, ExpertsLayer::idle_bytes)
+    /// Bytes of the experts that one row is sent to.
+    pub(crate) fn visited_bytes(&self) -> usize {
+        self.mixture().map_or(0, ExpertsLayer::visited_bytes)
     }
 
-    /// Bytes of the weights of all its experts.
-    pub(crate) fn expert_bytes(&self) -> usize {
-        self.mixture().map_or(0, ExpertsLayer::all_expert_bytes)
-    }
-
-    /// Its packed weights.
+    /// Its packed weights, except for experts.
     pub(crate) fn matrices(&self) -> Vec<&PackedMatrix> {
         let mut all: Vec<&PackedMatrix> = match &self.attention {
             AttentionLayer::Grouped(grouped) => grouped.matrices().collect(),

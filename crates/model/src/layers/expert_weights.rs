@@ -1,0 +1,216 @@
+//! The weights of a layer's experts: all in memory, or as many as a budget allows and the others in the mapped file.
+//!
+//! An expert's matrices come and go together. Those in memory have slots, of which the least recently used is replaced.
+//! The invariant: a matrix is packed from the same bytes whenever it is packed, so it makes no difference to a result
+//! which experts were in memory.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use foretoken_kernels::{Compute, ExpertJob, PackedMatrix};
+
+use crate::config::ModelError;
+use crate::gguf::Gguf;
+use crate::weights::Loader;
+
+/// The three matrices of an expert.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Part {
+    Gate,
+    Up,
+    Down,
+}
+
+const PARTS: [Part; 3] = [Part::Gate, Part::Up, Part::Down];
+
+/// One tensor, which holds a matrix of each expert.
+struct Tensor {
+    name: String,
+    rows: usize,
+    cols: usize,
+    /// `[expert][rows]`.
+    bias: Option<Vec<f32>>,
+}
+
+pub(super) struct ExpertWeights {
+    gguf: Arc<Gguf>,
+    tensors: [Tensor; 3],
+    count: usize,
+    /// Slots, at most.
+    slots_max: usize,
+    expert_bytes: usize,
+    is_float: bool,
+    resident: Mutex<Resident>,
+}
+
+/// The experts in memory.
+pub(super) struct Resident {
+    /// By part, the matrix in each slot, and its bias.
+    matrices: [Vec<PackedMatrix>; 3],
+    bias: [Vec<f32>; 3],
+    slot_of: Vec<Option<u32>>,
+    expert_in: Vec<u32>,
+    /// When each slot was last used.
+    used_at: Vec<u64>,
+    uses: u64,
+}
+
+impl ExpertWeights {
+    /// `names` and shapes in the order of [`Part`]; `row_visits` experts are needed for a row at least.
+    pub(super) fn load(
+        loader: &Loader<'_>,
+        parts: [(String, usize, usize); 3],
+        (count, row_visits): (usize, usize),
+    ) -> Result<ExpertWeights, ModelError> {
+        let mut tensors = Vec::with_capacity(PARTS.len());
+        for (name, rows, cols) in parts {
+            let bias = loader.optional_table(&format!("{name}.bias"), count, rows)?;
+            let name = format!("{name}.weight");
+            loader.check(&name, &[cols, rows, count])?;
+            tensors.push(Tensor { name, rows, cols, bias });
+        }
+        let tensors = <[Tensor; 3]>::try_from(tensors).ok().expect("as many tensors as parts");
+        let mut weights = ExpertWeights {
+            gguf: Arc::clone(loader.gguf()),
+            tensors,
+            count,
+            slots_max: count,
+            expert_bytes: 0,
+            is_float: false,
+            resident: Mutex::new(Resident::new(count)),
+        };
+        weights.resident().load(&weights, loader.compute(), 0)?;
+        (weights.expert_bytes, weights.is_float) = {
+            let resident = weights.resident();
+            let first = || resident.matrices.iter().map(|all| &all[0]);
+            (first().map(PackedMatrix::bytes).sum(), first().any(PackedMatrix::is_float))
+        };
+        if let Some(bytes) = loader.expert_bytes_per_layer() {
+            weights.slots_max = (bytes / weights.expert_bytes).clamp(row_visits.min(count), count);
+        }
+        for expert in 1..weights.slots_max as u32 {
+            weights.resident().load(&weights, loader.compute(), expert)?;
+        }
+        Ok(weights)
+    }
+
+    /// Bytes of one expert in memory.
+    pub(super) fn expert_bytes(&self) -> usize {
+        self.expert_bytes
+    }
+
+    pub(super) fn is_float(&self) -> bool {
+        self.is_float
+    }
+
+    /// Experts that can be in memory at once.
+    pub(super) fn slots_max(&self) -> usize {
+        self.slots_max
+    }
+
+    /// Takes `experts` into memory, at most [`ExpertWeights::slots_max`], and returns them with the slots they are in.
+    pub(super) fn fetch(
+        &self,
+        c: &Compute,
+        experts: &[u32],
+        slots: &mut Vec<u32>,
+    ) -> MutexGuard<'_, Resident> {
+        let mut resident = self.resident();
+        resident.uses += 1;
+        let missing: Vec<u32> =
+            experts.iter().copied().filter(|&expert| resident.touch(expert).is_none()).collect();
+        for &expert in &missing {
+            PARTS.iter().for_each(|&part| self.read_ahead(part, expert));
+        }
+        for &expert in &missing {
+            resident.load(self, c, expert).expect("memory for an expert in place of another");
+        }
+        slots.clear();
+        slots.extend(experts.iter().filter_map(|&expert| resident.slot_of[expert as usize]));
+        resident
+    }
+
+    fn resident(&self) -> MutexGuard<'_, Resident> {
+        self.resident.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn bytes(&self, part: Part, expert: u32) -> (&Tensor, std::ops::Range<usize>) {
+        let tensor = &self.tensors[part as usize];
+        let info = self.gguf.tensor(&tensor.name).expect("found when the model was loaded");
+        let len = info.byte_len() / self.count;
+        (tensor, expert as usize * len..(expert as usize + 1) * len)
+    }
+
+    fn read_ahead(&self, part: Part, expert: u32) {
+        let (tensor, range) = self.bytes(part, expert);
+        if let Some(info) = self.gguf.tensor(&tensor.name) {
+            self.gguf.read_ahead(info, range);
+        }
+    }
+
+    fn pack(&self, c: &Compute, part: Part, expert: u32) -> Result<PackedMatrix, ModelError> {
+        let (tensor, range) = self.bytes(part, expert);
+        let info = self.gguf.tensor(&tensor.name).expect("found when the model was loaded");
+        let bytes = &self.gguf.bytes(info)[range.clone()];
+        let packed = PackedMatrix::pack(c, info.ty, tensor.rows, tensor.cols, bytes)
+            .map_err(|source| ModelError::Pack { tensor: tensor.name.clone(), source });
+        self.gguf.release_part(info, range);
+        packed
+    }
+}
+
+impl Resident {
+    fn new(count: usize) -> Resident {
+        Resident {
+            matrices: std::array::from_fn(|_| Vec::new()),
+            bias: std::array::from_fn(|_| Vec::new()),
+            slot_of: vec![None; count],
+            expert_in: Vec::new(),
+            used_at: Vec::new(),
+            uses: 0,
+        }
+    }
+
+    /// The slot of an expert in memory, which counts as used.
+    fn touch(&mut self, expert: u32) -> Option<u32> {
+        let slot = self.slot_of[expert as usize]?;
+        self.used_at[slot as usize] = self.uses;
+        Some(slot)
+    }
+
+    /// Packs an expert that is not in memory into a free slot, or that of the least recently used one.
+    fn load(&mut self, weights: &ExpertWeights, c: &Compute, expert: u32) -> Result<(), ModelError> {
+        let slot = if self.expert_in.len() < weights.slots_max {
+            self.expert_in.push(expert);
+            self.used_at.push(self.uses);
+            self.expert_in.len() - 1
+        } else {
+            let slot = (0..self.used_at.len()).min_by_key(|&slot| self.used_at[slot]).unwrap_or(0);
+            let before = std::mem::replace(&mut self.expert_in[slot], expert);
+            self.slot_of[before as usize] = None;
+            self.used_at[slot] = self.uses;
+            slot
+        };
+        for part in PARTS {
+            let (tensor, matrices) = (&weights.tensors[part as usize], &mut self.matrices[part as usize]);
+            let packed = weights.pack(c, part, expert)?;
+            match matrices.get_mut(slot) {
+                Some(matrix) => *matrix = packed,
+                None => matrices.push(packed),
+            }
+            if let Some(bias) = &tensor.bias {
+                let table = &mut self.bias[part as usize];
+                table.resize(table.len().max((slot + 1) * tensor.rows), 0.0);
+                let row = &bias[expert as usize * tensor.rows..][..tensor.rows];
+                table[slot * tensor.rows..][..tensor.rows].copy_from_slice(row);
+            }
+        }
+        self.slot_of[expert as usize] = Some(slot as u32);
+        Ok(())
+    }
+
+    /// A product with the matrices in the slots.
+    pub(super) fn job<'a>(&'a self, part: Part, out: &'a mut [f32]) -> ExpertJob<'a> {
+        let bias = &self.bias[part as usize];
+        ExpertJob { weights: &self.matrices[part as usize], bias: (!bias.is_empty()).then_some(bias), out }
+    }
+}
