@@ -43,11 +43,26 @@ class Tensor:
         columns, rows = self.dims[0], self.count() // self.dims[0]
         if self.kind == "MXFP4":
             return mxfp4(rng, columns, rows)
+        if self.kind == "Q4_0":
+            return centred(random_blocks(rng, QUANTS[self.kind], columns, rows))
         if self.kind != "F32":
             return random_blocks(rng, QUANTS[self.kind], columns, rows)
         norm = self.name.endswith("norm.weight")
         centre, spread = (1.0, 0.05) if norm else (0.0, 0.1 if len(self.dims) == 1 else 1 / math.sqrt(columns))
         return struct.pack(f"<{self.count()}f", *(rng.gauss(centre, spread) for _ in range(self.count())))
+
+
+def centred(blocks):
+    """Q4_0 blocks without the code 0: the other fifteen have a mean of zero.
+
+    With a mean that is not, every matrix moves all rows in one direction, and soon they all go to the same experts.
+    """
+    size = QUANTS["Q4_0"].block_bytes
+    nibbles = [code or 8 for code in range(16)]
+    out = bytearray(blocks.translate(bytes(nibbles[b >> 4] << 4 | nibbles[b & 15] for b in range(256))))
+    for scale in (0, 1):
+        out[scale::size] = blocks[scale::size]
+    return bytes(out)
 
 
 def mxfp4(rng, columns, rows):
