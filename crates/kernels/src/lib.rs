@@ -31,4 +31,4 @@ pub use quant::GgmlType;
 
 /// Names the canonical arithmetic. It changes whenever the same model and tokens would give other bits, so
 /// that nothing computed by another version is ever taken for ours.
-pub const NUMERICS_VERSION: &str = "1";
+pub const NUMERICS_VERSION: &str = "2";

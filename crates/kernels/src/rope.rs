@@ -40,6 +40,8 @@ pub enum RopeScaling {
         beta_fast: f32,
         /// Rotations below which a frequency is fully interpolated; usually 1.
         beta_slow: f32,
+        /// Whether the first and last pair of the ramp between the two are rounded to whole ones, as in the paper's code.
+        truncate: bool,
     },
 }
 
@@ -170,14 +172,15 @@ fn scale_frequency(plain: f64, pair: usize, dim: usize, base: f64, scaling: Rope
     match scaling {
         RopeScaling::None => plain,
         RopeScaling::Linear { factor } => plain / f64::from(factor),
-        RopeScaling::Yarn { factor, original_ctx, beta_fast, beta_slow, .. } => {
+        RopeScaling::Yarn { factor, original_ctx, beta_fast, beta_slow, truncate } => {
             // The pair that rotates `rotations` times within the original context.
             let pair_of = |rotations: f64| {
                 let ratio = f64::from(original_ctx) / (rotations * std::f64::consts::TAU);
                 dim as f64 * libm::log(ratio) / (2.0 * libm::log(base))
             };
-            let low = libm::floor(pair_of(f64::from(beta_fast))).max(0.0);
-            let high = libm::ceil(pair_of(f64::from(beta_slow))).min(dim as f64 - 1.0);
+            let (low, high) = (pair_of(f64::from(beta_fast)), pair_of(f64::from(beta_slow)));
+            let (low, high) = if truncate { (libm::floor(low), libm::ceil(high)) } else { (low, high) };
+            let (low, high) = (low.max(0.0), high.min(dim as f64 - 1.0));
             let interpolated = ((pair as f64 - low) / (high - low).max(0.001)).clamp(0.0, 1.0);
             plain / f64::from(factor) * interpolated + plain * (1.0 - interpolated)
         }

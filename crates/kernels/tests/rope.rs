@@ -1,6 +1,8 @@
 //! Rotary embeddings against their definition in f64, and the same bits everywhere.
 #![cfg(not(loom))]
 
+use std::f64::consts::TAU;
+
 use foretoken_kernels::rope::{HeadRows, RopeConfig, RopeScaling, RopeStyle, RopeTable, yarn_magnitude};
 use foretoken_kernels::{Compute, Isa};
 
@@ -109,16 +111,21 @@ fn factors_divide_frequencies() {
 
 #[test]
 fn yarn_interpolates_low_frequencies_only() {
-    let scaling = RopeScaling::Yarn { factor: 4.0, original_ctx: 4_096, beta_fast: 32.0, beta_slow: 1.0 };
-    // 64 ln(4096 / 32 / 2π) / (2 ln 10000) = 10.47.., and with 1 rotation 22.5..: pairs 10 to 23.
-    let ramp = |pair: usize| ((pair as f64 - 10.0) / 13.0).clamp(0.0, 1.0);
-    for style in STYLES {
-        let config = RopeConfig { magnitude: yarn_magnitude(4.0, 1.0), ..config(64, scaling, style) };
-        let mut table = RopeTable::new(config, None);
-        check(&mut table, 64, style, 1.0 + 0.1 * 4_f64.ln(), |pair| {
-            let plain = plain_frequency(pair, 64);
-            plain / 4.0 * ramp(pair) + plain * (1.0 - ramp(pair))
-        });
+    let pair_of = |rotations: f64| 32.0 * (4_096.0 / rotations / TAU).ln() / 10_000_f64.ln();
+    // 10.47.. and 22.51..: pairs 10 to 23 where they are rounded outwards.
+    let (first, last) = (pair_of(32.0), pair_of(1.0));
+    for (truncate, first, last) in [(true, 10.0, 23.0), (false, first, last)] {
+        let scaling =
+            RopeScaling::Yarn { factor: 4.0, original_ctx: 4_096, beta_fast: 32.0, beta_slow: 1.0, truncate };
+        let ramp = |pair: usize| ((pair as f64 - first) / (last - first)).clamp(0.0, 1.0);
+        for style in STYLES {
+            let config = RopeConfig { magnitude: yarn_magnitude(4.0, 1.0), ..config(64, scaling, style) };
+            let mut table = RopeTable::new(config, None);
+            check(&mut table, 64, style, 1.0 + 0.1 * 4_f64.ln(), |pair| {
+                let plain = plain_frequency(pair, 64);
+                plain / 4.0 * ramp(pair) + plain * (1.0 - ramp(pair))
+            });
+        }
     }
 }
 

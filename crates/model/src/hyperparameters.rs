@@ -242,6 +242,7 @@ impl<'a> Hyperparameters<'a> {
             original_ctx: self.original_ctx()? as u32,
             beta_fast: self.optional_float("rope.scaling.yarn_beta_fast")?.unwrap_or(32.0),
             beta_slow: self.optional_float("rope.scaling.yarn_beta_slow")?.unwrap_or(1.0),
+            truncate: true,
         };
         // A file that has the factor itself gives no reason to compute it.
         let magnitude = match self.optional_positive("rope.scaling.yarn_attn_factor")? {
@@ -253,6 +254,12 @@ impl<'a> Hyperparameters<'a> {
 
     /// The experts that `expert_*` describe, without shared ones. `gating` where the file doesn't name it.
     pub(crate) fn experts(&self, gating: Gating, glu: Glu) -> Result<Experts, ModelError> {
+        let width = self.count("expert_feed_forward_length")?;
+        Ok(Experts { router: self.router(gating)?, width, glu, shared: None })
+    }
+
+    /// The router that `expert_*` describe. `gating` where the file doesn't name it.
+    pub(crate) fn router(&self, gating: Gating) -> Result<Router, ModelError> {
         let (experts, used) = (self.count("expert_count")?, self.count("expert_used_count")?);
         if used > experts {
             return Err(self.bad("expert_used_count", format!("{used} of {experts} experts")));
@@ -267,7 +274,7 @@ impl<'a> Hyperparameters<'a> {
                     .bad("expert_gating_func", format!("{other} is not a function that this build knows")));
             }
         };
-        let router = Router {
+        Ok(Router {
             experts,
             used,
             gating,
@@ -276,8 +283,7 @@ impl<'a> Hyperparameters<'a> {
             normalise: self.optional_flag("expert_weights_norm")?.unwrap_or(false),
             // 0 stands for none in files of some converters.
             scale: self.optional_float("expert_weights_scale")?.filter(|&scale| scale != 0.0).unwrap_or(1.0),
-        };
-        Ok(Experts { router, width: self.count("expert_feed_forward_length")?, glu, shared: None })
+        })
     }
 
     fn expert_groups(

@@ -269,6 +269,21 @@ fn gpt_oss() {
 }
 
 #[test]
+fn gpt_oss_with_a_yarn_whose_ramp_is_not_rounded() {
+    assert_agrees("gpt-oss-yarn");
+}
+
+#[test]
+fn granite_with_experts() {
+    assert_agrees("granitemoe");
+}
+
+#[test]
+fn granite_with_a_shared_expert() {
+    assert_agrees("granitemoe-shared");
+}
+
+#[test]
 fn deepseek_v2_with_experts_of_some_groups() {
     assert_agrees("deepseek2-experts");
 }
@@ -291,6 +306,11 @@ fn deepseek_v2_lite_without_experts() {
 #[test]
 fn deepseek_with_keys_and_values_in_one_tensor() {
     assert_agrees("deepseek2-joined");
+}
+
+#[test]
+fn deepseek_v3_beside_a_head() {
+    assert_agrees("deepseek3-mtp");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! gpt-oss: every second layer sees a window, each query head has a sink, and the experts' gates are clamped.
 
 use foretoken_kernels::ops::Glu;
-use foretoken_kernels::rope::RopeStyle;
+use foretoken_kernels::rope::{RopeScaling, RopeStyle};
 use foretoken_kernels::router::Gating;
 
 use crate::config::ModelError;
@@ -16,7 +16,11 @@ pub(super) fn blueprint(hyper: &Hyperparameters<'_>) -> Result<Blueprint, ModelE
     let mut attention = hyper.grouped()?;
     attention.sinks = true;
     let window = hyper.count("attention.sliding_window")?;
-    let rope = hyper.rope(RopeStyle::Halves, attention.dim_k)?;
+    let mut rope = hyper.rope(RopeStyle::Halves, attention.dim_k)?;
+    // The published models don't round the ramp of their YaRN, and no key says so.
+    if let RopeScaling::Yarn { truncate, .. } = &mut rope.config.scaling {
+        *truncate = false;
+    }
     let experts = hyper.experts(Gating::SoftmaxOfChosen, GLU)?;
     let layers = (0..config.layers)
         .map(|layer| {

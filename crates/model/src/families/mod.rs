@@ -29,7 +29,7 @@ use crate::layers::Blueprint;
 type Describe = fn(&Hyperparameters<'_>) -> Result<Blueprint, ModelError>;
 
 /// Every supported `general.architecture`.
-const FAMILIES: [(&str, Describe); 20] = [
+const FAMILIES: [(&str, Describe); 21] = [
     ("llama", llama::blueprint),
     ("qwen2", qwen::qwen2),
     ("qwen3", qwen::qwen3),
@@ -43,7 +43,8 @@ const FAMILIES: [(&str, Describe); 20] = [
     ("mistral3", mistral3::blueprint),
     ("smollm3", smollm3::blueprint),
     ("olmo2", olmo2::blueprint),
-    ("granite", granite::blueprint),
+    ("granite", granite::granite),
+    ("granitemoe", granite::granitemoe),
     ("glm4", glm4::blueprint),
     ("exaone4", exaone4::blueprint),
     ("seed_oss", seed_oss::blueprint),
