@@ -3,7 +3,8 @@
 //!
 //! llama.cpp iterates over the special tokens from the longest text to the shortest and splits the input at every
 //! occurrence. The same splits come out of one pass that finds all occurrences and then keeps, longest first and
-//! from left to right, those that overlap no occurrence kept before.
+//! from left to right, those that overlap no occurrence kept before. Tokens of some models strip the white space after
+//! them, which is then part of their occurrence.
 
 use aho_corasick::{AhoCorasick, BuildError, MatchKind};
 
@@ -20,6 +21,8 @@ pub(crate) struct SpecialTexts {
     /// `None`: the set is empty.
     matcher: Option<AhoCorasick>,
     ids: Vec<u32>,
+    /// Ids of the tokens that strip the white space after them, ascending.
+    right_strip: Vec<u32>,
 }
 
 /// An occurrence of a special token's text, in bytes.
@@ -35,7 +38,12 @@ impl SpecialTexts {
         let (ids, texts): (Vec<u32>, Vec<&str>) = tokens.filter(|(_, text)| !text.is_empty()).unzip();
         let build = || AhoCorasick::builder().match_kind(MatchKind::Standard).build(&texts);
         let matcher = if texts.is_empty() { None } else { Some(build()) };
-        Ok(SpecialTexts { matcher: matcher.transpose()?, ids })
+        Ok(SpecialTexts { matcher: matcher.transpose()?, ids, right_strip: Vec::new() })
+    }
+
+    /// The same set, in which the tokens of `right_strip` (ascending) strip the white space after them.
+    pub(crate) fn with_right_strip(self, right_strip: &[u32]) -> Self {
+        SpecialTexts { right_strip: right_strip.to_vec(), ..self }
     }
 
     /// All occurrences, overlapping ones included, in unspecified order.
@@ -44,14 +52,20 @@ impl SpecialTexts {
         found.map(|m| Occurrence { start: m.start(), end: m.end(), id: self.ids[m.pattern().as_usize()] })
     }
 
-    /// The occurrences at which the text is split, from left to right, without overlap.
+    /// The occurrences at which the text is split, from left to right, without overlap, with the white space that they
+    /// strip.
     pub(crate) fn split_points(&self, text: &str) -> Vec<Occurrence> {
         let mut found: Vec<Occurrence> = self.occurrences(text).collect();
         found.sort_by_key(|o| (std::cmp::Reverse(o.end - o.start), o.id, o.start));
         let mut kept = std::collections::BTreeMap::new();
-        for occurrence in found {
+        for mut occurrence in found {
             let before = kept.range(..occurrence.end).next_back();
             if before.is_none_or(|(_, other): (&usize, &Occurrence)| other.end <= occurrence.start) {
+                if self.right_strip.binary_search(&occurrence.id).is_ok() {
+                    let next = kept.range(occurrence.end..).next().map_or(text.len(), |(&start, _)| start);
+                    let after = &text[occurrence.end..next];
+                    occurrence.end += after.len() - without_leading_space(after).len();
+                }
                 kept.insert(occurrence.start, occurrence);
             }
         }
@@ -76,6 +90,11 @@ impl SpecialTexts {
     }
 }
 
+/// The text without the white space that it begins with, as C's `isspace` has it.
+pub(crate) fn without_leading_space(text: &str) -> &str {
+    text.trim_start_matches([' ', '\t', '\n', '\x0b', '\x0c', '\r'])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -94,6 +113,15 @@ mod tests {
     fn a_text_that_overlaps_itself_is_matched_from_the_left() {
         let special = texts(&["aa"]);
         assert_eq!(special.partition("aaa"), [Fragment::Token(0), Fragment::Text("a")]);
+    }
+
+    #[test]
+    fn a_token_that_strips_white_space_takes_it_from_shorter_tokens_only() {
+        let special = texts(&["<a>", "  ", "\n<long>"]).with_right_strip(&[0]);
+        let (token, text) = (Fragment::Token, Fragment::Text);
+        assert_eq!(special.partition("x <a>   \t y"), [text("x "), token(0), text("y")]);
+        assert_eq!(special.partition("<a> \n<long>  "), [token(0), token(2), token(1)]);
+        assert_eq!(special.partition("<a>\u{a0}<a>"), [token(0), text("\u{a0}"), token(0)]);
     }
 
     #[test]

@@ -4,7 +4,7 @@
 mod tokenizer_fixtures;
 
 use foretoken_model::tokenizer::{TokenKind, Tokenizer};
-use tokenizer_fixtures::{bpe, corpus, expected, hash, smollm2, spm};
+use tokenizer_fixtures::{bpe, corpus, expected, hash, smollm2, spm, spm_of};
 
 /// Fails with the first lines whose ids differ.
 fn assert_ids(tokenizer: &Tokenizer, column: &str, parse_special: bool) {
@@ -165,6 +165,16 @@ fn ids_of_sentencepiece_equal_llama_cpp() {
 #[test]
 fn ids_of_sentencepiece_with_control_tokens_equal_llama_cpp() {
     assert_ids(&spm(), "spm+special", true);
+}
+
+#[test]
+fn ids_of_phi_3_equal_llama_cpp() {
+    assert_ids(&spm_of("Phi-3 mini"), "phi-3", false);
+}
+
+#[test]
+fn ids_of_phi_3_with_control_tokens_equal_llama_cpp() {
+    assert_ids(&spm_of("Phi-3 mini"), "phi-3+special", true);
 }
 
 #[test]

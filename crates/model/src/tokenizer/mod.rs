@@ -22,7 +22,7 @@ pub use vocab::TokenKind;
 
 use crate::gguf::Gguf;
 use crate::rendered::{Rendered, Segment};
-use crate::special_texts::{Fragment, SpecialTexts};
+use crate::special_texts::{Fragment, SpecialTexts, without_leading_space};
 use bpe::Bpe;
 use spm::Spm;
 use vocab::Vocab;
@@ -37,6 +37,8 @@ pub struct Tokenizer {
     all_special: SpecialTexts,
     /// Texts of control and unknown tokens alone.
     control: SpecialTexts,
+    /// Tokens that strip the white space after them, ascending.
+    right_strip: Vec<u32>,
 }
 
 enum Algorithm {
@@ -60,10 +62,12 @@ impl Tokenizer {
             .map_err(|error| TokenizerError::Build(error.to_string()))
         };
         let is_control = |kind| matches!(kind, TokenKind::Control | TokenKind::Unknown);
-        let user_defined = texts(&|kind| kind == TokenKind::UserDefined)?;
+        let right_strip = vocab.right_strip(gguf.get_str("general.name")?.unwrap_or_default());
+        let user_defined = texts(&|kind| kind == TokenKind::UserDefined)?.with_right_strip(&right_strip);
         let all_special = texts(&|kind| is_control(kind) || kind == TokenKind::UserDefined)?;
+        let all_special = all_special.with_right_strip(&right_strip);
         let control = texts(&is_control)?;
-        Ok(Tokenizer { vocab, algorithm, user_defined, all_special, control })
+        Ok(Tokenizer { vocab, algorithm, user_defined, all_special, control, right_strip })
     }
 
     /// The ids of `text`. `add_special`: add BOS and EOS if the model's metadata asks for them.
@@ -77,10 +81,18 @@ impl Tokenizer {
     /// prepended if the model asks for it and the template did not write it.
     pub fn encode_rendered(&self, rendered: &Rendered) -> Vec<u32> {
         let mut fragments = Vec::new();
+        let mut strip = false;
         for segment in rendered.segments() {
             match segment {
-                Segment::Control(id) => fragments.push(Fragment::Token(*id)),
-                Segment::Text(text) => fragments.extend(self.user_defined.partition(text)),
+                Segment::Control(id) => {
+                    fragments.push(Fragment::Token(*id));
+                    strip = self.right_strip.binary_search(id).is_ok();
+                }
+                Segment::Text(text) => {
+                    let text = if strip { without_leading_space(text) } else { text };
+                    fragments.extend(self.user_defined.partition(text));
+                    strip = false;
+                }
             }
         }
         let starts_with_bos =

@@ -308,6 +308,22 @@ impl Vocab {
         Ok(())
     }
 
+    /// Tokens that strip the white space after them, ascending. Files don't say which do: llama.cpp decides by the
+    /// model's name, and so do we. They are Phi-3's special tokens, but for those that its tokenizer was made with.
+    pub(super) fn right_strip(&self, name: &str) -> Vec<u32> {
+        let name = name.to_ascii_lowercase();
+        if !name.contains("phi-3") && !name.contains("phi3") {
+            return Vec::new();
+        }
+        let special = |kind| matches!(kind, TokenKind::Control | TokenKind::Unknown | TokenKind::UserDefined);
+        let strips = |&id: &u32| match self.text(id) {
+            "<unk>" | "<s>" | "<|endoftext|>" => false,
+            "</s>" => true,
+            _ => special(self.kind(id)),
+        };
+        (0..self.len() as u32).filter(strips).collect()
+    }
+
     fn find_text(&self, texts: &[&str]) -> Option<u32> {
         (0..self.len() as u32).find(|id| texts.contains(&self.text(*id)))
     }

@@ -100,9 +100,15 @@ pub(crate) fn bpe(pre: &str) -> Tokenizer {
 
 /// A small SentencePiece-style vocabulary.
 pub(crate) fn spm() -> Tokenizer {
+    spm_of("llama")
+}
+
+/// The same in a file of a model of this name.
+pub(crate) fn spm_of(name: &str) -> Tokenizer {
     let file = json(&read("spm.json"));
     let scores = Meta::f32s(numbers(&file["scores"]).iter().map(|n| *n as f32));
-    build(&gguf(vocabulary("llama", &file).meta("tokenizer.ggml.scores", scores)))
+    let vocabulary = vocabulary("llama", &file).meta("tokenizer.ggml.scores", scores);
+    build(&gguf(vocabulary.meta("general.name", Meta::Str(name.into()))))
 }
 
 /// SmolLM2's own.
