@@ -149,6 +149,16 @@ fn inspect_shows_what_is_in_a_file_and_abbreviates_arrays() {
 }
 
 #[test]
+fn inspect_shows_what_layers_with_a_window_keep() {
+    let gemma = concat!(env!("CARGO_MANIFEST_DIR"), "/../model/tests/fixtures/families/gemma3.gguf");
+    let memory = json_of(&["inspect", gemma, "--json"])["memory"].clone();
+    // Two of three layers, with 2 heads of 16 elements, K and V, two bytes each.
+    assert_eq!(memory["kv_windowed_bytes_per_token"], 2 * 2 * 16 * 2 * 2);
+    assert_eq!(memory["kv_bytes_per_token"], 3 * 2 * 16 * 2 * 2);
+    assert_eq!(memory["kv_window"], 24);
+}
+
+#[test]
 fn pull_prints_the_file_and_models_lists_it() {
     let shown = stdout_of(&["pull"]);
     let file = shown.trim();

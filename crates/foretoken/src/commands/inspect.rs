@@ -5,6 +5,7 @@ use std::io::Write;
 
 use anyhow::Result;
 use foretoken_cache::BLOCK_TOKENS;
+use foretoken_kernels::kv::KvLayout;
 use foretoken_kernels::{Compute, Isa, PackedMatrix};
 use foretoken_model::gguf::{Array, Gguf, TensorInfo, Value};
 use foretoken_model::{ModelError, Prediction};
@@ -46,6 +47,7 @@ struct Memory {
 
 struct Kv {
     per_token: u64,
+    windowed: Option<Windowed>,
     ctx: usize,
     total: u64,
 }
@@ -103,7 +105,24 @@ fn kv(gguf: &Gguf, ctx: Option<usize>) -> Result<Kv, ModelError> {
     let (config, layout) = foretoken_model::describe(gguf, &Prediction::Own)?;
     let ctx = ctx.unwrap_or(config.ctx_train);
     let (block, tokens) = (layout.block_bytes() as u64, BLOCK_TOKENS as u64);
-    Ok(Kv { per_token: block / tokens, ctx, total: (ctx as u64).div_ceil(tokens) * block })
+    let total = (ctx as u64).div_ceil(tokens) * block;
+    Ok(Kv { per_token: block / tokens, windowed: Windowed::of(&layout), ctx, total })
+}
+
+/// The part of the KV that layers with a sliding window keep. It is only read for the last positions.
+struct Windowed {
+    per_token: u64,
+    /// The largest window.
+    window: usize,
+}
+
+impl Windowed {
+    fn of(layout: &KvLayout) -> Option<Self> {
+        let layers = layout.layers().iter().filter_map(|layer| Some((layer.window()?, layer.token_bytes())));
+        let (windows, bytes): (Vec<usize>, Vec<usize>) = layers.unzip();
+        let window = windows.into_iter().max()?;
+        Some(Self { per_token: bytes.into_iter().sum::<usize>() as u64, window })
+    }
 }
 
 fn print_files(gguf: &Gguf) -> Result<()> {
@@ -157,6 +176,10 @@ fn print_memory(memory: &Memory) -> Result<()> {
     match &memory.kv {
         Ok(kv) => {
             table.row(vec!["KV per token".to_owned(), human(kv.per_token)]);
+            if let Some(Windowed { per_token, window }) = kv.windowed {
+                let name = format!("of that, read for the last {window} tokens only");
+                table.row(vec![name, human(per_token)]);
+            }
             table.row(vec![format!("KV of {} tokens (--ctx)", kv.ctx), human(kv.total)]);
             table.row(vec!["weights and KV".to_owned(), human(memory.weights + kv.total)]);
             table.print()
@@ -263,6 +286,10 @@ fn as_json(gguf: &Gguf, memory: &Memory) -> Result<Json> {
             needed["ctx"] = json!(kv.ctx);
             needed["kv_bytes_per_token"] = json!(kv.per_token);
             needed["kv_bytes"] = json!(kv.total);
+            if let Some(Windowed { per_token, window }) = kv.windowed {
+                needed["kv_windowed_bytes_per_token"] = json!(per_token);
+                needed["kv_window"] = json!(window);
+            }
             needed["total_bytes"] = json!(memory.weights + kv.total);
         }
         Err(reason) => needed["kv_unknown"] = json!(reason),
