@@ -1,16 +1,16 @@
-//! Counter-based randomness: a uniform number is a function of a seed and a position, so a seed gives the
+//! Counter-based randomness: a random number is a function of a seed and a counter, so a seed gives the
 //! same text however many tokens a step verified, in whatever company, and after any restart.
 
 /// A uniform number in `[0, 1)` for the token at `position` of a sequence sampled with `seed`.
 ///
 /// Two rounds of the SplitMix64 finaliser (Steele, Lea, Flood 2014); the top 53 bits fill an f64 exactly.
-pub(crate) fn uniform(seed: u64, position: u64) -> f64 {
+fn uniform(seed: u64, position: u64) -> f64 {
     let bits = mix(mix(seed).wrapping_add(position.wrapping_mul(0x9E37_79B9_7F4A_7C15)));
     (bits >> 11) as f64 * (1.0 / (1u64 << 53) as f64)
 }
 
-/// Another uniform number for the same position: `which` of several that are independent of each other and of
-/// [`uniform`].
+/// A uniform number in `[0, 1)` for `position` of a sequence sampled with `seed`: `which` of several that are independent
+/// of each other.
 pub(crate) fn uniform_of(seed: u64, position: u64, which: u64) -> f64 {
     uniform(mix(seed ^ which.wrapping_mul(0xD6E8_FEB8_6659_FD93)), position)
 }
@@ -21,7 +21,8 @@ pub(crate) fn fresh_seed() -> u64 {
     RandomState::new().hash_one(std::time::SystemTime::now())
 }
 
-fn mix(mut z: u64) -> u64 {
+/// A step of SplitMix64: a bijection whose output bits all depend on all input bits.
+pub(crate) fn mix(mut z: u64) -> u64 {
     z = z.wrapping_add(0x9E37_79B9_7F4A_7C15);
     z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);

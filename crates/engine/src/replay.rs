@@ -18,6 +18,9 @@ use crate::speculate::TextFollower;
 /// Tokens per event of a replayed answer.
 const TOKENS_PER_EVENT: usize = 32;
 
+/// Changes when the same seed gives other tokens than before, so that answers drawn in another way are not replayed.
+const SAMPLING_VERSION: u64 = 2;
+
 const STOP: u8 = 0;
 const LENGTH: u8 = 1;
 
@@ -112,7 +115,7 @@ fn parameters(request: &Request, policy: Policy, len_max: usize, unique: u64) ->
     }
     number(if greedy { 0 } else { u64::from(sampling.top_k) });
     number(sampling.repetition_window as u64);
-    number(u64::from(!greedy && sampling.seed.is_some()));
+    number(if !greedy && sampling.seed.is_some() { SAMPLING_VERSION } else { 0 });
     number(if greedy { 0 } else { sampling.seed.unwrap_or(0) });
     number(u64::from(request.ignore_eos));
     number(request.logprobs.map_or(0, |top| top as u64 + 1));

@@ -1,30 +1,36 @@
 //! From a row of logits to a token.
 //!
-//! The order is fixed: bias, penalties, temperature, `top_k`, `top_p`, `min_p`, then one draw with the
-//! uniform number of that position. Everything is a function of the logits, the request and the tokens so
-//! far; ties go to the smaller id. What the sampler is *not* for: deciding when to stop.
+//! The order is fixed: bias, penalties, temperature, `top_k`, `top_p`, `min_p`, then the largest logit plus noise.
+//! Everything is a function of the logits, the request and the tokens so far; ties go to the smaller id. What the
+//! sampler is *not* for: deciding when to stop.
 
 use std::collections::HashMap;
 
 use foretoken_kernels::{Compute, math};
 
 use crate::api::{Sampling, TOP_LOGPROBS_MAX};
-use crate::random::{fresh_seed, uniform};
+use crate::dice::Dice;
+use crate::logit_blocks::{Floor, LogitBlocks};
+use crate::random::fresh_seed;
 
 /// Candidates that `top_p` sorts first; enough for all but very flat distributions.
 const HEAD_CANDIDATES: usize = 256;
+/// Lower temperatures than its inverse are greedy in all but name, and must not make logits infinite.
+const INVERSE_TEMPERATURE_MAX: f32 = 1e6;
 
 /// Sampling state of one sequence.
 #[derive(Debug)]
 pub(crate) struct Sampler {
     params: Sampling,
-    seed: u64,
+    dice: Dice,
     /// Occurrences in the answer, for presence and frequency penalties.
     counts: HashMap<u32, u32>,
+    /// Of the current row.
+    blocks: LogitBlocks,
+    /// The most likely tokens of the current row with their logits, as far as a cut-off needs them.
+    head: Vec<(f32, u32)>,
     /// Probabilities of the current row.
     probs: Vec<f32>,
-    /// `(probability, id)` of the tokens that a cut-off kept, most likely first.
-    kept: Vec<(f32, u32)>,
 }
 
 /// A distribution over the vocabulary.
@@ -45,23 +51,25 @@ impl Plain<'_> {
 impl Sampler {
     /// A sampler for a request whose parameters were validated.
     pub(crate) fn new(params: Sampling) -> Sampler {
-        let seed = params.seed.unwrap_or_else(fresh_seed);
-        Sampler { params, seed, counts: HashMap::new(), probs: Vec::new(), kept: Vec::new() }
+        let dice = Dice::new(params.seed.unwrap_or_else(fresh_seed));
+        Sampler {
+            params,
+            dice,
+            counts: HashMap::new(),
+            blocks: LogitBlocks::default(),
+            head: Vec::new(),
+            probs: Vec::new(),
+        }
     }
 
-    /// Chooses the token at position `tokens.len()`. `logits` are changed in place; `tokens` are the prompt and
-    /// the answer so far.
+    /// Chooses the next token. `logits` are changed in place; `tokens` are the prompt and the answer so far.
     pub(crate) fn sample(&mut self, compute: &Compute, logits: &mut [f32], tokens: &[u32]) -> u32 {
         self.adjust(logits, tokens);
-        if self.params.temperature == 0.0 {
+        if self.is_greedy() {
             return math::argmax(compute, logits) as u32;
         }
-        self.soften(compute, logits);
-        let u = uniform(self.seed, tokens.len() as u64);
-        match self.cut() {
-            None => draw(self.probs.iter().enumerate().map(|(id, &p)| (p, id as u32)), 1.0, u),
-            Some(kept_total) => draw(self.kept.iter().copied(), kept_total, u),
-        }
+        let floor = self.cut(compute, logits);
+        self.dice.noise(&[]).argmax(logits, &self.blocks, floor)
     }
 
     /// Whether the most likely token is always taken.
@@ -69,22 +77,30 @@ impl Sampler {
         self.params.temperature == 0.0
     }
 
-    /// The seed of the uniform numbers.
-    pub(crate) fn seed(&self) -> u64 {
-        self.seed
+    /// What the noise of each token is made from.
+    pub(crate) fn dice(&self) -> &Dice {
+        &self.dice
+    }
+
+    /// The request's parameters.
+    pub(crate) fn params(&self) -> &Sampling {
+        &self.params
     }
 
     /// The distribution that [`sample`](Self::sample) draws from, one value per token, adding up to 1. The temperature
     /// must not be 0; `logits` are changed in place.
     pub(crate) fn distribution(&mut self, compute: &Compute, logits: &mut [f32], tokens: &[u32]) -> Vec<f32> {
         self.adjust(logits, tokens);
-        self.soften(compute, logits);
-        let Some(total) = self.cut() else { return self.probs.clone() };
-        let mut cut = vec![0.0; self.probs.len()];
-        for &(p, id) in &self.kept {
-            cut[id as usize] = (f64::from(p) / total) as f32;
+        let floor = self.cut(compute, logits);
+        let mut probs = vec![0.0; logits.len()];
+        math::softmax(compute, logits, &mut probs);
+        if floor != Floor::NONE {
+            let tokens = probs.iter_mut().zip(&*logits).zip(0..);
+            tokens.filter(|&((_, &logit), id)| !floor.admits(logit, id)).for_each(|((p, _), _)| *p = 0.0);
+            let total: f64 = probs.iter().map(|&p| f64::from(p)).sum();
+            probs.iter_mut().for_each(|p| *p = (f64::from(*p) / total) as f32);
         }
-        cut
+        probs
     }
 
     /// The distribution before cut-offs, of logits that [`sample`](Self::sample) has adjusted: at the request's
@@ -101,14 +117,7 @@ impl Sampler {
     /// Records that `token` became part of the answer.
     pub(crate) fn accept(&mut self, token: u32) {
         *self.counts.entry(token).or_insert(0) += 1;
-    }
-
-    /// Divides by the temperature and fills `probs`.
-    fn soften(&mut self, compute: &Compute, logits: &mut [f32]) {
-        let inverse = 1.0 / self.params.temperature;
-        logits.iter_mut().for_each(|logit| *logit *= inverse);
-        self.probs.resize(logits.len(), 0.0);
-        math::softmax(compute, logits, &mut self.probs);
+        self.dice.accept(token);
     }
 
     /// Adds the bias and the penalties.
@@ -126,11 +135,7 @@ impl Sampler {
             seen.dedup();
             for id in seen {
                 let logit = &mut logits[id as usize];
-                *logit = if *logit > 0.0 {
-                    *logit / params.repetition_penalty
-                } else {
-                    *logit * params.repetition_penalty
-                };
+                *logit = penalised(*logit, params.repetition_penalty);
             }
         }
         if params.presence_penalty != 0.0 || params.frequency_penalty != 0.0 {
@@ -140,75 +145,98 @@ impl Sampler {
         }
     }
 
-    /// Fills `kept` with what `top_k`, `top_p` and `min_p` leave and returns its total, or `None` if they
-    /// cut nothing off.
-    fn cut(&mut self) -> Option<f64> {
+    /// What bias, penalties, temperature and cut-offs make of another model's distribution after `tokens`: of `candidates`,
+    /// logits and tokens, which are sorted by it, and of `rest`, the logit of all other tokens together, which is returned.
+    pub(crate) fn narrow(&self, tokens: &[u32], candidates: &mut Vec<(f32, u32)>, rest: f32) -> f32 {
+        let params = &self.params;
+        let window = &tokens[tokens.len().saturating_sub(params.repetition_window)..];
+        for (logit, id) in candidates.iter_mut() {
+            let bias = params.logit_bias.iter().filter(|(biased, _)| biased == id);
+            bias.for_each(|(_, bias)| *logit += bias);
+            if params.repetition_penalty != 1.0 && window.contains(id) {
+                *logit = penalised(*logit, params.repetition_penalty);
+            }
+            if let Some(&count) = self.counts.get(id) {
+                *logit -= params.presence_penalty + params.frequency_penalty * count as f32;
+            }
+        }
+        candidates.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+        let Some(&(least, _)) = candidates.last() else { return rest };
+        let inverse = self.inverse_temperature();
+        candidates.iter_mut().for_each(|(logit, _)| *logit *= inverse);
+        // As if each of the others were as likely as the least likely candidate.
+        let rest = rest + least * inverse - least;
+        let max = candidates[0].0;
+        let complete = params.top_k > 0;
+        if complete {
+            candidates.truncate(params.top_k as usize);
+        }
+        let weights = || candidates.iter().map(|&(logit, _)| weight(logit, max));
+        let total = (!complete).then(|| weights().sum::<f64>() + weight(rest, max));
+        if let Some((logit, id)) = nucleus(candidates, max, total, params.top_p) {
+            candidates.retain(|&(of, token)| Floor { logit, id }.admits(of, token));
+        }
+        candidates.retain(|&(logit, _)| logit >= max + libm::logf(params.min_p));
+        rest
+    }
+
+    fn inverse_temperature(&self) -> f32 {
+        (1.0 / self.params.temperature).min(INVERSE_TEMPERATURE_MAX)
+    }
+
+    /// Divides by the temperature, reads `blocks`, and returns the least likely token that `top_k`, `top_p` and `min_p`
+    /// leave.
+    fn cut(&mut self, compute: &Compute, logits: &mut [f32]) -> Floor {
+        let inverse = self.inverse_temperature();
+        logits.iter_mut().for_each(|logit| *logit *= inverse);
+        self.blocks.read(logits);
         let Sampling { top_k, top_p, min_p, .. } = self.params;
-        let vocab = self.probs.len();
+        let vocab = logits.len();
         let k = if top_k == 0 { vocab } else { (top_k as usize).min(vocab) };
-        if k == vocab && top_p >= 1.0 && min_p == 0.0 {
-            return None;
+        let max = self.blocks.max();
+        // Minus infinity if `min_p` is 0.
+        let likely = Floor { logit: max + libm::logf(min_p), id: u32::MAX };
+        if k == vocab && top_p >= 1.0 {
+            return likely;
         }
         let mut candidates = if k < vocab { k } else { HEAD_CANDIDATES.min(vocab) };
         loop {
-            most_likely(&self.probs, candidates, &mut self.kept);
+            self.blocks.most_likely(logits, candidates, &mut self.head);
             let complete = candidates >= k;
-            if truncate(&mut self.kept, top_p, min_p, complete) || complete {
-                return Some(self.kept.iter().map(|&(p, _)| f64::from(p)).sum());
+            let total = (!complete).then(|| weight(math::log_sum_exp(compute, logits), max));
+            if let Some((logit, id)) = nucleus(&self.head, max, total, top_p) {
+                return if logit >= likely.logit { Floor { logit, id } } else { likely };
             }
             candidates = (candidates * 8).min(k);
         }
     }
 }
 
-/// Applies `top_p` and `min_p` to `kept`, sorted most likely first. Returns whether a cut was found; with
-/// `complete`, `kept` is all there is and `top_p` is relative to its own total.
-fn truncate(kept: &mut Vec<(f32, u32)>, top_p: f32, min_p: f32, complete: bool) -> bool {
-    let total = if complete { kept.iter().map(|&(p, _)| f64::from(p)).sum() } else { 1.0 };
-    let floor = min_p * kept[0].0;
+/// A logit under the repetition penalty.
+fn penalised(logit: f32, penalty: f32) -> f32 {
+    if logit > 0.0 { logit / penalty } else { logit * penalty }
+}
+
+/// `e^(logit - max)`.
+fn weight(logit: f32, max: f32) -> f64 {
+    libm::exp(f64::from(logit) - f64::from(max))
+}
+
+/// The last of the smallest number of tokens whose probability reaches `top_p`; `None` if `head`, the most likely tokens,
+/// has too few. `max` is the largest logit, `total` the weight of all tokens, or `None` if `head` is all there is.
+fn nucleus(head: &[(f32, u32)], max: f32, total: Option<f64>, top_p: f32) -> Option<(f32, u32)> {
+    let last = head.last().copied().filter(|_| total.is_none());
+    if top_p >= 1.0 {
+        return last;
+    }
+    let total = total.unwrap_or_else(|| head.iter().map(|&(logit, _)| weight(logit, max)).sum());
     let goal = f64::from(top_p) * total;
     let mut sum = 0.0;
-    for index in 0..kept.len() {
-        if kept[index].0 < floor {
-            kept.truncate(index);
-            return true;
-        }
-        sum += f64::from(kept[index].0);
-        if top_p < 1.0 && sum >= goal {
-            kept.truncate(index + 1);
-            return true;
-        }
-    }
-    false
-}
-
-/// The `k` most likely tokens, most likely first, ties to the smaller id.
-fn most_likely(values: &[f32], k: usize, out: &mut Vec<(f32, u32)>) {
-    let better = |a: &(f32, u32), b: &(f32, u32)| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1));
-    out.clear();
-    out.extend(values.iter().enumerate().map(|(id, &p)| (p, id as u32)));
-    if k < out.len() {
-        out.select_nth_unstable_by(k - 1, better);
-        out.truncate(k);
-    }
-    out.sort_unstable_by(better);
-}
-
-/// The token at which the running sum passes `u * total`.
-fn draw(candidates: impl Iterator<Item = (f32, u32)>, total: f64, u: f64) -> u32 {
-    let goal = u * total;
-    let mut sum = 0.0;
-    let mut last = 0;
-    for (p, id) in candidates {
-        if p > 0.0 {
-            sum += f64::from(p);
-            last = id;
-            if sum > goal {
-                break;
-            }
-        }
-    }
-    last
+    let reaches = head.iter().find(|(logit, _)| {
+        sum += weight(*logit, max);
+        sum >= goal
+    });
+    reaches.copied().or(last)
 }
 
 /// Log-probabilities of the model's own distribution: of `chosen`, and the `top` most likely, best first.
@@ -217,7 +245,9 @@ pub(crate) fn logprobs(compute: &Compute, logits: &[f32], chosen: u32, top: usiz
     let normaliser = math::log_sum_exp(compute, logits);
     let mut best = Vec::new();
     if top > 0 {
-        most_likely(logits, top.min(TOP_LOGPROBS_MAX).min(logits.len()), &mut best);
+        let mut blocks = LogitBlocks::default();
+        blocks.read(logits);
+        blocks.most_likely(logits, top.min(TOP_LOGPROBS_MAX), &mut best);
     }
     let top = best.into_iter().map(|(logit, id)| (id, logit - normaliser)).collect();
     (logits[chosen as usize] - normaliser, top)
@@ -234,14 +264,22 @@ mod tests {
         Compute::new(Isa::detect(), 1).unwrap()
     }
 
-    /// How often each token comes in `draws` draws at successive positions.
-    fn histogram(params: Sampling, logits: &[f32], draws: usize) -> Vec<usize> {
+    /// An answer of `draws` tokens, all drawn from the same logits.
+    fn answer(params: Sampling, logits: &[f32], draws: usize) -> Vec<u32> {
         let compute = compute();
-        let mut sampler = Sampler::new(Sampling { seed: Some(11), ..params });
+        let mut sampler = Sampler::new(params);
+        let next = |_| {
+            let token = sampler.sample(&compute, &mut logits.to_vec(), &[]);
+            sampler.accept(token);
+            token
+        };
+        (0..draws).map(next).collect()
+    }
+
+    /// How often each token comes in an answer.
+    fn histogram(params: Sampling, logits: &[f32], draws: usize) -> Vec<usize> {
         let mut counts = vec![0; logits.len()];
-        let tokens = vec![0; draws];
-        for position in 0..draws {
-            let token = sampler.sample(&compute, &mut logits.to_vec(), &tokens[..position]);
+        for token in answer(Sampling { seed: Some(11), ..params }, logits, draws) {
             counts[token as usize] += 1;
         }
         counts
@@ -254,21 +292,65 @@ mod tests {
         assert_eq!(token, 1);
     }
 
+    const LOGITS: [f32; 4] = [0.0, 1.0, 2.0, -1.0];
+
+    /// Chi-square of counts of `LOGITS`' tokens against their softmax.
+    fn chi_square(counts: &[usize]) -> f64 {
+        let total: f64 = LOGITS.iter().map(|&l| f64::from(l).exp()).sum();
+        let draws: usize = counts.iter().sum();
+        let term = |(&l, &n): (&f32, &usize)| {
+            let expected = f64::from(l).exp() / total * draws as f64;
+            (n as f64 - expected).powi(2) / expected
+        };
+        LOGITS.iter().zip(counts).map(term).sum()
+    }
+
+    // 3 degrees of freedom: 16.3 is the 99.9 % quantile of chi-square.
+
     #[test]
     fn frequencies_follow_the_softmax() {
-        let logits = [0.0, 1.0, 2.0, -1.0];
-        let total: f64 = logits.iter().map(|&l| f64::from(l).exp()).sum();
-        let counts = histogram(Sampling::default(), &logits, 20_000);
-        let chi: f64 = logits
-            .iter()
-            .zip(&counts)
-            .map(|(&l, &n)| {
-                let expected = f64::from(l).exp() / total * 20_000.0;
-                (n as f64 - expected).powi(2) / expected
-            })
-            .sum();
-        // 3 degrees of freedom: 16.3 is the 99.9 % quantile.
-        assert!(chi < 16.3, "chi-square {chi}: {counts:?}");
+        let counts = histogram(Sampling::default(), &LOGITS, 20_000);
+        assert!(chi_square(&counts) < 16.3, "{counts:?}");
+    }
+
+    #[test]
+    fn frequencies_follow_the_softmax_over_seeds_at_every_place() {
+        let mut counts = [[0; 4]; 3];
+        for seed in 0..20_000 {
+            let tokens = answer(Sampling { seed: Some(seed), ..Sampling::default() }, &LOGITS, 3);
+            counts.iter_mut().zip(tokens).for_each(|(counts, token)| counts[token as usize] += 1);
+        }
+        for (place, counts) in counts.iter().enumerate() {
+            assert!(chi_square(counts) < 16.3, "place {place}: {counts:?}");
+        }
+    }
+
+    #[test]
+    fn what_came_before_does_not_change_the_frequencies() {
+        let tokens = answer(Sampling { seed: Some(3), ..Sampling::default() }, &LOGITS, 60_000);
+        for distance in [1, 2, 3] {
+            for before in 0..4 {
+                let mut counts = [0; 4];
+                for (_, &token) in tokens.iter().zip(&tokens[distance..]).filter(|(of, _)| **of == before) {
+                    counts[token as usize] += 1;
+                }
+                // 12 tables: the largest is below 21.1 in 999 of 1,000 cases.
+                assert!(chi_square(&counts) < 21.1, "{distance} after {before}: {counts:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_answers_of_two_seeds_are_independent() {
+        let of = |seed| answer(Sampling { seed: Some(seed), ..Sampling::default() }, &LOGITS, 40_000);
+        let (one, two) = (of(8), of(9));
+        for token in 0..4 {
+            let mut counts = [0; 4];
+            for (_, &other) in one.iter().zip(&two).filter(|(of, _)| **of == token) {
+                counts[other as usize] += 1;
+            }
+            assert!(chi_square(&counts) < 19.0, "beside {token}: {counts:?}");
+        }
     }
 
     #[test]
@@ -338,7 +420,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_seed_and_a_position_decide_the_token(
+        fn a_seed_and_the_answer_so_far_decide_the_token(
             logits in prop::collection::vec(-8.0f32..8.0, 2..400),
             seed in any::<u64>(),
             top_k in 0u32..50,

@@ -94,7 +94,7 @@ impl Sequence {
         let temperature = request.sampling.temperature;
         let sampler = Sampler::new(std::mem::take(&mut request.sampling));
         Sequence {
-            speculator: drafts.speculator(owner.tenant, &request, (sampler.seed(), temperature)),
+            speculator: drafts.speculator(owner.tenant, &request, (sampler.dice().seed(), temperature)),
             sampler,
             expected: TextFollower::of_prediction(&mut request),
             output: Output::new(&mut request, events),
@@ -229,10 +229,12 @@ impl Sequence {
     /// The sequence for the model's head for multi-token prediction, if it may guess.
     pub(crate) fn guessing(&mut self) -> Option<Guessing<'_>> {
         let depth = self.depth_max();
-        let Sequence { speculator, table, tokens, committed, hidden, .. } = self;
+        let Sequence { speculator, table, tokens, committed, hidden, sampler, .. } = self;
         let speculator = speculator.as_mut().filter(|of| of.settings.sources.contains(Source::Mtp))?;
         let (depth, last) = (depth.min(speculator.settings.max_draft), *tokens.last()?);
-        (!hidden.is_empty()).then(|| Guessing::new(speculator, table, (last, *committed, hidden), depth))
+        let coupled = speculator.coupling(sampler, tokens);
+        (!hidden.is_empty())
+            .then(|| Guessing::new(speculator, table, (last, *committed, hidden), depth, coupled))
     }
 
     /// Draft tokens in a row that the answer may still take: a step yields one token without any.
@@ -257,8 +259,8 @@ impl Sequence {
 
     /// Asks the drafters for draft tokens; `batch` sequences share the step. False if it does not draft this time.
     pub(crate) fn propose(&mut self, step_ms: f64, batch: usize) -> bool {
-        let Sequence { speculator, tokens, prompt_len, .. } = self;
-        speculator.as_mut().is_some_and(|of| of.propose((step_ms, batch), tokens, *prompt_len))
+        let Sequence { speculator, tokens, prompt_len, sampler, .. } = self;
+        speculator.as_mut().is_some_and(|of| of.propose((step_ms, batch), tokens, *prompt_len, sampler))
     }
 
     /// The draft tokens for the planner, if there are any.

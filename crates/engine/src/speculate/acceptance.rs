@@ -51,7 +51,8 @@ pub(crate) fn decide(
             })
             .collect();
         let position = tokens.len() as u64;
-        let (token, row) = reject(&mut target, &drafts, |which| uniform_of(sampler.seed(), position, which));
+        let (token, row) =
+            reject(&mut target, &drafts, |which| uniform_of(sampler.dice().seed(), position, which));
         return Verdict { token, row, given_up: None };
     }
     let token = sampler.sample(compute, logits, tokens);

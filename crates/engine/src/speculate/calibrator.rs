@@ -11,6 +11,8 @@ use super::settings::{RELIABILITY_CLASSES, Reliability, Source};
 
 /// Classes (buckets) per source.
 pub(crate) const BUCKETS: usize = 72;
+/// Levels of an estimate that classes of coupled draft tokens have.
+pub(crate) const LEVELS: u8 = 16;
 /// Depth classes, followed by one tally over all depths.
 const DEPTHS: usize = 6;
 const ANY_DEPTH: usize = DEPTHS;

@@ -14,6 +14,7 @@ use foretoken_kernels::{Compute, math};
 use foretoken_model::Model;
 use foretoken_model::step::{Scratch, SeqStep, WantLogits};
 
+use super::coupling::{Coupled, Coupling};
 use super::draft_tree::ROOT;
 use super::drafter::{Context, Drafter, Draws, Proposals};
 use super::mutex::Mutex;
@@ -34,6 +35,10 @@ const WEIGHT: f64 = 0.1;
 const SECOND_MIN: f32 = 0.15;
 /// Draws are from tokens at most this many nats below the most probable.
 const DRAW_WITHIN: f32 = 6.0;
+/// The same for coupled draft tokens, whose noise lifts less probable ones.
+const COUPLED_WITHIN: f32 = 8.0;
+/// The first bucket of coupled draft tokens.
+const COUPLED: u8 = 32;
 /// Which of the independent uniform numbers of a position is the draw's; the successor table has another.
 const DRAW: u64 = 3;
 /// How long blocks may take to come from disk.
@@ -176,7 +181,7 @@ impl Drafter for DraftModelDrafter {
     }
 
     fn propose(&mut self, context: Context<'_>, out: &mut Proposals<'_>) {
-        let Context { tokens, drawn, step_ms, .. } = context;
+        let Context { tokens, drawn, coupled, step_ms, .. } = context;
         if !self.pays(self.first_token_p, step_ms) && self.idle < RETRY {
             self.idle += 1;
             return;
@@ -186,11 +191,13 @@ impl Drafter for DraftModelDrafter {
         let mut parent = ROOT;
         let mut ahead = Vec::new();
         loop {
-            let likely = likely(self.draft_model.model.compute(), &logits, drawn);
-            let Some(node) = propose_next(&likely, parent, (tokens.len() + ahead.len()) as u64, drawn, out)
-            else {
-                break;
+            let position = (tokens.len() + ahead.len()) as u64;
+            let compute = self.draft_model.model.compute();
+            let node = match coupled {
+                Some(coupling) => propose_coupled(compute, &logits, parent, coupling, out),
+                None => propose_next(&likely(compute, &logits, drawn), parent, position, drawn, out),
             };
+            let Some(node) = node else { break };
             let path = f64::from(out.tree.path(node));
             if parent == ROOT {
                 self.first_token_p += WEIGHT * (path - self.first_token_p);
@@ -212,6 +219,27 @@ impl Drafter for DraftModelDrafter {
     }
 
     fn observe(&mut self, _: &[u32], _: usize) {}
+}
+
+/// Adds the coupled draw after `parent` and the next best candidate by a drafter's logits; returns the node to continue
+/// from.
+pub(super) fn propose_coupled(
+    compute: &Compute,
+    logits: &[f32],
+    parent: u32,
+    coupling: Coupling<'_>,
+    out: &mut Proposals<'_>,
+) -> Option<u32> {
+    let mut near = Vec::new();
+    math::near_max(compute, logits, coupling.within(COUPLED_WITHIN), &mut near);
+    let ranked = coupling.rank(&out.tree.tokens_to(parent), &mut near, f32::NEG_INFINITY);
+    let &[first, ref others @ ..] = &ranked[..] else { return None };
+    let mut add = |next: Coupled| out.add(parent, next.token, COUPLED + next.level(), next.estimate);
+    let node = add(first);
+    if let Some(&second) = others.first().filter(|second| second.estimate >= SECOND_MIN) {
+        add(second);
+    }
+    node
 }
 
 /// The tokens that a drafter may propose by its logits, the most probable first: the top two, or where draft tokens must

@@ -62,6 +62,15 @@ impl DraftTree {
         self.nodes.get(parent as usize).map_or(1.0, |node| node.path)
     }
 
+    /// The tokens from the root to `parent`.
+    pub(crate) fn tokens_to(&self, parent: u32) -> Vec<u32> {
+        let up = |node: &&Node| self.nodes.get(node.parent as usize);
+        let nodes = std::iter::successors(self.nodes.get(parent as usize), up);
+        let mut tokens: Vec<u32> = nodes.map(|node| node.token).collect();
+        tokens.reverse();
+        tokens
+    }
+
     pub(crate) fn depth(&self, parent: u32) -> usize {
         self.nodes.get(parent as usize).map_or(0, |node| node.depth)
     }

@@ -5,6 +5,7 @@
 //! ([`head`](super::head)).
 
 use super::calibrator::Calibrator;
+use super::coupling::Coupling;
 use super::draft_tree::{DraftTree, PATH_MIN};
 use super::settings::Source;
 
@@ -17,6 +18,8 @@ pub(crate) struct Context<'a> {
     pub(crate) prompt: usize,
     /// Set if draft tokens must be draws from a reported distribution, where the drafter has one.
     pub(crate) drawn: Option<Draws>,
+    /// Set if the target samples and drafts may be coupled with its draws, where the drafter has a distribution.
+    pub(crate) coupled: Option<Coupling<'a>>,
     /// Cost of a single-token step of the target in milliseconds, for drafters with a cost of their own.
     pub(crate) step_ms: f64,
 }

@@ -10,6 +10,7 @@ use foretoken_cache::ContextCache;
 use foretoken_model::step::Scratch;
 use foretoken_model::{Model, SeqGuess};
 
+use super::coupling::Coupling;
 use super::draft_tree::ROOT;
 use super::settings::Source;
 use super::speculator::Speculator;
@@ -47,6 +48,8 @@ pub(crate) struct Guessing<'a> {
     parent: u32,
     /// Tokens that may be guessed, one after the other.
     depth: usize,
+    /// How guesses may follow the target's draws.
+    coupled: Option<Coupling<'a>>,
 }
 
 impl<'a> Guessing<'a> {
@@ -56,9 +59,10 @@ impl<'a> Guessing<'a> {
         table: &'a mut BlockTable,
         (token, slot, hidden): (u32, usize, &[f32]),
         depth: usize,
+        coupled: Option<Coupling<'a>>,
     ) -> Guessing<'a> {
         let (hidden, depth) = (hidden.to_vec(), depth.min(AHEAD_MAX));
-        Guessing { speculator, table, token, slot, hidden, parent: ROOT, depth }
+        Guessing { speculator, table, token, slot, hidden, parent: ROOT, depth, coupled }
     }
 }
 
@@ -127,7 +131,8 @@ impl Head {
         let logits = model.guess(scratch, &mut guesses.collect::<Vec<_>>());
         for (row, seq) in seqs.iter_mut().enumerate() {
             let position = seq.slot + 1;
-            let guess = seq.speculator.add_guesses(model.compute(), logits.row(row), seq.parent, position);
+            let (compute, row_logits) = (model.compute(), logits.row(row));
+            let guess = seq.speculator.add_guesses(compute, row_logits, seq.parent, position, seq.coupled);
             let Some((node, token, path)) = guess else {
                 seq.depth = 0;
                 continue;

@@ -8,13 +8,15 @@ use std::time::Instant;
 use foretoken_kernels::Compute;
 
 use super::calibrator::Record;
-use super::draft_model::{likely, propose_next};
+use super::coupling::Coupling;
+use super::draft_model::{likely, propose_coupled, propose_next};
 use super::draft_tree::{DraftTree, Node, ROOT};
 use super::drafter::{Context, Drafter, Draws, Proposals};
 use super::head::HeadState;
 use super::planner::{Candidate, in_rows};
 use super::settings::{DraftReport, Policy, Source, Speculation};
 use super::tenants::Tenant;
+use crate::sampler::Sampler;
 
 /// Draft tokens that one drafter may propose for a step.
 const PROPOSALS_MAX: usize = 40;
@@ -71,14 +73,21 @@ impl Speculator {
 
     /// Asks the drafters for draft tokens after `tokens`, of which the first `prompt` are the prompt. In a batch, where
     /// a token is cheap, a sequence whose draft tokens are not chosen drafts less often: false if it does not this time.
-    pub(crate) fn propose(&mut self, (step_ms, batch): (f64, usize), tokens: &[u32], prompt: usize) -> bool {
+    pub(crate) fn propose(
+        &mut self,
+        (step_ms, batch): (f64, usize),
+        tokens: &[u32],
+        prompt: usize,
+        sampler: &Sampler,
+    ) -> bool {
         self.clear();
         self.unproductive += 1;
         let period = (1 + self.unproductive / PATIENCE).min(batch.max(1));
         if !self.unproductive.is_multiple_of(period) {
             return false;
         }
-        let context = Context { tokens, prompt, drawn: self.draws, step_ms };
+        let coupled = self.coupling(sampler, tokens);
+        let context = Context { tokens, prompt, drawn: self.draws, coupled, step_ms };
         let calibrator = &*self.tenant.calibrator.lock();
         for drafter in &mut self.drafters {
             let source = drafter.source();
@@ -90,6 +99,12 @@ impl Speculator {
         true
     }
 
+    /// How drafts may follow the draws of the sequence's sampler after `tokens`; `None` if it does not draw, or under
+    /// `lossless`.
+    pub(crate) fn coupling<'a>(&self, sampler: &'a Sampler, tokens: &'a [u32]) -> Option<Coupling<'a>> {
+        Coupling::with(sampler, tokens).filter(|_| self.draws.is_none())
+    }
+
     /// Adds what the head for multi-token prediction guesses after `parent` for a position, given its logits there.
     /// Returns the node to go on from, its token, and the probability that everything up to it is accepted.
     pub(crate) fn add_guesses(
@@ -98,12 +113,18 @@ impl Speculator {
         logits: &[f32],
         parent: u32,
         position: usize,
+        coupled: Option<Coupling<'_>>,
     ) -> Option<(u32, u32, f64)> {
-        let likely = likely(compute, logits, self.draws);
         let calibrator = &*self.tenant.calibrator.lock();
         // Two after each.
         let mut out = Proposals { tree: &mut self.tree, calibrator, source: Source::Mtp, room: 2 };
-        let node = propose_next(&likely, parent, position as u64, self.draws, &mut out)?;
+        let node = match coupled {
+            Some(coupling) => propose_coupled(compute, logits, parent, coupling, &mut out)?,
+            None => {
+                let likely = likely(compute, logits, self.draws);
+                propose_next(&likely, parent, position as u64, self.draws, &mut out)?
+            }
+        };
         let Node { token, path, .. } = self.tree.nodes()[node as usize];
         Some((node, token, f64::from(path)))
     }

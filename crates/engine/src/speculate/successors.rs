@@ -3,9 +3,11 @@
 use std::collections::BinaryHeap;
 use std::sync::Arc;
 
-use foretoken_cache::{Candidates, SuccessorTable};
+use foretoken_cache::{Candidates, Successor, SuccessorTable};
 
-use super::draft_tree::ROOT;
+use super::calibrator::LEVELS;
+use super::coupling::{Coupled, Coupling};
+use super::draft_tree::{DraftTree, ROOT};
 use super::drafter::{Context, Drafter, Draws, Proposals};
 use super::mutex::Mutex;
 use super::settings::Source;
@@ -16,6 +18,10 @@ const TOKENS_MAX: usize = 12;
 const DEPTH_MAX: usize = 4;
 /// Less likely successors are not proposed.
 const PROBABILITY_MIN: f32 = 0.06;
+/// The first bucket of coupled draft tokens.
+const COUPLED: u8 = 32;
+/// Probability of all tokens that a context does not list, on average.
+const REST: f32 = 0.15;
 /// Which of the independent uniform numbers of a position is the draw's.
 const DRAW: u64 = 1;
 
@@ -68,21 +74,49 @@ impl Drafter for Successors {
         let mut places = BinaryHeap::from([Place { path: 1.0, node: ROOT, before, last }]);
         while let Some(Place { node, before, last, .. }) = places.pop() {
             let known = table.candidates(before, last);
-            for (rank, next) in known.next.iter().flatten().enumerate() {
-                if next.probability < PROBABILITY_MIN {
+            for Choice { token, bucket, probability } in choices(&known, context.coupled, node, out.tree) {
+                if probability < PROBABILITY_MIN {
                     break;
                 }
-                let bucket = class(&known, next.probability, rank);
-                let Some(child) = out.add(node, next.token, bucket, next.probability) else { return };
+                let Some(child) = out.add(node, token, bucket, probability) else { return };
                 if out.tree.depth(child) < DEPTH_MAX {
                     let path = out.tree.path(child);
-                    places.push(Place { path, node: child, before: Some(last), last: next.token });
+                    places.push(Place { path, node: child, before: Some(last), last: token });
                 }
             }
         }
     }
 
     fn observe(&mut self, _: &[u32], _: usize) {}
+}
+
+/// A successor with its class and estimated probability.
+struct Choice {
+    token: u32,
+    bucket: u8,
+    probability: f32,
+}
+
+/// What to propose after `node`, the best first.
+fn choices(known: &Candidates, coupled: Option<Coupling<'_>>, node: u32, tree: &DraftTree) -> Vec<Choice> {
+    let known_next = known.next.iter().flatten();
+    let Some(coupling) = coupled else {
+        let choice = |(rank, next): (usize, &Successor)| Choice {
+            token: next.token,
+            bucket: class(known, next.probability, rank),
+            probability: next.probability,
+        };
+        return known_next.enumerate().map(choice).collect();
+    };
+    let mut candidates: Vec<(f32, u32)> =
+        known_next.map(|next| (libm::logf(next.probability), next.token)).collect();
+    let ranked = coupling.rank(&tree.tokens_to(node), &mut candidates, libm::logf(REST));
+    let choice = |next: Coupled| Choice {
+        token: next.token,
+        bucket: COUPLED + next.level() + if known.by_two { 0 } else { LEVELS },
+        probability: next.estimate,
+    };
+    ranked.into_iter().map(choice).collect()
 }
 
 /// One draft token per depth, drawn from the known successors.
