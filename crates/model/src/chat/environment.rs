@@ -7,6 +7,7 @@ use minijinja::value::{Kwargs, Value};
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, UndefinedBehavior};
 
 use super::TemplateError;
+use super::budget;
 use super::clock::strftime;
 use super::json::{self, Style};
 use super::python;
@@ -16,15 +17,28 @@ use super::python;
 pub(super) const FUEL: u64 = 20_000_000;
 /// The same for the probes at load, which have only a few messages.
 const PROBE_FUEL: u64 = 200_000;
+/// The same of bytes ([`budget`]).
+const PROBE_BYTES: u64 = 1 << 20;
 /// Maximum depth of macro calls.
 const RECURSION_MAX: usize = 100;
 /// Maximum size of a template's output in bytes.
 const OUTPUT_BYTES_MAX: usize = 256 << 20;
 
+/// Maximum size of a template's source in bytes. The longest known have 20,000.
+const SOURCE_BYTES_MAX: usize = 1 << 20;
+/// Maximum size of the message of an error that a template raises.
+const MESSAGE_CHARS_MAX: usize = 4096;
+/// What a character of a time's format becomes at most.
+const DIRECTIVE_BYTES: usize = 16;
+
 const NAME: &str = "chat_template";
 
 /// Compiles `source`, with the instruction limit of a probe.
 pub(super) fn build(source: &str, clock: fn() -> SystemTime) -> Result<Environment<'static>, TemplateError> {
+    if source.len() > SOURCE_BYTES_MAX {
+        let message = format!("a chat template of more than {} KiB is not supported", SOURCE_BYTES_MAX >> 10);
+        return Err(TemplateError::Render { line: None, message });
+    }
     let mut environment = Environment::empty();
     environment.set_trim_blocks(true);
     environment.set_lstrip_blocks(true);
@@ -34,9 +48,11 @@ pub(super) fn build(source: &str, clock: fn() -> SystemTime) -> Result<Environme
     environment.set_fuel(Some(PROBE_FUEL));
     environment.set_recursion_limit(RECURSION_MAX);
     environment.add_filter("tojson", tojson);
-    environment.add_function("namespace", minijinja::functions::namespace);
     environment.add_function("raise_exception", raise_exception);
-    environment.add_function("strftime_now", move |format: &str| strftime(clock(), format));
+    environment.add_function("strftime_now", move |format: &str| {
+        budget::spend(format.len().saturating_mul(DIRECTIVE_BYTES))?;
+        Ok(strftime(clock(), format))
+    });
     environment.add_template_owned(NAME, python::lower(source)?).map_err(failure)?;
     Ok(environment)
 }
@@ -48,7 +64,9 @@ pub(super) fn render(
 ) -> Result<String, TemplateError> {
     let template = environment.get_template(NAME).map_err(failure)?;
     let mut out = Bounded(Vec::new());
-    template.render_captured_to(context, &mut out).map_err(failure)?;
+    let is_probe = environment.fuel() == Some(PROBE_FUEL);
+    let bytes = if is_probe { PROBE_BYTES } else { budget::of(context) };
+    budget::with(bytes, || template.render_captured_to(context, &mut out).map(drop)).map_err(failure)?;
     String::from_utf8(out.0).map_err(|error| TemplateError::Render { line: None, message: error.to_string() })
 }
 
@@ -77,6 +95,10 @@ fn failure(error: Error) -> TemplateError {
         (ErrorKind::OutOfFuel, _) => "it exceeded the maximum number of instructions of a template".into(),
         (kind, Some(detail)) => format!("{kind}: {detail}"),
         (kind, None) => kind.to_string(),
+    };
+    let message = match message.char_indices().nth(MESSAGE_CHARS_MAX) {
+        Some((end, _)) => format!("{} …", &message[..end]),
+        None => message,
     };
     TemplateError::Render { line, message }
 }
@@ -107,5 +129,7 @@ fn tojson(value: &Value, options: Kwargs) -> Result<String, Error> {
     style.ascii = options.get::<Option<bool>>("ensure_ascii")?.unwrap_or(false);
     style.sort_keys = options.get::<Option<bool>>("sort_keys")?.unwrap_or(false);
     options.assert_all_used()?;
-    json::dumps(value, &style)
+    let text = json::dumps(value, &style)?;
+    budget::spend(text.len())?;
+    Ok(text)
 }

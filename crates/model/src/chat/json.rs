@@ -5,6 +5,7 @@ use std::fmt::Write;
 use minijinja::value::{Value, ValueKind};
 use minijinja::{Error, ErrorKind};
 
+use super::budget;
 use super::python;
 
 /// Maximum nesting.
@@ -44,7 +45,9 @@ fn write_json(value: &Value, style: &Style, level: usize, out: &mut String) -> R
     if level > DEPTH_MAX {
         return Err(Error::new(ErrorKind::BadSerialization, "the value is nested too deeply for JSON"));
     }
+    budget::check(out.len() + style.indent.as_ref().map_or(0, |indent| indent.len() * level))?;
     if let Some(text) = scalar(value, style) {
+        budget::check(out.len() + text.len())?;
         out.push_str(&text);
         return Ok(());
     }

@@ -7,6 +7,7 @@
 //! The invariant: template text and user text stay separate. The text of a control token inside a message, a tool
 //! or an argument reaches the model as plain text ([`Rendered`]).
 
+mod budget;
 mod clock;
 mod dialect;
 mod environment;

@@ -7,10 +7,11 @@ use minijinja::value::{Kwargs, Value};
 
 use super::Function;
 use super::args::{Args, count};
-use super::strings::texts;
+use super::budget;
+use super::comparison::{compare, equal, is_among};
 use super::value::{
-    Result, SequenceKind, Type, compare, error, float, generator, int, item, iter, len, pairs, sequence,
-    sequence_kind, to_str, tuple, type_of, undefined_error,
+    CONTAINER_BYTES, Result, SequenceKind, Type, check_nesting, error, float, generator, int, item, iter,
+    len, pair, pairs, sequence, sequence_kind, to_str, type_of, undefined_error,
 };
 
 pub(super) const FILTERS: &[(&str, Function)] = &[
@@ -70,8 +71,8 @@ fn items(_: &State<'_, '_>, args: &[Value], _: &Kwargs) -> Result<Value> {
     match type_of(&args[0]) {
         Type::Undefined => Ok(generator(Vec::new())),
         Type::Dict => {
-            let items = pairs(&args[0]).into_iter().map(|(key, value)| tuple(vec![key, value]));
-            Ok(generator(items.collect()))
+            let items = pairs(&args[0]).into_iter().map(|(key, value)| pair(key, value));
+            Ok(generator(items.collect::<Result<_>>()?))
         }
         _ => Err(error("Can only get item pairs from a mapping.")),
     }
@@ -111,7 +112,7 @@ fn join(_: &State<'_, '_>, args: &[Value], kwargs: &Kwargs) -> Result<Value> {
     let args = Args::bind("join", &["value", "d", "attribute"], args, kwargs)?;
     let separator = args.optional(1).map(to_str).unwrap_or_default();
     let items = with_attribute(iter(args.required(0)?)?, args.given(2))?;
-    Ok(Value::from(texts(&items).join(&separator)))
+    Ok(Value::from(super::strings::joined(&items, &separator)?))
 }
 
 /// Jinja2 applies `map`, `select` and their like to nothing if the value is false.
@@ -180,10 +181,13 @@ fn select_by_attribute(
 }
 
 /// The value that is compared: strings in lower case unless case counts.
-fn key(value: Value, case_sensitive: bool) -> Value {
+fn key(value: Value, case_sensitive: bool) -> Result<Value> {
     match value.as_str() {
-        Some(text) if !case_sensitive => Value::from(text.to_lowercase()),
-        _ => value,
+        Some(text) if !case_sensitive => {
+            budget::spend(text.len())?;
+            Ok(Value::from(text.to_lowercase()))
+        }
+        _ => Ok(value),
     }
 }
 
@@ -210,11 +214,11 @@ fn sort(_: &State<'_, '_>, args: &[Value], kwargs: &Kwargs) -> Result<Value> {
     let case_sensitive = args.flag_or(2, false);
     let keyed = iter(args.required(0)?)?.into_iter().map(|value| {
         let sort_key = match args.given(3) {
-            None => key(value.clone(), case_sensitive),
+            None => key(value.clone(), case_sensitive)?,
             Some(attribute) => {
                 let paths = attribute.as_str().map(|paths| paths.split(',').map(Value::from).collect());
                 let keys = paths.unwrap_or_else(|| vec![attribute.clone()]).into_iter();
-                let keys = keys.map(|path| Ok(key(by_attribute(&value, &path)?, case_sensitive)));
+                let keys = keys.map(|path| key(by_attribute(&value, &path)?, case_sensitive));
                 Value::from(keys.collect::<Result<Vec<_>>>()?)
             }
         };
@@ -238,10 +242,10 @@ fn dictsort(_: &State<'_, '_>, args: &[Value], kwargs: &Kwargs) -> Result<Value>
     }
     let case_sensitive = args.flag_or(1, false);
     let keyed = pairs(value).into_iter().map(|(name, value)| {
-        let sort_key = key(if by_value { value.clone() } else { name.clone() }, case_sensitive);
-        (sort_key, tuple(vec![name, value]))
+        let sort_key = key(if by_value { value.clone() } else { name.clone() }, case_sensitive)?;
+        Ok((sort_key, pair(name, value)?))
     });
-    Ok(Value::from(sort_by_key(keyed.collect(), args.flag_or(3, false))?))
+    Ok(Value::from(sort_by_key(keyed.collect::<Result<_>>()?, args.flag_or(3, false))?))
 }
 
 fn unique(_: &State<'_, '_>, args: &[Value], kwargs: &Kwargs) -> Result<Value> {
@@ -251,8 +255,8 @@ fn unique(_: &State<'_, '_>, args: &[Value], kwargs: &Kwargs) -> Result<Value> {
     let mut seen: Vec<Value> = Vec::new();
     let mut taken = Vec::new();
     for (value, sort_key) in items.into_iter().zip(keys) {
-        let sort_key = key(sort_key, args.flag_or(1, false));
-        if !seen.contains(&sort_key) {
+        let sort_key = key(sort_key, args.flag_or(1, false))?;
+        if !is_among(&seen, &sort_key)? {
             seen.push(sort_key);
             taken.push(value);
         }
@@ -264,17 +268,18 @@ fn groupby(_: &State<'_, '_>, args: &[Value], kwargs: &Kwargs) -> Result<Value> 
     let args = Args::bind("groupby", &["value", "attribute", "default", "case_sensitive"], args, kwargs)?;
     let attribute = args.required(1)?;
     let case_sensitive = args.flag_or(3, false);
-    let keyed = iter(args.required(0)?)?.into_iter().map(|value| {
+    let keyed = rows_of(args.required(0)?, 1)?.into_iter().map(|value| {
         let found = by_attribute(&value, attribute)?;
         let found = args.given(2).filter(|_| found.is_undefined()).cloned().unwrap_or(found);
-        Ok((key(found.clone(), case_sensitive), tuple(vec![found, value])))
+        Ok((key(found.clone(), case_sensitive)?, pair(found, value)?))
     });
     let mut groups: Vec<(Value, Value, Vec<Value>)> = Vec::new();
     for pair in sort_by_key(keyed.collect::<Result<_>>()?, false)? {
         let (found, value) = (pair.get_item_by_index(0)?, pair.get_item_by_index(1)?);
-        let sort_key = key(found.clone(), case_sensitive);
+        let sort_key = key(found.clone(), case_sensitive)?;
+        let same = groups.last().map(|(last, ..)| equal(last, &sort_key)).transpose()?.unwrap_or(false);
         match groups.last_mut() {
-            Some((last, _, values)) if *last == sort_key => values.push(value),
+            Some((.., values)) if same => values.push(value),
             _ => groups.push((sort_key, found, vec![value])),
         }
     }
@@ -284,13 +289,23 @@ fn groupby(_: &State<'_, '_>, args: &[Value], kwargs: &Kwargs) -> Result<Value> 
     Ok(Value::from(groups.into_iter().map(group).collect::<Vec<_>>()))
 }
 
+/// The items of `value`, which become up to so many lists, or a list each.
+fn rows_of(value: &Value, rows: usize) -> Result<Vec<Value>> {
+    let items = iter(value)?;
+    items.iter().try_for_each(check_nesting)?;
+    budget::spend(rows.max(items.len()) * CONTAINER_BYTES)?;
+    Ok(items)
+}
+
 fn batch(_: &State<'_, '_>, args: &[Value], kwargs: &Kwargs) -> Result<Value> {
     let args = Args::bind("batch", &["value", "linecount", "fill_with"], args, kwargs)?;
     let size = count(args.int_or(1, 0)?).max(1);
-    let items = iter(args.required(0)?)?;
+    let items = rows_of(args.required(0)?, 1)?;
     let mut rows: Vec<Vec<Value>> = items.chunks(size).map(<[Value]>::to_vec).collect();
     if let (Some(fill), Some(last)) = (args.given(2), rows.last_mut()) {
-        last.resize(size.min(1 << 16), fill.clone());
+        check_nesting(fill)?;
+        budget::spend(size.saturating_sub(last.len()).saturating_mul(size_of::<Value>()))?;
+        last.resize(size, fill.clone());
     }
     Ok(generator(rows.into_iter().map(Value::from).collect()))
 }
@@ -301,7 +316,7 @@ fn slices(_: &State<'_, '_>, args: &[Value], kwargs: &Kwargs) -> Result<Value> {
     if slices == 0 || slices > 1 << 16 {
         return Err(error("slice wants a number of slices above 0"));
     }
-    let items = iter(args.required(0)?)?;
+    let items = rows_of(args.required(0)?, slices)?;
     let (each, longer) = (items.len() / slices, items.len() % slices);
     let mut columns = Vec::new();
     let mut at = 0;
@@ -323,7 +338,7 @@ fn extreme(args: &[Value], kwargs: &Kwargs, wanted: Ordering) -> Result<Value> {
     let keys = with_attribute(items.clone(), args.given(2))?;
     let mut best: Option<(Value, Value)> = None;
     for (value, sort_key) in items.into_iter().zip(keys) {
-        let sort_key = key(sort_key, args.flag_or(1, false));
+        let sort_key = key(sort_key, args.flag_or(1, false))?;
         let better = match &best {
             Some((best, _)) => compare(&sort_key, best)? == Some(wanted),
             None => true,
@@ -339,7 +354,11 @@ fn sum(_: &State<'_, '_>, args: &[Value], kwargs: &Kwargs) -> Result<Value> {
     let args = Args::bind("sum", &["value", "attribute", "start"], args, kwargs)?;
     let items = with_attribute(iter(args.required(0)?)?, args.given(1))?;
     let start = args.optional(2).cloned().unwrap_or_else(|| Value::from(0));
-    items.into_iter().try_fold(start, |sum, item| super::operators::add(&sum, &item))
+    items.into_iter().try_fold(start, |sum, item| {
+        let sum = super::operators::add(&sum, &item)?;
+        budget::spend(super::built_bytes(&sum, &[]))?;
+        Ok(sum)
+    })
 }
 
 fn attr(_: &State<'_, '_>, args: &[Value], kwargs: &Kwargs) -> Result<Value> {
@@ -353,7 +372,10 @@ fn attr(_: &State<'_, '_>, args: &[Value], kwargs: &Kwargs) -> Result<Value> {
 
 fn abs(_: &State<'_, '_>, args: &[Value], _: &Kwargs) -> Result<Value> {
     match (int(&args[0]), float(&args[0])) {
-        (Some(int), _) => Ok(super::value::from_int(int.abs())),
+        (Some(int), _) => {
+            let size = int.checked_abs().map(super::value::from_int);
+            size.ok_or_else(|| error("the result of abs is too large"))
+        }
         (None, Some(float)) => Ok(Value::from(float.abs())),
         _ => Err(error(format!("bad operand type for abs(): '{}'", type_of(&args[0]).name()))),
     }
@@ -451,6 +473,6 @@ fn round(_: &State<'_, '_>, args: &[Value], kwargs: &Kwargs) -> Result<Value> {
 fn round_int(int: i128, precision: i32) -> Value {
     let Some(unit) = 10i128.checked_pow(precision.min(0).unsigned_abs()) else { return Value::from(0) };
     let (quotient, rest) = (int.div_euclid(unit), int.rem_euclid(unit));
-    let up = rest * 2 > unit || (rest * 2 == unit && quotient % 2 != 0);
-    super::value::from_int((quotient + i128::from(up)) * unit)
+    let up = rest > unit - rest || (rest == unit - rest && quotient % 2 != 0);
+    super::value::from_int((quotient + i128::from(up)).saturating_mul(unit))
 }

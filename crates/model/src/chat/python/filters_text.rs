@@ -8,7 +8,8 @@ use regex::Regex;
 
 use super::Function;
 use super::args::{Args, count};
-use super::strings::{capitalize, center, split_lines, strip};
+use super::budget;
+use super::strings::{capitalize, center, replaced, split_lines, strip};
 use super::value::{Result, Type, error, iter, pairs, string_like, to_str, type_of};
 
 pub(super) const FILTERS: &[(&str, Function)] = &[
@@ -22,23 +23,24 @@ pub(super) const FILTERS: &[(&str, Function)] = &[
     ("truncate", truncate),
     ("indent", indent),
     ("center", center_text),
-    ("wordcount", |_, args, _| Ok(Value::from(word_count(&to_str(&args[0]))))),
+    ("wordcount", |_, args, _| word_count(&to_str(&args[0])).map(Value::from)),
     ("format", format),
-    ("escape", |_, args, _| Ok(escaped(&args[0]))),
-    ("e", |_, args, _| Ok(escaped(&args[0]))),
-    ("forceescape", |_, args, _| Ok(Value::from_safe_string(escape_html(&to_str(&args[0]))))),
+    ("escape", |_, args, _| escaped(&args[0])),
+    ("e", |_, args, _| escaped(&args[0])),
+    ("forceescape", |_, args, _| Ok(Value::from_safe_string(escape_html(&to_str(&args[0]))?))),
     ("safe", |_, args, _| Ok(Value::from_safe_string(to_str(&args[0])))),
     ("urlencode", url_encode),
 ];
 
-pub(super) fn escape_html(text: &str) -> String {
+pub(super) fn escape_html(text: &str) -> Result<String> {
+    budget::check(text.len().saturating_mul("&quot;".len()))?;
     let text = text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
-    text.replace('"', "&#34;").replace('\'', "&#39;")
+    Ok(text.replace('"', "&#34;").replace('\'', "&#39;"))
 }
 
-fn escaped(value: &Value) -> Value {
+fn escaped(value: &Value) -> Result<Value> {
     let text = to_str(value);
-    Value::from_safe_string(if value.is_safe() { text } else { escape_html(&text) })
+    Ok(Value::from_safe_string(if value.is_safe() { text } else { escape_html(&text)? }))
 }
 
 /// Words begin at the start and behind white space, hyphens and opening brackets.
@@ -67,11 +69,7 @@ fn replace(_: &State<'_, '_>, args: &[Value], kwargs: &Kwargs) -> Result<Value> 
     let args = Args::bind("replace", &["s", "old", "new", "count"], args, kwargs)?;
     let (text, old, new) = (to_str(args.required(0)?), to_str(args.required(1)?), to_str(args.required(2)?));
     let times = if args.given(3).is_some() { args.int_or(3, -1)? } else { -1 };
-    Ok(Value::from(if times < 0 {
-        text.replace(&old, &new)
-    } else {
-        text.replacen(&old, &new, count(times))
-    }))
+    Ok(Value::from(replaced(&text, &old, &new, times)?))
 }
 
 fn truncate(_: &State<'_, '_>, args: &[Value], kwargs: &Kwargs) -> Result<Value> {
@@ -105,12 +103,17 @@ fn indent(_: &State<'_, '_>, args: &[Value], kwargs: &Kwargs) -> Result<Value> {
         .ok_or_else(|| error(format!("indent wants a string, not '{}'", type_of(value).name())))?;
     let indention = match args.optional(1).and_then(Value::as_str) {
         Some(text) => text.to_owned(),
-        None => " ".repeat(count(args.int_or(1, 4)?).min(1 << 12)),
+        None => {
+            let width = count(args.int_or(1, 4)?);
+            budget::check(width)?;
+            " ".repeat(width)
+        }
     };
     let text = format!("{text}\n");
     let blank = args.flag_or(3, false);
     let mut out = if args.flag_or(2, false) { indention.clone() } else { String::new() };
-    for (i, line) in split_lines(&text, false).into_iter().enumerate() {
+    for (i, line) in split_lines(&text, false)?.into_iter().enumerate() {
+        budget::check(out.len() + indention.len() + line.len())?;
         if i > 0 {
             out.push('\n');
             out.push_str(if blank || !line.is_empty() { &indention } else { "" });
@@ -123,14 +126,16 @@ fn indent(_: &State<'_, '_>, args: &[Value], kwargs: &Kwargs) -> Result<Value> {
 fn center_text(_: &State<'_, '_>, args: &[Value], kwargs: &Kwargs) -> Result<Value> {
     let args = Args::bind("center", &["value", "width"], args, kwargs)?;
     let value = args.required(0)?;
-    let (text, width) = (to_str(value), count(args.int_or(1, 80)?).min(1 << 20));
+    let (text, width) = (to_str(value), count(args.int_or(1, 80)?));
     let missing = width.saturating_sub(text.chars().count());
+    budget::check(missing)?;
     Ok(string_like(value, center(&text, missing, width, " ")))
 }
 
-fn word_count(text: &str) -> usize {
+fn word_count(text: &str) -> Result<usize> {
+    budget::spend(text.len())?;
     static WORD: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r"[\p{Alphabetic}\p{N}_]+").ok());
-    WORD.as_ref().map_or(0, |word| word.find_iter(text).count())
+    Ok(WORD.as_ref().map_or(0, |word| word.find_iter(text).count()))
 }
 
 fn format(_: &State<'_, '_>, args: &[Value], kwargs: &Kwargs) -> Result<Value> {
@@ -145,7 +150,8 @@ fn format(_: &State<'_, '_>, args: &[Value], kwargs: &Kwargs) -> Result<Value> {
     Ok(string_like(&args[0], super::percent::format(&to_str(&args[0]), &values)?))
 }
 
-fn quote_url(text: &str, safe: &str) -> String {
+fn quote_url(text: &str, safe: &str) -> Result<String> {
+    budget::check(text.len().saturating_mul("%00".len()))?;
     let mut out = String::new();
     for byte in text.bytes() {
         let c = char::from(byte);
@@ -155,7 +161,7 @@ fn quote_url(text: &str, safe: &str) -> String {
             out.push_str(&format!("%{byte:02X}"));
         }
     }
-    out
+    Ok(out)
 }
 
 fn url_encode(_: &State<'_, '_>, args: &[Value], _: &Kwargs) -> Result<Value> {
@@ -166,10 +172,14 @@ fn url_encode(_: &State<'_, '_>, args: &[Value], _: &Kwargs) -> Result<Value> {
             let pair = |pair: Value| Ok((pair.get_item_by_index(0)?, pair.get_item_by_index(1)?));
             iter(value)?.into_iter().map(pair).collect::<Result<_>>()?
         }
-        _ => return Ok(Value::from(quote_url(&to_str(value), "/"))),
+        _ => return Ok(Value::from(quote_url(&to_str(value), "/")?)),
     };
-    let plus = |value: &Value| quote_url(&to_str(value), " ").replace(' ', "+");
-    let parts: Vec<String> =
-        entries.iter().map(|(key, value)| format!("{}={}", plus(key), plus(value))).collect();
-    Ok(Value::from(parts.join("&")))
+    let plus = |value: &Value| -> Result<String> { Ok(quote_url(&to_str(value), " ")?.replace(' ', "+")) };
+    let mut out = String::new();
+    for (i, (key, value)) in entries.iter().enumerate() {
+        let (key, value) = (plus(key)?, plus(value)?);
+        budget::check(out.len() + key.len() + value.len())?;
+        out.extend([if i > 0 { "&" } else { "" }, &key, "=", &value]);
+    }
+    Ok(Value::from(out))
 }

@@ -1,5 +1,6 @@
-//! Global functions: `range`, `dict`, `cycler`, `joiner`. `namespace` is minijinja's.
+//! Global functions: `range`, `dict`, `namespace`, `cycler`, `joiner`.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -8,13 +9,18 @@ use minijinja::value::{Kwargs, Object, ObjectRepr, Value};
 
 use super::Function;
 use super::args::Args;
-use super::value::{Result, SequenceKind, Type, error, int, iter, pairs, sequence, type_of};
+use super::budget;
+use super::comparison::check_key;
+use super::value::{
+    CONTAINER_BYTES, Result, SequenceKind, Type, check_kept, check_nesting, error, int, iter, pairs,
+    sequence, type_of,
+};
 
 /// Maximum length of a range, as in Jinja2's sandbox.
-const RANGE_MAX: i128 = 100_000;
+const RANGE_MAX: u128 = 100_000;
 
 pub(super) const FUNCTIONS: &[(&str, Function)] =
-    &[("range", range), ("dict", dict), ("cycler", cycler), ("joiner", joiner)];
+    &[("range", range), ("dict", dict), ("namespace", namespace), ("cycler", cycler), ("joiner", joiner)];
 
 fn range(_: &State<'_, '_>, args: &[Value], _: &Kwargs) -> Result<Value> {
     let bounds: Option<Vec<i128>> = args.iter().map(int).collect();
@@ -26,8 +32,8 @@ fn range(_: &State<'_, '_>, args: &[Value], _: &Kwargs) -> Result<Value> {
         [_, _, _] => return Err(error("range() arg 3 must not be zero")),
         _ => return Err(error("range() wants one to three arguments")),
     };
-    let span = if step > 0 { stop - start } else { start - stop };
-    let len = if span <= 0 { 0 } else { (span - 1) / step.abs() + 1 };
+    let span = if step > 0 { stop.saturating_sub(start) } else { start.saturating_sub(stop) };
+    let len = if span <= 0 { 0 } else { (span.unsigned_abs() - 1) / step.unsigned_abs() + 1 };
     if len > RANGE_MAX {
         return Err(error(format!(
             "Range too big. The sandbox blocks ranges larger than MAX_RANGE ({RANGE_MAX})."
@@ -58,7 +64,25 @@ fn dict(_: &State<'_, '_>, args: &[Value], kwargs: &Kwargs) -> Result<Value> {
     for name in kwargs.args() {
         entries.push((Value::from(name), kwargs.peek::<Value>(name)?));
     }
+    dict_of(entries)
+}
+
+/// A dict of these entries.
+pub(super) fn dict_of(entries: Vec<(Value, Value)>) -> Result<Value> {
+    budget::spend(entries.len() * 2 * CONTAINER_BYTES)?;
+    for (key, value) in &entries {
+        check_key(key)?;
+        check_nesting(key)?;
+        check_nesting(value)?;
+    }
     Ok(Value::from_iter(entries))
+}
+
+/// minijinja's namespace, with the arguments of `dict`.
+fn namespace(state: &State<'_, '_>, args: &[Value], kwargs: &Kwargs) -> Result<Value> {
+    let entries = dict(state, args, kwargs)?;
+    check_kept(&entries)?;
+    minijinja::functions::namespace(Some(entries))
 }
 
 #[derive(Debug)]
@@ -92,12 +116,17 @@ impl Object for Cycler {
             _ => Err(error(format!("'Cycler' object has no attribute '{method}'"))),
         }
     }
+
+    fn render(self: &Arc<Self>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("<Cycler object>")
+    }
 }
 
 fn cycler(_: &State<'_, '_>, args: &[Value], _: &Kwargs) -> Result<Value> {
     if args.is_empty() {
         return Err(error("at least one item has to be provided"));
     }
+    args.iter().try_for_each(check_kept)?;
     Ok(Value::from_object(Cycler { items: args.to_vec(), at: AtomicUsize::new(0) }))
 }
 
@@ -117,10 +146,15 @@ impl Object for Joiner {
         let first = !self.used.swap(true, Ordering::Relaxed);
         Ok(if first { Value::from("") } else { self.separator.clone() })
     }
+
+    fn render(self: &Arc<Self>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("<Joiner object>")
+    }
 }
 
 fn joiner(_: &State<'_, '_>, args: &[Value], kwargs: &Kwargs) -> Result<Value> {
     let args = Args::bind("joiner", &["sep"], args, kwargs)?;
     let separator = args.optional(0).cloned().unwrap_or_else(|| Value::from(", "));
+    check_kept(&separator)?;
     Ok(Value::from_object(Joiner { separator, used: AtomicBool::new(false) }))
 }

@@ -9,11 +9,27 @@ use super::parser::{Arg, Expr, Node, Parser};
 
 type Result<T> = std::result::Result<T, TemplateError>;
 
+/// Maximum size of a text between two tags that is not counted every time that it is printed; the instructions around
+/// it are.
+const UNCOUNTED_TEXT_BYTES: usize = 32;
+/// Maximum number of `elif` of one `if`, which minijinja nests.
+const ELIF_MAX: usize = 500;
+/// Maximum number of lines: minijinja counts them in 16 bits.
+const LINES_MAX: usize = 60_000;
+
 /// The rewritten template.
 pub(in super::super) fn lower(source: &str) -> Result<String> {
     let source = source.replace("\r\n", "\n").replace('\r', "\n");
-    let mut out =
-        Emitter { out: String::with_capacity(source.len() * 2), line: 1, macros: 0, unsupported: None };
+    if source.lines().count() > LINES_MAX {
+        return Err(syntax(LINES_MAX, format!("more than {LINES_MAX} lines are not supported")));
+    }
+    let mut out = Emitter {
+        out: String::with_capacity(source.len() * 2),
+        line: 1,
+        macros: 0,
+        elifs: Vec::new(),
+        unsupported: None,
+    };
     let mut at = 0;
     while let Some(found) = source[at..].find('{') {
         let start = at + found;
@@ -67,9 +83,14 @@ fn tag(source: &str, start: usize, out: &mut Emitter) -> Result<usize> {
     let inside = &source[start + 2..];
     let sign = ["-", "+"].into_iter().find(|sign| inside.starts_with(*sign)).unwrap_or_default();
     let Tag { tokens, end_sign, end, end_line } = lex_tag(source, start + 2 + sign.len(), out.line, close)?;
+    let text_bytes = text_bytes(&source[end..]);
+    let is_counted = text_bytes > UNCOUNTED_TEXT_BYTES;
     out.push(open);
     out.push(sign);
     out.push(" ");
+    if is_counted && !is_block {
+        out.push(&format!("{}text({text_bytes}) }}}}{{{{ ", super::PREFIX));
+    }
     let mut parser = Parser::new(&tokens, end_line);
     if is_block {
         statement(&mut parser, &tokens, out)?;
@@ -83,9 +104,35 @@ fn tag(source: &str, start: usize, out: &mut Emitter) -> Result<usize> {
     }
     out.sync(end_line);
     out.push(" ");
+    if is_counted && is_block {
+        out.push(&format!("%}}{{% if {}text({text_bytes}) %}}{{% endif ", super::PREFIX));
+    }
     out.push(end_sign);
     out.push(close);
     Ok(end)
+}
+
+/// The size of the text up to the next tag. Raw blocks count as text.
+fn text_bytes(text: &str) -> usize {
+    let (mut at, mut bytes) = (0, 0);
+    while let Some(found) = text[at..].find('{') {
+        bytes += found;
+        at += found;
+        let rest = &text[at..];
+        let skipped = if rest.starts_with("{#") {
+            rest.find("#}").map_or(rest.len(), |end| end + 2)
+        } else if let Some(end) = raw_block_end(rest) {
+            bytes += end;
+            end
+        } else if rest.starts_with("{{") || rest.starts_with("{%") {
+            return bytes;
+        } else {
+            bytes += 1;
+            1
+        };
+        at += skipped;
+    }
+    bytes + text.len() - at
 }
 
 fn statement(parser: &mut Parser<'_>, tokens: &[Token], out: &mut Emitter) -> Result<()> {
@@ -93,6 +140,13 @@ fn statement(parser: &mut Parser<'_>, tokens: &[Token], out: &mut Emitter) -> Re
     let keyword = parser.expect_name()?;
     match keyword.as_str() {
         "if" | "elif" => {
+            match out.elifs.last_mut().filter(|_| keyword == "elif") {
+                Some(elifs) if *elifs == ELIF_MAX => {
+                    return Err(syntax(out.line, format!("more than {ELIF_MAX} `elif` are not supported")));
+                }
+                Some(elifs) => *elifs += 1,
+                None => out.elifs.push(0),
+            }
             out.push(&keyword);
             out.push(" ");
             out.expr(&parser.tuple(false, None)?);
@@ -122,6 +176,9 @@ fn statement(parser: &mut Parser<'_>, tokens: &[Token], out: &mut Emitter) -> Re
         "generation" => out.push("with"),
         "endgeneration" => out.push("endwith"),
         _ => {
+            if keyword == "endif" {
+                out.elifs.pop();
+            }
             out.macros -= usize::from(keyword == "endmacro" && out.macros > 0);
             out.push(&keyword);
             tokens[1..].iter().for_each(|token| out.token(token));
@@ -169,10 +226,16 @@ fn target(parser: &mut Parser<'_>, out: &mut Emitter, end: &str) -> Result<()> {
 
 fn set(parser: &mut Parser<'_>, out: &mut Emitter) -> Result<()> {
     out.push("set ");
+    let start = out.out.len();
     target(parser, out, "=")?;
+    let is_attribute = out.out[start..].contains('.');
     if parser.skip_op("=") {
         out.push(" = ");
-        out.expr(&parser.tuple(true, None)?);
+        let value = parser.tuple(true, None)?;
+        match is_attribute {
+            true => out.function("keep", [&value]),
+            false => out.expr(&value),
+        }
     } else {
         filters(parser, out, true)?;
     }
@@ -234,6 +297,8 @@ struct Emitter {
     line: usize,
     /// Depth of macros.
     macros: usize,
+    /// Number of `elif` so far of each open `if`.
+    elifs: Vec<usize>,
     /// A name that has no meaning in minijinja, and its line.
     unsupported: Option<(String, usize)>,
 }
@@ -326,6 +391,21 @@ impl Emitter {
         }
     }
 
+    /// The same for arguments that are compared as they are.
+    fn flat_args(&mut self, args: &[Arg]) {
+        self.push("(");
+        for arg in args {
+            if let Arg::Positional(value) = arg {
+                self.function("flat", [value]);
+                self.push(", ");
+            } else {
+                self.arg_list(std::slice::from_ref(arg), true);
+                self.push(", ");
+            }
+        }
+        self.push(")");
+    }
+
     fn parens(&mut self, inside: impl FnOnce(&mut Self)) {
         self.push("(");
         inside(self);
@@ -344,20 +424,9 @@ impl Emitter {
             }
             Node::Str(text) => self.string(text),
             Node::Number(text) => self.push(text),
-            Node::List(items) => {
-                self.push("[");
-                self.list(items, ", ");
-                self.push("]");
-            }
+            Node::List(items) => self.function("list", items),
             Node::Dict(entries) => {
-                self.push("{");
-                for (key, value) in entries {
-                    self.expr(key);
-                    self.push(": ");
-                    self.expr(value);
-                    self.push(", ");
-                }
-                self.push("}");
+                self.function("dict", entries.iter().flat_map(|(key, value)| [key, value]))
             }
             Node::Tuple(items) => self.function("tuple", items),
             Node::Attr(of, name) if is_method_name(name) => self.lookup("attr", of, name),
@@ -457,7 +526,12 @@ impl Emitter {
             self.push(")");
             return;
         }
-        match of.node {
+        match &of.node {
+            // minijinja remembers the arguments and compares them with those of the next iteration.
+            Node::Attr(_, name) if name == "changed" => {
+                self.expr(of);
+                return self.flat_args(args);
+            }
             Node::Name(_) | Node::Attr(..) => self.expr(of),
             _ => self.parens(|out| out.expr(of)),
         }
@@ -480,13 +554,6 @@ impl Emitter {
             [("not in", right)] => self.parens(|out| {
                 out.push("not ");
                 out.function("in", [first, right]);
-            }),
-            [(op @ ("==" | "!="), right)] => self.parens(|out| {
-                out.expr(first);
-                out.push(" ");
-                out.push(op);
-                out.push(" ");
-                out.expr(right);
             }),
             _ => {
                 self.push(super::PREFIX);

@@ -7,8 +7,9 @@ use minijinja::value::{Kwargs, Object, ObjectRepr, Value};
 
 use super::Function;
 use super::args::Args;
+use super::comparison::{entry, equal};
 use super::value::{
-    Result, SequenceKind, Type, error, int, iter, pairs, sequence, to_str, tuple, type_of, undefined_error,
+    Result, SequenceKind, Type, error, int, iter, pair, pairs, sequence, to_str, type_of, undefined_error,
 };
 
 pub(super) const FUNCTIONS: &[(&str, Function)] = &[
@@ -140,16 +141,15 @@ fn call(state: &State<'_, '_>, of: &Value, name: &str, args: &[Value], kwargs: &
 fn dict(of: &Value, name: &str, args: &[Value], kwargs: &Kwargs) -> Result<Value> {
     if name == "get" {
         let args = Args::bind("get", &["key", "default"], args, kwargs)?;
-        let found = of.as_object().and_then(|map| map.get_value(args.required(0).ok()?));
-        args.required(0)?;
+        let found = entry(of, args.required(0)?)?;
         return Ok(found.unwrap_or_else(|| args.optional(1).cloned().unwrap_or(Value::from(()))));
     }
     Args::bind("a method of a dict", &[], args, kwargs)?;
     let pairs = pairs(of);
     Ok(match name {
         "items" => {
-            let items = pairs.into_iter().map(|(key, value)| tuple(vec![key, value])).collect();
-            sequence(SequenceKind::Items, items)
+            let items = pairs.into_iter().map(|(key, value)| pair(key, value));
+            sequence(SequenceKind::Items, items.collect::<Result<_>>()?)
         }
         "keys" => sequence(SequenceKind::Keys, pairs.into_iter().map(|(key, _)| key).collect()),
         "values" => sequence(SequenceKind::Values, pairs.into_iter().map(|(_, value)| value).collect()),
@@ -165,7 +165,11 @@ fn list(of: &Value, name: &str, args: &[Value], kwargs: &Kwargs) -> Result<Value
     let args = Args::bind("index", &["value", "start", "stop"], args, kwargs)?;
     let wanted = args.required(0)?;
     if name == "count" {
-        return Ok(Value::from(items.iter().filter(|item| *item == wanted).count()));
+        let mut count = 0;
+        for item in &items {
+            count += usize::from(equal(item, wanted)?);
+        }
+        return Ok(Value::from(count));
     }
     let len = items.len() as i128;
     let bound = |at: usize, default: i128| {
@@ -173,6 +177,10 @@ fn list(of: &Value, name: &str, args: &[Value], kwargs: &Kwargs) -> Result<Value
         super::args::count(if bound < 0 { bound + len } else { bound }.min(len))
     };
     let (start, stop) = (bound(1, 0), bound(2, len));
-    let found = (start..stop).find(|at| items[*at] == *wanted);
-    found.map(Value::from).ok_or_else(|| error(format!("{} is not in list", to_str(wanted))))
+    for (at, item) in items.iter().enumerate().take(stop).skip(start) {
+        if equal(item, wanted)? {
+            return Ok(Value::from(at));
+        }
+    }
+    Err(error(format!("{} is not in list", to_str(wanted))))
 }

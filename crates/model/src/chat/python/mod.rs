@@ -10,6 +10,7 @@
 //! `varargs` and `kwargs` of macros, `sameas` of lists and dicts, integers of more than 128 bits, `\N{...}` in strings.
 
 mod args;
+mod comparison;
 mod filters;
 mod filters_text;
 mod globals;
@@ -27,6 +28,7 @@ mod value;
 use minijinja::value::{Kwargs, Rest, Value, from_args};
 use minijinja::{Environment, Error, Output, State};
 
+use super::budget;
 pub(super) use lower::lower;
 use value::error;
 pub(super) use value::float_repr;
@@ -59,7 +61,23 @@ fn wrap(
 ) -> impl Fn(&State<'_, '_>, Rest<Value>) -> Result<Value, Error> + Send + Sync + 'static {
     move |state, args| {
         let (args, kwargs) = from_args::<(&[Value], Kwargs)>(&args)?;
-        function(state, args, &kwargs)
+        budget::spend(args.iter().map(value::scanned_bytes).sum())?;
+        let result = function(state, args, &kwargs)?;
+        budget::spend(built_bytes(&result, args))?;
+        // A text that was cut because nothing is left.
+        if budget::is_used_up() { Err(budget::used_up()) } else { Ok(result) }
+    }
+}
+
+/// The size of a function's result, without what it shares with `args` or holds of other values.
+fn built_bytes(result: &Value, args: &[Value]) -> usize {
+    match (result.as_str(), value::type_of(result)) {
+        (Some(text), _) if args.iter().filter_map(Value::as_str).any(|arg| std::ptr::eq(arg, text)) => 0,
+        (Some(text), _) => text.len(),
+        (None, value::Type::List | value::Type::Tuple | value::Type::Dict | value::Type::Iterator) => {
+            value::CONTAINER_BYTES + value::held(result) * size_of::<Value>()
+        }
+        _ => 0,
     }
 }
 
@@ -67,8 +85,15 @@ fn wrap(
 fn format(out: &mut Output<'_>, _state: &State<'_, '_>, value: &Value) -> Result<(), Error> {
     let failed = |error: std::fmt::Error| Error::new(minijinja::ErrorKind::WriteFailure, error.to_string());
     match value.as_str() {
-        Some(text) => out.write_str(text).map_err(failed),
-        None => out.write_str(&value::to_str(value)).map_err(failed),
+        Some(text) => {
+            budget::spend(text.len())?;
+            out.write_str(text).map_err(failed)
+        }
+        None => {
+            let text = value::to_str(value);
+            budget::spend(text.len())?;
+            out.write_str(&text).map_err(failed)
+        }
     }
 }
 

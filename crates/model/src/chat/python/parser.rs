@@ -5,6 +5,11 @@ use super::lexer::{Kind, Token, syntax};
 
 /// Maximum nesting of an expression.
 const DEPTH_MAX: usize = 60;
+/// Maximum number of operations in one tag that nest without brackets: attributes, subscripts, filters and so on. Each is
+/// a level of the tree that is walked by recursion, here and in minijinja.
+const CHAIN_MAX: usize = 500;
+/// Maximum number of items of a list, operands of an operator and arguments of a call; minijinja has 16 bits for them.
+const ITEMS_MAX: usize = 10_000;
 
 /// An expression and its line.
 pub(super) struct Expr {
@@ -59,12 +64,14 @@ pub(super) struct Parser<'a> {
     tokens: &'a [Token],
     at: usize,
     depth: usize,
+    /// Operations so far that count for [`CHAIN_MAX`].
+    chained: usize,
     end_line: usize,
 }
 
 impl<'a> Parser<'a> {
     pub(super) fn new(tokens: &'a [Token], end_line: usize) -> Self {
-        Parser { tokens, at: 0, depth: 0, end_line }
+        Parser { tokens, at: 0, depth: 0, chained: 0, end_line }
     }
 
     pub(super) fn peek(&self) -> Option<&'a Kind> {
@@ -115,6 +122,18 @@ impl<'a> Parser<'a> {
         Err(syntax(self.line(), format!("expected {wanted}, found {found}")))
     }
 
+    /// Counts an operation that nests.
+    fn chain_one(&mut self) -> Result<()> {
+        self.chained += 1;
+        let message = || format!("more than {CHAIN_MAX} operations in one tag are not supported");
+        if self.chained > CHAIN_MAX { Err(syntax(self.line(), message())) } else { Ok(()) }
+    }
+
+    fn check_items(&self, items: usize) -> Result<()> {
+        let message = || format!("more than {ITEMS_MAX} items are not supported");
+        if items >= ITEMS_MAX { Err(syntax(self.line(), message())) } else { Ok(()) }
+    }
+
     pub(super) fn expect_op(&mut self, op: &str) -> Result<()> {
         if self.skip_op(op) { Ok(()) } else { self.fail(&format!("`{op}`")) }
     }
@@ -148,6 +167,7 @@ impl<'a> Parser<'a> {
             if at_end {
                 break;
             }
+            self.check_items(items.len())?;
             items.push(if with_cond { self.expr()? } else { self.or()? });
             if !self.skip_op(",") {
                 break;
@@ -174,6 +194,7 @@ impl<'a> Parser<'a> {
         }
         let mut then = self.or()?;
         while self.skip_name("if") {
+            self.chain_one()?;
             let test = Box::new(self.or()?);
             let other = if self.skip_name("else") { Some(Box::new(self.expr()?)) } else { None };
             let line = then.line;
@@ -196,6 +217,7 @@ impl<'a> Parser<'a> {
         let line = first.line;
         let mut items = vec![first];
         while self.skip_name(name) {
+            self.chain_one()?;
             items.push(item(self)?);
         }
         Ok(Expr { node: node(items), line })
@@ -212,6 +234,7 @@ impl<'a> Parser<'a> {
     fn not(&mut self) -> Result<Expr> {
         let line = self.line();
         if self.skip_name("not") {
+            self.chain_one()?;
             return Ok(Expr { node: Node::Not(Box::new(self.not()?)), line });
         }
         self.compare()
@@ -234,6 +257,7 @@ impl<'a> Parser<'a> {
                 _ => break,
             };
             self.at += 1;
+            self.check_items(operands.len())?;
             operands.push((op, self.sum()?));
         }
         if operands.is_empty() {
@@ -254,10 +278,12 @@ impl<'a> Parser<'a> {
                 Expr { node: Node::Binary(before, mut items), line }
                     if before == *op && !items.is_empty() =>
                 {
+                    self.check_items(items.len())?;
                     items.push(right);
                     Expr { node: Node::Binary(op, items), line }
                 }
                 left => {
+                    self.chain_one()?;
                     let line = left.line;
                     Expr { node: Node::Binary(op, vec![left, right]), line }
                 }
@@ -354,6 +380,7 @@ impl<'a> Parser<'a> {
                     break;
                 }
             }
+            self.check_items(items.len())?;
             items.push(item(self)?);
         }
         Ok(items)
@@ -381,6 +408,7 @@ impl<'a> Parser<'a> {
             } else {
                 return Ok(value);
             };
+            self.chain_one()?;
             value = Expr { node, line };
         }
     }
@@ -459,6 +487,7 @@ impl<'a> Parser<'a> {
             } else {
                 return Ok(value);
             }
+            self.chain_one()?;
         }
     }
 

@@ -40,7 +40,9 @@ pub(super) fn format(format: &str, values: &Value) -> Result<String> {
             out.push('%');
             continue;
         }
-        out.push_str(&convert(spec, conversion, &next()?)?);
+        let text = convert(spec, conversion, &next()?)?;
+        super::budget::check(out.len() + text.len())?;
+        out.push_str(&text);
     }
     out.push_str(rest);
     if positional.next().is_some() && !is_mapping && !named {
@@ -98,7 +100,7 @@ fn convert(mut spec: Spec, conversion: char, value: &Value) -> Result<String> {
         's' | 'r' | 'a' => {
             let text = if conversion == 's' { to_str(value) } else { repr(value) };
             spec.fill = None;
-            (String::new(), text.chars().take(spec.precision.unwrap_or(usize::MAX)).collect())
+            (String::new(), super::spec::cut(text, spec.precision))
         }
         'c' => {
             spec.fill = None;

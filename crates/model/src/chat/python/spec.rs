@@ -35,12 +35,14 @@ fn format_fields(template: &str, args: &[Value], kwargs: &Kwargs, next: &mut usi
             true => format_fields(spec, args, kwargs, next)?,
             false => spec.to_owned(),
         };
-        out.push_str(&match conversion {
+        let text = match conversion {
             "" => format_value(&value, &spec)?,
             "s" => format_value(&Value::from(to_str(&value)), &spec)?,
             "r" | "a" => format_value(&Value::from(repr(&value)), &spec)?,
             other => return Err(error(format!("Unknown conversion specifier {other}"))),
-        });
+        };
+        super::budget::check(out.len() + text.len())?;
+        out.push_str(&text);
         rest = &after[end + 1..];
     }
     out.push_str(rest);
@@ -164,11 +166,7 @@ pub(super) fn format_value(value: &Value, spec: &str) -> Result<String> {
     }
     let parsed = Spec::parse(spec)?;
     match (type_of(value), parsed.kind) {
-        (Type::Str, None | Some('s')) => {
-            let text = to_str(value);
-            let text = text.chars().take(parsed.precision.unwrap_or(usize::MAX)).collect::<String>();
-            Ok(align(&parsed, "", &text, '<'))
-        }
+        (Type::Str, None | Some('s')) => Ok(align(&parsed, "", &cut(to_str(value), parsed.precision), '<')),
         (Type::Int | Type::Bool, None | Some('d' | 'n' | 'x' | 'X' | 'o' | 'b' | 'c')) => {
             let int = int(value).unwrap_or(0);
             let (sign, digits) = int_text(&parsed, int);
@@ -273,8 +271,19 @@ fn grouped(spec: &Spec, digits: &str) -> String {
     out + &digits[end..]
 }
 
+/// At most so many characters of a text.
+pub(super) fn cut(text: String, most: Option<usize>) -> String {
+    match most {
+        Some(most) => text.chars().take(most).collect(),
+        None => text,
+    }
+}
+
 /// Pads to the width.
 pub(super) fn align(spec: &Spec, sign: &str, digits: &str, default: char) -> String {
+    if spec.width == 0 {
+        return format!("{sign}{digits}");
+    }
     let missing = spec.width.saturating_sub(sign.chars().count() + digits.chars().count());
     let fill = |count: usize| spec.fill.unwrap_or(' ').to_string().repeat(count);
     match spec.align.unwrap_or(default) {

@@ -1,5 +1,6 @@
 //! Methods of Python's strings.
 
+use std::collections::HashSet;
 use std::ops::RangeInclusive;
 use std::sync::LazyLock;
 
@@ -7,7 +8,11 @@ use minijinja::value::{Kwargs, Value};
 use regex::Regex;
 
 use super::args::{Args, count};
-use super::value::{Result, error, int, is_printable, iter, string_like, to_str, tuple};
+use super::budget;
+use super::value::{Result, error, int, is_printable, iter, scanned_bytes, string_like, to_str, tuple};
+
+/// What a piece of a split text takes beside its bytes.
+const PIECE_BYTES: usize = size_of::<&str>() + size_of::<Value>();
 
 const METHODS: &[&str] = &[
     "capitalize",
@@ -75,6 +80,8 @@ fn with_arguments(of: &Value, name: &str, args: &[Value], kwargs: &Kwargs) -> Re
     let text = of.as_str().unwrap_or_default();
     let string = |text: String| Ok(string_like(of, text));
     let strings = |list: Vec<&str>| {
+        budget::check(list.len() * size_of::<Value>())?;
+        budget::spend(text.len())?;
         Ok(Value::from(list.into_iter().map(|text| string_like(of, text.to_owned())).collect::<Vec<_>>()))
     };
     match name {
@@ -92,17 +99,19 @@ fn with_arguments(of: &Value, name: &str, args: &[Value], kwargs: &Kwargs) -> Re
         }
         "splitlines" => {
             let args = Args::bind("splitlines", &["keepends"], args, kwargs)?;
-            strings(split_lines(text, args.flag_or(0, false)))
+            strings(split_lines(text, args.flag_or(0, false))?)
         }
         "strip" | "lstrip" | "rstrip" => {
             let args = Args::bind("strip", &["chars"], args, kwargs)?;
             let chars = args.given(0).map(|_| args.string(0)).transpose()?;
-            string(strip(text, chars, name != "rstrip", name != "lstrip").to_owned())
+            let rest = strip(text, chars, name != "rstrip", name != "lstrip");
+            budget::spend(text.len() - rest.len())?;
+            string(rest.to_owned())
         }
         "replace" => {
             let args = Args::bind("replace", &["old", "new", "count"], args, kwargs)?;
             let (old, new, times) = (args.string(0)?, args.string(1)?, args.int_or(2, -1)?);
-            string(if times < 0 { text.replace(old, new) } else { text.replacen(old, new, count(times)) })
+            string(replaced(text, old, new, times)?)
         }
         "partition" | "rpartition" => {
             let args = Args::bind("partition", &["sep"], args, kwargs)?;
@@ -111,9 +120,10 @@ fn with_arguments(of: &Value, name: &str, args: &[Value], kwargs: &Kwargs) -> Re
         "join" => {
             let args = Args::bind("join", &["iterable"], args, kwargs)?;
             let items = iter(args.required(0)?)?;
-            let texts: Option<Vec<&str>> = items.iter().map(Value::as_str).collect();
-            let texts = texts.ok_or_else(|| error("sequence item: expected str instance"))?;
-            string(texts.join(text))
+            if items.iter().any(|item| item.as_str().is_none()) {
+                return Err(error("sequence item: expected str instance"));
+            }
+            string(joined(&items, text)?)
         }
         "startswith" | "endswith" => affix(text, name == "startswith", args, kwargs),
         "find" | "rfind" | "index" | "rindex" | "count" => find(text, name, args, kwargs),
@@ -127,7 +137,7 @@ fn with_arguments(of: &Value, name: &str, args: &[Value], kwargs: &Kwargs) -> Re
         }
         "expandtabs" => {
             let args = Args::bind("expandtabs", &["tabsize"], args, kwargs)?;
-            string(expand_tabs(text, count(args.int_or(0, 8)?)))
+            string(expand_tabs(text, count(args.int_or(0, 8)?))?)
         }
         _ => return Ok(None),
     }
@@ -137,6 +147,8 @@ fn with_arguments(of: &Value, name: &str, args: &[Value], kwargs: &Kwargs) -> Re
 /// Methods without arguments.
 fn without_arguments(of: &Value, name: &str) -> Result<Value> {
     let text = of.as_str().unwrap_or_default();
+    // Each character is looked up in tables of Unicode.
+    budget::spend(text.len())?;
     let string = |text: String| Ok(string_like(of, text));
     let flag = |test: fn(char) -> bool| Ok(Value::from(!text.is_empty() && text.chars().all(test)));
     match name {
@@ -214,7 +226,8 @@ fn is_space(c: char) -> bool {
 }
 
 pub(super) fn strip<'a>(text: &'a str, chars: Option<&str>, start: bool, end: bool) -> &'a str {
-    let strips = |c: char| chars.map_or_else(|| is_space(c), |chars| chars.contains(c));
+    let chars: Option<HashSet<char>> = chars.map(|chars| chars.chars().collect());
+    let strips = |c: char| chars.as_ref().map_or_else(|| is_space(c), |chars| chars.contains(&c));
     let text = if start { text.trim_start_matches(strips) } else { text };
     if end { text.trim_end_matches(strips) } else { text }
 }
@@ -222,11 +235,14 @@ pub(super) fn strip<'a>(text: &'a str, chars: Option<&str>, start: bool, end: bo
 fn split<'a>(text: &'a str, separator: Option<&str>, most: i128, from_right: bool) -> Result<Vec<&'a str>> {
     let most = if most < 0 { usize::MAX } else { count(most) };
     let parts = most.saturating_add(1);
+    if let Some(separator) = separator.filter(|separator| !separator.is_empty()) {
+        budget::check(text.matches(separator).count().min(most) * PIECE_BYTES)?;
+    }
     let mut list: Vec<&str> = match separator {
         Some("") => return Err(error("empty separator")),
         Some(separator) if from_right => text.rsplitn(parts, separator).collect(),
         Some(separator) => text.splitn(parts, separator).collect(),
-        None => return Ok(split_words(text, most, from_right)),
+        None => return split_words(text, most, from_right),
     };
     if from_right {
         list.reverse();
@@ -235,10 +251,11 @@ fn split<'a>(text: &'a str, separator: Option<&str>, most: i128, from_right: boo
 }
 
 /// Splits at runs of white space; the rest behind the last split keeps its white space at the far end.
-fn split_words(text: &str, most: usize, from_right: bool) -> Vec<&str> {
+fn split_words(text: &str, most: usize, from_right: bool) -> Result<Vec<&str>> {
     let mut words = Vec::new();
     let mut rest = strip(text, None, !from_right, from_right);
     while !rest.is_empty() {
+        budget::check(words.len() * PIECE_BYTES)?;
         if words.len() == most {
             words.push(rest);
             break;
@@ -257,15 +274,16 @@ fn split_words(text: &str, most: usize, from_right: bool) -> Vec<&str> {
     if from_right {
         words.reverse();
     }
-    words
+    Ok(words)
 }
 
-pub(super) fn split_lines(text: &str, keep_ends: bool) -> Vec<&str> {
+pub(super) fn split_lines(text: &str, keep_ends: bool) -> Result<Vec<&str>> {
     let is_end =
         |c: char| matches!(c, '\n'..='\r' | '\u{1c}'..='\u{1e}' | '\u{85}' | '\u{2028}' | '\u{2029}');
     let mut lines = Vec::new();
     let mut rest = text;
     while let Some(at) = rest.find(is_end) {
+        budget::check(lines.len() * PIECE_BYTES)?;
         let len = match rest[at..].starts_with("\r\n") {
             true => 2,
             false => rest[at..].chars().next().map_or(0, char::len_utf8),
@@ -276,7 +294,7 @@ pub(super) fn split_lines(text: &str, keep_ends: bool) -> Vec<&str> {
     if !rest.is_empty() {
         lines.push(rest);
     }
-    lines
+    Ok(lines)
 }
 
 fn partition(of: &Value, text: &str, separator: &str, from_right: bool) -> Result<Value> {
@@ -284,6 +302,7 @@ fn partition(of: &Value, text: &str, separator: &str, from_right: bool) -> Resul
         return Err(error("empty separator"));
     }
     let found = if from_right { text.rsplit_once(separator) } else { text.split_once(separator) };
+    budget::spend(text.len())?;
     let parts = match found {
         Some((before, after)) => [before, separator, after],
         None if from_right => ["", "", text],
@@ -316,6 +335,7 @@ fn affix(text: &str, start: bool, args: &[Value], kwargs: &Kwargs) -> Result<Val
     };
     let Some((text, _)) = bounded(text, &args) else { return Ok(Value::from(false)) };
     let mut found = false;
+    budget::spend(wanted.iter().map(scanned_bytes).sum())?;
     for affix in &wanted {
         let affix =
             affix.as_str().ok_or_else(|| error("startswith first arg must be str or a tuple of str"))?;
@@ -349,9 +369,10 @@ fn find(text: &str, name: &str, args: &[Value], kwargs: &Kwargs) -> Result<Value
 fn pad(text: &str, name: &str, args: &[Value], kwargs: &Kwargs) -> Result<String> {
     let args = Args::bind("center", &["width", "fillchar"], args, kwargs)?;
     args.required(0)?;
-    let width = count(args.int_or(0, 0)?).min(1 << 20);
+    let width = count(args.int_or(0, 0)?);
     let missing = width.saturating_sub(text.chars().count());
     let fill = args.string_or(1, " ")?;
+    budget::check(missing.saturating_mul(fill.len()))?;
     if fill.chars().count() != 1 {
         return Err(error("The fill character must be exactly one character long"));
     }
@@ -372,14 +393,15 @@ pub(super) fn center(text: &str, missing: usize, width: usize, fill: &str) -> St
     format!("{}{text}{}", fill.repeat(left), fill.repeat(missing - left))
 }
 
-fn expand_tabs(text: &str, size: usize) -> String {
+fn expand_tabs(text: &str, size: usize) -> Result<String> {
     let mut out = String::new();
     let mut column = 0;
     for c in text.chars() {
         match c {
             '\t' if size > 0 => {
                 let spaces = size - column % size;
-                out.push_str(&" ".repeat(spaces.min(1 << 10)));
+                budget::check(spaces.saturating_add(out.len()))?;
+                out.push_str(&" ".repeat(spaces));
                 column += spaces;
             }
             '\t' => {}
@@ -389,7 +411,7 @@ fn expand_tabs(text: &str, size: usize) -> String {
             }
         }
     }
-    out
+    Ok(out)
 }
 
 pub(super) fn capitalize(text: &str) -> String {
@@ -475,7 +497,23 @@ pub(super) fn is_upper(text: &str) -> bool {
     is_lower_or_upper(text) && !text.chars().any(char::is_lowercase)
 }
 
-/// The texts of `items`.
-pub(super) fn texts(items: &[Value]) -> Vec<String> {
-    items.iter().map(to_str).collect()
+/// The texts of `items`, with `separator` between them.
+pub(super) fn joined(items: &[Value], separator: &str) -> Result<String> {
+    let mut out = String::new();
+    for (i, item) in items.iter().enumerate() {
+        let separator = if i > 0 { separator } else { "" };
+        let text = to_str(item);
+        budget::check(out.len() + separator.len() + text.len())?;
+        out.push_str(separator);
+        out.push_str(&text);
+    }
+    Ok(out)
+}
+
+/// `text.replace(old, new, times)`; all of them if `times` is negative.
+pub(super) fn replaced(text: &str, old: &str, new: &str, times: i128) -> Result<String> {
+    let times = if times < 0 { usize::MAX } else { count(times) };
+    let found = text.matches(old).take(times).count();
+    budget::check(text.len().saturating_add(found.saturating_mul(new.len())))?;
+    Ok(text.replacen(old, new, times))
 }

@@ -4,8 +4,12 @@ use minijinja::State;
 use minijinja::value::{Kwargs, Value};
 
 use super::Function;
+use super::budget;
+use super::comparison::equal;
 use super::operators::holds;
-use super::value::{Result, SequenceKind, Type, error, int, iter, sequence_kind, to_str, type_of};
+use super::value::{
+    Result, SequenceKind, Type, error, int, iter, scanned_bytes, sequence_kind, to_str, type_of,
+};
 
 pub(super) const TESTS: &[(&str, Function)] = &[
     ("defined", |_, args, _| is(!args[0].is_undefined())),
@@ -60,6 +64,7 @@ pub(super) fn find(name: &str) -> Option<Function> {
 /// Applies the test `name`.
 pub(super) fn apply(state: &State<'_, '_>, name: &str, args: &[Value], kwargs: &Kwargs) -> Result<bool> {
     let test = find(name).ok_or_else(|| error(format!("No test named '{name}'.")))?;
+    budget::spend(args.iter().map(scanned_bytes).sum())?;
     Ok(test(state, args, kwargs)?.is_true())
 }
 
@@ -86,9 +91,11 @@ fn same(a: &Value, b: &Value) -> Result<bool> {
     if is_object(a) && is_object(b) {
         return Err(error("`sameas` is supported for text, numbers, booleans and none only"));
     }
-    Ok(type_of(a) == type_of(b) && a == b)
+    Ok(type_of(a) == type_of(b) && equal(a, b)?)
 }
 
 fn divisor(value: &Value, by: i128) -> Result<i128> {
-    int(value).map(|value| value.rem_euclid(by)).ok_or_else(|| error("the test wants an integer"))
+    int(value)
+        .map(|value| value.checked_rem_euclid(by).unwrap_or(0))
+        .ok_or_else(|| error("the test wants an integer"))
 }

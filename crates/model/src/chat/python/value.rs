@@ -1,12 +1,14 @@
-//! Values as Python has them: types, `str` and `repr`, tuples and views, comparison, lookup, iteration.
+//! Values as Python has them: types, `str` and `repr`, tuples and views, lookup, iteration, and how deep they may nest.
 
-use std::cmp::Ordering;
 use std::fmt::{self, Write};
 use std::sync::{Arc, LazyLock};
 
 use minijinja::value::{DynObject, Enumerator, Object, ObjectRepr, Value, ValueKind};
 use minijinja::{Error, ErrorKind};
 use regex::Regex;
+
+use super::budget;
+use super::comparison::check_key;
 
 pub(super) type Result<T> = std::result::Result<T, Error>;
 
@@ -73,6 +75,62 @@ pub(super) fn type_of(value: &Value) -> Type {
 fn is_engine_object(value: &Value) -> bool {
     let name = value.as_object().map(DynObject::type_name).unwrap_or_default();
     ["::Namespace", "::Macro", "::Loop", "::Closure", "::Module"].iter().any(|object| name.ends_with(object))
+}
+
+/// What a container takes beside its items.
+pub(super) const CONTAINER_BYTES: usize = 64;
+/// What looking at an item costs.
+const VISIT_BYTES: usize = 16;
+/// Maximum nesting of lists, tuples and dicts: a value is compared, printed and freed by recursion. JSON has at most 128
+/// levels.
+const NESTING_MAX: usize = 200;
+
+/// Number of values that a container holds.
+pub(super) fn held(value: &Value) -> usize {
+    match sequence_kind(value) {
+        Some(SequenceKind::Range { .. }) => 0,
+        _ => value.len().unwrap_or(0),
+    }
+}
+
+/// Whether a container around `value` is nested too deeply. A list that holds another one twice, and so on, is large to
+/// whoever compares or prints it: that is counted here.
+pub(super) fn check_nesting(value: &Value) -> Result<()> {
+    visit(value, 1, &|_| Ok(()))
+}
+
+/// The same for what is kept in a namespace and the like. These may not hold each other: a loop would build a chain or
+/// a circle of them.
+pub(super) fn check_kept(value: &Value) -> Result<()> {
+    visit(value, 1, &|object| {
+        let kind = object.as_object().map(DynObject::type_name).unwrap_or_default();
+        let kind = kind.rsplit("::").next().unwrap_or_default().to_lowercase();
+        Err(error(format!("a namespace, cycler or joiner that holds a {kind} is not supported")))
+    })
+}
+
+fn visit(value: &Value, level: usize, on_object: &dyn Fn(&Value) -> Result<()>) -> Result<()> {
+    let kind = type_of(value);
+    if kind == Type::Object {
+        return on_object(value);
+    }
+    if value.as_object().is_none() || matches!(sequence_kind(value), Some(SequenceKind::Range { .. })) {
+        return Ok(());
+    }
+    if level > NESTING_MAX {
+        return Err(error(format!(
+            "lists and dicts nested deeper than {NESTING_MAX} levels are not supported"
+        )));
+    }
+    budget::spend(CONTAINER_BYTES + held(value) * VISIT_BYTES)?;
+    if kind == Type::Dict {
+        for (key, item) in pairs(value) {
+            visit(&key, level + 1, on_object)?;
+            visit(&item, level + 1, on_object)?;
+        }
+        return Ok(());
+    }
+    value.try_iter()?.try_for_each(|item| visit(&item, level + 1, on_object))
 }
 
 pub(super) fn error(message: impl Into<String>) -> Error {
@@ -161,6 +219,12 @@ pub(super) fn tuple(items: Vec<Value>) -> Value {
     sequence(SequenceKind::Tuple, items)
 }
 
+/// A tuple of two, of which a filter makes many.
+pub(super) fn pair(first: Value, second: Value) -> Result<Value> {
+    budget::spend(CONTAINER_BYTES)?;
+    Ok(tuple(vec![first, second]))
+}
+
 /// What a filter yields item by item in Python.
 pub(super) fn generator(items: Vec<Value>) -> Value {
     sequence(SequenceKind::Generator, items)
@@ -188,12 +252,17 @@ pub(super) fn string_like(like: &Value, text: String) -> Value {
 pub(super) fn repr(value: &Value) -> String {
     let mut out = String::new();
     write_repr(value, 0, &mut out);
+    // What was cut is an error to whoever asked for it.
+    let _ = budget::spend(out.len());
     out
 }
 
 fn write_repr(value: &Value, level: usize, out: &mut String) {
     if level > 100 {
         out.push_str("...");
+        return;
+    }
+    if budget::check(out.len()).is_err() {
         return;
     }
     match type_of(value) {
@@ -206,16 +275,7 @@ fn write_repr(value: &Value, level: usize, out: &mut String) {
         Type::Float => out.push_str(&float_repr(float(value).unwrap_or(f64::NAN))),
         Type::Str => write_quoted(value.as_str().unwrap_or_default(), out),
         Type::List => write_items("[", value, level, "]", out),
-        Type::Dict => {
-            out.push('{');
-            for (i, (key, item)) in pairs(value).into_iter().enumerate() {
-                out.push_str(if i > 0 { ", " } else { "" });
-                write_repr(&key, level + 1, out);
-                out.push_str(": ");
-                write_repr(&item, level + 1, out);
-            }
-            out.push('}');
-        }
+        Type::Dict => write_dict(value, level, out),
         Type::Tuple => {
             let close = if value.len() == Some(1) { ",)" } else { ")" };
             write_items("(", value, level, close, out);
@@ -232,10 +292,33 @@ fn write_repr(value: &Value, level: usize, out: &mut String) {
             Some(SequenceKind::Items) => write_items("dict_items([", value, level, "])", out),
             _ => out.push_str("<generator object>"),
         },
-        Type::Object => {
-            let _ = write!(out, "{value}");
-        }
+        Type::Object => write_object(value, level, out),
     }
+}
+
+fn write_object(value: &Value, level: usize, out: &mut String) {
+    let name = value.as_object().map(DynObject::type_name).unwrap_or_default();
+    if name.ends_with("::Namespace") {
+        out.push_str("<Namespace ");
+        write_dict(value, level, out);
+        out.push('>');
+    } else if name.ends_with("::Loop") {
+        let field = |name: &str| value.get_attr(name).map(|value| to_str(&value)).unwrap_or_default();
+        let _ = write!(out, "<LoopContext {}/{}>", field("index"), field("length"));
+    } else {
+        let _ = write!(out, "{value}");
+    }
+}
+
+fn write_dict(value: &Value, level: usize, out: &mut String) {
+    out.push('{');
+    for (i, (key, item)) in pairs(value).into_iter().enumerate() {
+        out.push_str(if i > 0 { ", " } else { "" });
+        write_repr(&key, level + 1, out);
+        out.push_str(": ");
+        write_repr(&item, level + 1, out);
+    }
+    out.push('}');
 }
 
 fn write_items(open: &str, value: &Value, level: usize, close: &str, out: &mut String) {
@@ -330,8 +413,15 @@ pub(super) fn pairs(value: &Value) -> Vec<(Value, Value)> {
 pub(super) fn iter(value: &Value) -> Result<Vec<Value>> {
     match type_of(value) {
         Type::Undefined => Ok(Vec::new()),
-        Type::Str => Ok(value.as_str().unwrap_or_default().chars().map(Value::from).collect()),
-        Type::List | Type::Tuple | Type::Dict | Type::Iterator => Ok(value.try_iter()?.collect()),
+        Type::Str => {
+            let text = value.as_str().unwrap_or_default();
+            budget::check(text.len() * size_of::<Value>())?;
+            Ok(text.chars().map(Value::from).collect())
+        }
+        Type::List | Type::Tuple | Type::Dict | Type::Iterator => {
+            budget::spend(value.len().unwrap_or(0) * VISIT_BYTES)?;
+            Ok(value.try_iter()?.collect())
+        }
         Type::Object
             if value.downcast_object_ref::<Sequence>().is_none() && value.kind() == ValueKind::Map =>
         {
@@ -354,53 +444,9 @@ pub(super) fn len(value: &Value) -> Result<usize> {
     }
 }
 
-/// The order of two values; an error for types that Python does not order.
-pub(super) fn compare(a: &Value, b: &Value) -> Result<Option<Ordering>> {
-    let (left, right) = (type_of(a), type_of(b));
-    let incomparable = || {
-        let (a, b) = (left.name(), right.name());
-        error(format!("'<' not supported between instances of '{a}' and '{b}'"))
-    };
-    if let (Some(a), Some(b)) = (int(a), int(b)) {
-        return Ok(Some(a.cmp(&b)));
-    }
-    if let (Some(a), Some(b)) = (float(a), float(b)) {
-        return Ok(a.partial_cmp(&b));
-    }
-    match (left, right) {
-        (Type::Undefined, _) | (_, Type::Undefined) => Err(undefined_error()),
-        (Type::Str, Type::Str) => Ok(Some(a.as_str().cmp(&b.as_str()))),
-        (Type::List, Type::List) | (Type::Tuple, Type::Tuple) => {
-            let (a, b) = (iter(a)?, iter(b)?);
-            for (a, b) in a.iter().zip(&b) {
-                if a != b {
-                    return compare(a, b);
-                }
-            }
-            Ok(Some(a.len().cmp(&b.len())))
-        }
-        _ => Err(incomparable()),
-    }
-}
-
-/// `value in container`.
-pub(super) fn contains(value: &Value, container: &Value) -> Result<bool> {
-    match type_of(container) {
-        Type::Undefined => Ok(false),
-        Type::Str => match value.as_str() {
-            Some(text) => Ok(container.as_str().is_some_and(|container| container.contains(text))),
-            None => {
-                let name = type_of(value).name();
-                Err(error(format!("'in <string>' requires string as left operand, not {name}")))
-            }
-        },
-        Type::Dict => match type_of(value) {
-            name @ (Type::List | Type::Dict) => Err(error(format!("unhashable type: '{}'", name.name()))),
-            _ => Ok(container.as_object().is_some_and(|map| map.get_value(value).is_some())),
-        },
-        Type::List | Type::Tuple | Type::Iterator => Ok(iter(container)?.contains(value)),
-        other => Err(error(format!("argument of type '{}' is not iterable", other.name()))),
-    }
+/// What reading a text costs, beside building one.
+pub(super) fn scanned_bytes(value: &Value) -> usize {
+    value.as_str().map_or(0, str::len) / 16
 }
 
 /// `value[key]`, undefined where there is no such item.
@@ -421,6 +467,7 @@ pub(super) fn item(value: &Value, key: &Value) -> Result<Value> {
                 _ => Ok(Value::UNDEFINED),
             }
         }
+        Type::Dict if check_key(key).is_err() => Ok(Value::UNDEFINED),
         _ => value.get_item(key),
     }
 }
@@ -448,7 +495,7 @@ pub(super) fn slice(value: &Value, bounds: [&Value; 3]) -> Result<Value> {
     let (low, high) = if step > 0 { (0, len) } else { (-1, len - 1) };
     let clamp = |bound: Option<i128>, default| match bound {
         None => default,
-        Some(at) if at < 0 => (at + len).clamp(low, high),
+        Some(at) if at < 0 => at.saturating_add(len).clamp(low, high),
         Some(at) => at.clamp(low, high),
     };
     let (first, last) = if step > 0 { (low, high) } else { (high, low) };
@@ -457,15 +504,16 @@ pub(super) fn slice(value: &Value, bounds: [&Value; 3]) -> Result<Value> {
     let mut taken = Vec::new();
     while (step > 0 && at < stop) || (step < 0 && at > stop) {
         taken.extend(usize::try_from(at).ok().and_then(|at| items.get(at).cloned()));
-        at += step;
+        at = at.saturating_add(step);
     }
     Ok(match kind {
         Type::Str => string_like(value, taken.iter().filter_map(Value::as_str).collect()),
         Type::Tuple => tuple(taken),
         _ => match sequence_kind(value) {
             Some(SequenceKind::Range { start, step: unit, .. }) => {
-                let (start, stop) = (start + first * unit, start + stop * unit);
-                let range = SequenceKind::Range { start, stop, step: step * unit, len: taken.len() };
+                let at = |index: i128| start.saturating_add(unit.saturating_mul(index));
+                let (start, stop, step) = (at(first), at(stop), step.saturating_mul(unit));
+                let range = SequenceKind::Range { start, stop, step, len: taken.len() };
                 sequence(range, Vec::new())
             }
             _ => Value::from(taken),
