@@ -5,14 +5,14 @@
 mod common;
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use common::world::{FILE_BYTES, FOLDER, World, noon};
 use common::{compute_all, prompt, scope};
 use foretoken_cache::disk::file_system::FileSystem;
-use foretoken_cache::disk::ram_file_system::{RamFileSystem, Verb};
+use foretoken_cache::disk::ram_file_system::{Injected, RamFileSystem, Verb};
 use foretoken_cache::{DiskConfig, DiskStats, DiskTier, Enqueued, Fault, RecomputeCost, SealedBlock};
 
 #[test]
@@ -172,12 +172,57 @@ fn a_lookup_during_the_listing_asks_the_file_system() {
     let (world, tokens) = (World::new(), prompt(1, 3));
     world.write(&world.open(), &tokens);
     let ((release, released), (reached, waiting)) = (channel::<()>(), channel::<()>());
-    let fs = Arc::new(SlowListing { inner: world.fs.clone(), released: released.into(), reached });
+    let released = std::sync::Mutex::new(released);
+    let before_list = Box::new(move || {
+        reached.send(()).ok();
+        released.lock().unwrap().recv().ok();
+    });
+    let fs = Arc::new(Hooked { inner: world.fs.clone(), before_list, after_remove: Box::new(|| ()) });
     let tier = DiskTier::open(DiskConfig::new(FOLDER, u64::MAX), fs, world.clock.clone());
     waiting.recv().unwrap();
     assert!(!tier.stats().listed);
     assert_eq!(world.read(&tier, &tokens), 3);
     drop(release);
+}
+
+#[test]
+fn a_lookup_while_a_file_is_evicted_is_a_miss_and_no_fault() {
+    let world = Arc::new(World::new());
+    let tier: Arc<OnceLock<DiskTier>> = Arc::default();
+    let (found, files) = channel();
+    let after_remove = Box::new({
+        let (world, tier) = (Arc::clone(&world), Arc::clone(&tier));
+        move || {
+            let left = world.fs.files(Path::new(FOLDER)).len();
+            let read: usize = (1..6).map(|seed| world.read(tier.get().unwrap(), &prompt(seed, 1))).sum();
+            found.send((read, left)).ok();
+        }
+    });
+    let fs = Arc::new(Hooked { inner: world.fs.clone(), before_list: Box::new(|| ()), after_remove });
+    let config = DiskConfig { queue_blocks: 500, ..DiskConfig::new(FOLDER, 3 * FILE_BYTES) };
+    let tier = tier.get_or_init(|| DiskTier::open(config, fs, world.clock.clone()));
+    tier.wait_listed();
+    for seed in 1..6 {
+        world.write(tier, &prompt(seed, 1));
+        world.clock.advance(Duration::from_secs(1));
+    }
+    let lookups: Vec<(usize, usize)> = files.try_iter().collect();
+    assert!(!lookups.is_empty() && lookups.iter().all(|(read, left)| read == left), "{lookups:?}");
+    assert_eq!(tier.stats().faults, []);
+}
+
+#[test]
+fn a_file_that_is_gone_when_it_is_its_turn_to_be_verified_is_no_fault() {
+    let world = World::new();
+    let tier = world.open();
+    world.write(&tier, &prompt(1, 3));
+    let mut reads = 0;
+    world.fs.inject(move |verb, _| {
+        reads += u32::from(verb == Verb::Read);
+        (verb == Verb::Read && reads == 1).then_some(Injected::Fails(std::io::ErrorKind::NotFound))
+    });
+    let report = tier.verify();
+    assert_eq!((report.good, report.unreadable.len(), tier.stats().faults), (2, 0, vec![]));
 }
 
 #[test]
@@ -192,16 +237,16 @@ fn the_lister_leaves_its_own_writer_s_temporary_files_alone_whatever_their_time(
     assert_eq!(world.fs.files(Path::new(FOLDER)), [own]);
 }
 
-struct SlowListing {
+/// A file system that calls the test at two places.
+struct Hooked {
     inner: Arc<RamFileSystem>,
-    released: std::sync::Mutex<Receiver<()>>,
-    reached: std::sync::mpsc::Sender<()>,
+    before_list: Box<dyn Fn() + Send + Sync>,
+    after_remove: Box<dyn Fn() + Send + Sync>,
 }
 
-impl FileSystem for SlowListing {
+impl FileSystem for Hooked {
     fn list(&self, folder: &Path, each: &mut dyn FnMut(&str)) -> std::io::Result<()> {
-        self.reached.send(()).ok();
-        self.released.lock().unwrap().recv().ok();
+        (self.before_list)();
         self.inner.list(folder, each)
     }
 
@@ -218,7 +263,7 @@ impl FileSystem for SlowListing {
     }
 
     fn remove(&self, path: &Path) -> std::io::Result<()> {
-        self.inner.remove(path)
+        self.inner.remove(path).inspect(|()| (self.after_remove)())
     }
 
     fn meta(&self, path: &Path) -> std::io::Result<foretoken_cache::disk::file_system::FileMeta> {

@@ -49,6 +49,7 @@ impl DiskTier {
 impl Shared {
     fn read_checked(&self, wanted: &Wanted, payload: &mut [u8]) -> bool {
         let path = self.path(&wanted.key);
+        let known = self.index().has(&wanted.key);
         let mut head = [0; HEADER_BYTES];
         let bytes = match self.fs.read(&path, &mut head, payload) {
             Ok(bytes) => bytes,
@@ -59,7 +60,7 @@ impl Shared {
         };
         match check(&head, bytes, wanted, payload) {
             Ok(()) => {
-                self.used(wanted, &path, bytes);
+                self.used(wanted, &path, bytes, known);
                 true
             }
             Err(fault) => {
@@ -81,9 +82,14 @@ impl Shared {
         }
     }
 
-    fn used(&self, wanted: &Wanted, path: &Path, bytes: u64) {
+    /// Notes the use of a block that was read. `known`: whether it was in the index before that.
+    fn used(&self, wanted: &Wanted, path: &Path, bytes: u64, known: bool) {
         let now = self.now();
         let mut index = self.index();
+        // Evicted while it was read.
+        if known && !index.has(&wanted.key) {
+            return;
+        }
         let before = index.get(&wanted.key).map_or(Duration::ZERO, |entry| entry.used);
         index.put(wanted.key, Entry { bytes, used: now, place: Some(wanted.place) });
         drop(index);

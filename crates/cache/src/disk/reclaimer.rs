@@ -100,7 +100,9 @@ impl Shared {
         (weight.to_bits(), place.map_or(0, |place| place.depth))
     }
 
+    /// First out of the index: a reader that finds the file gone and the name still there would report a fault.
     fn remove_file(&self, key: &BlockKey) -> Option<Entry> {
+        let entry = self.index().remove(key);
         let path = self.path(key);
         match self.fs.remove(&path) {
             Ok(()) => self.counters.evicted.add(1),
@@ -108,6 +110,6 @@ impl Shared {
             // The file stays on disk but leaves the index, or reclaiming would not end.
             Err(error) => self.faults.record(Fault::of(&error), &path, &error),
         }
-        self.index().remove(key)
+        entry
     }
 }

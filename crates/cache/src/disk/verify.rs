@@ -1,5 +1,6 @@
 //! Checks every file on demand, and clears the folder. Verifying reads all bytes.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use super::lister::{Name, sort};
@@ -77,6 +78,7 @@ impl Shared {
         self.index().remove(key);
         match self.fs.remove(&path) {
             Ok(()) => true,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => false,
             Err(error) => {
                 self.faults.record(Fault::of(&error), &path, &error);
                 false
@@ -101,6 +103,8 @@ fn verify_file(
             shared.quarantine(key, &path, fault);
             report.bad.push((path, fault));
         }
+        // Evicted since the folder was listed.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => {
             shared.faults.record(Fault::of(&error), &path, &error);
             report.unreadable.push((path, Fault::of(&error)));
@@ -113,7 +117,7 @@ fn check_file(
     key: &BlockKey,
     path: &Path,
     payload: &mut Vec<u8>,
-) -> std::io::Result<Result<u64, Fault>> {
+) -> io::Result<Result<u64, Fault>> {
     let mut head = [0; HEADER_BYTES];
     let bytes = shared.fs.read(path, &mut head, &mut [])?;
     let payload_bytes = match header_fits(&head, bytes, key) {
