@@ -37,11 +37,6 @@ impl<'a> Fields<'a> {
         self.object.get(name).filter(|value| !value.is_null())
     }
 
-    /// Whether the field is there and `null`.
-    pub(crate) fn has_null(&self, name: &str) -> bool {
-        self.object.get(name).is_some_and(Value::is_null)
-    }
-
     fn wrong(&self, name: &str, wanted: &str, got: &Value) -> ApiError {
         ApiError::bad_value(self.path_of(name), format!("must be {wanted}, got {}", describe(got)))
     }

@@ -155,13 +155,13 @@ fn bias(path: &str, (id, value): (Option<u32>, &Value), vocab: usize) -> Result<
 pub(crate) enum TokenLimit {
     /// No field sets one.
     Default,
-    /// A field sets none: it is -1 or null.
+    /// A field sets none: it is -1.
     None,
     /// At most this many.
     Tokens(usize),
 }
 
-/// The first of OpenAI's two names and llama.cpp's that has a value. -1 and null are no limit.
+/// The first of OpenAI's two names and llama.cpp's that has a value. -1 is no limit, null the default.
 fn token_limit(fields: Fields<'_>) -> Result<TokenLimit, ApiError> {
     let names = ["max_completion_tokens", "max_tokens", "n_predict"];
     let mut first = None;
@@ -175,7 +175,6 @@ fn token_limit(fields: Fields<'_>) -> Result<TokenLimit, ApiError> {
     Ok(match first {
         Some(-1) => TokenLimit::None,
         Some(tokens) => TokenLimit::Tokens(usize::try_from(tokens).unwrap_or(usize::MAX)),
-        None if names.into_iter().any(|name| fields.has_null(name)) => TokenLimit::None,
         None => TokenLimit::Default,
     })
 }

@@ -135,7 +135,7 @@ async fn a_field_that_is_done_is_read() {
 }
 
 #[tokio::test]
-async fn length_limits_have_three_names_and_no_limit_has_two_values() {
+async fn length_limits_have_three_names_and_null_is_the_default() {
     let (server, engine) = start(ServerConfig::default(), say(&["a"]));
     for (fields, chat, text) in [
         (json!({}), None, Some(16)),
@@ -144,7 +144,7 @@ async fn length_limits_have_three_names_and_no_limit_has_two_values() {
         (json!({"max_tokens": 5, "max_completion_tokens": 7, "n_predict": 6}), Some(7), Some(7)),
         (json!({"max_tokens": null, "n_predict": 6}), Some(6), Some(6)),
         (json!({"max_tokens": -1}), None, None),
-        (json!({"max_tokens": null}), None, None),
+        (json!({"max_tokens": null}), None, Some(16)),
         (json!({"n_predict": -1}), None, None),
     ] {
         for ((route, path), wanted) in ROUTES.into_iter().zip([chat, text]) {
