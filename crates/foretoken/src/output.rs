@@ -7,6 +7,7 @@ use std::io::{self, StdoutLock, Write};
 
 use anyhow::{Context, Result};
 use serde::Serialize;
+use unicode_width::UnicodeWidthStr;
 
 /// Locked standard output.
 pub(crate) fn stdout() -> StdoutLock<'static> {
@@ -52,22 +53,17 @@ impl Table {
         let columns = self.head.len();
         let cell = |row: &Vec<String>, i: usize| row.get(i).cloned().unwrap_or_default();
         let lines = || std::iter::once(&self.head).chain(&self.rows);
-        let width: Vec<usize> = (0..columns)
-            .map(|i| lines().map(|row| cell(row, i).chars().count()).max().unwrap_or(0))
-            .collect();
+        let width: Vec<usize> =
+            (0..columns).map(|i| lines().map(|row| cell(row, i).width()).max().unwrap_or(0)).collect();
         let numeric: Vec<bool> = (0..columns).map(|i| i > 0 && self.is_numeric(i)).collect();
         let mut text = String::new();
         for row in lines() {
             let mut line = String::new();
             for i in 0..columns {
                 let value = cell(row, i);
-                let width = width[i];
-                line.push_str(&if numeric[i] {
-                    format!("{value:>width$}")
-                } else {
-                    format!("{value:<width$}")
-                });
-                line.push_str("  ");
+                let missing = " ".repeat(width[i] - value.width());
+                let [left, right] = if numeric[i] { [&missing, &value] } else { [&value, &missing] };
+                line.extend([left, right, "  "]);
             }
             text.push_str(line.trim_end());
             text.push('\n');
@@ -92,6 +88,14 @@ mod tests {
         table.row(vec!["a".into(), "Q4_1".into(), "9 B".into()]);
         table.row(vec!["longer".into(), "F32".into(), "12 KiB".into()]);
         assert_eq!(table.render(), "name    type    size\na       Q4_1     9 B\nlonger  F32   12 KiB\n");
+    }
+
+    #[test]
+    fn wide_characters_take_two_columns() {
+        let mut table = Table::new(&["user", "tokens"]);
+        table.row(vec!["日本".into(), "7".into()]);
+        table.row(vec!["ab".into(), "12".into()]);
+        assert_eq!(table.render(), "user  tokens\n日本       7\nab        12\n");
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! visible output is the input, except that spaces at a line break become the break.
 
 use unicode_linebreak::linebreaks;
-use unicode_width::UnicodeWidthStr;
+use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 const ESCAPE: char = '\x1b';
 const FENCE: &str = "```";
@@ -112,12 +112,12 @@ impl WordWrap {
                 (self.column, self.spaces) = (0, 0);
             }
             out.extend(std::iter::repeat_n(' ', self.spaces));
-            self.column += self.spaces + width;
-            if !keeps && self.column > self.width {
-                // The terminal broke a word that is longer than a line.
-                self.column %= self.width;
-            }
+            self.column += self.spaces;
             self.spaces = 0;
+            self.column = match keeps || self.column + width <= self.width {
+                true => self.column + width,
+                false => self.broken_by_terminal(word),
+            };
         }
         self.spaces += segment.len() - word.len();
         let mut escapes = std::mem::take(&mut self.escapes).into_iter().peekable();
@@ -130,6 +130,14 @@ impl WordWrap {
             }
         }
         self.escapes = escapes.map(|(before, escape)| (before - bytes, escape)).collect();
+    }
+
+    /// The column after a word that is longer than a line: the terminal breaks it, and not inside a wide character.
+    fn broken_by_terminal(&self, word: &str) -> usize {
+        word.chars().fold(self.column, |column, c| {
+            let width = c.width().unwrap_or(0);
+            if column + width > self.width { width } else { column + width }
+        })
     }
 }
 
@@ -169,6 +177,29 @@ mod tests {
     fn wide_characters_count_two_columns_and_may_end_a_line() {
         assert_wraps(8, "日本語のテキスト", "日本語の\nテキスト");
         assert_wraps(7, "日本語の", "日本語\nの");
+        // A terminal of 3 columns has the comma alone on its second line.
+        assert_wraps(3, "は、とは", "は、\nと\nは");
+    }
+
+    #[test]
+    fn no_line_is_wider_than_the_terminal_if_no_word_is() {
+        let texts = [
+            "今日は、とても良い天気です。散歩に行きましょう! Rust 1.95 で書いた。",
+            "这是一个测试:中文没有空格,(括号)和「引号」也要正确换行。",
+            "한국어 문장은 띄어쓰기가 있습니다. 그래도 줄을 바꿔야 합니다.",
+            "Emoji 😀😀😀😀 and 👩‍👩‍👧‍👦 families 🇩🇪🇯🇵🇫🇷 flags ❤️ hearts 👍🏽 done",
+            "cafe\u{301} re\u{301}sume\u{301} na\u{308}ive \u{200b}zero\u{200b}width",
+        ];
+        for text in texts {
+            let ends: Vec<usize> = linebreaks(text).map(|(at, _)| at).collect();
+            let starts = std::iter::once(0).chain(ends.iter().copied());
+            let longest = starts.zip(&ends).map(|(start, end)| text[start..*end].trim_end().width()).max();
+            for width in longest.unwrap()..40 {
+                for line in wrap(width, text, 1).lines() {
+                    assert!(line.width() <= width, "{width}: {line:?} in {text:?}");
+                }
+            }
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 mod common;
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::Path;
 use std::process::{Output, Stdio};
 
@@ -210,7 +210,9 @@ fn chat_with_a_server_says_what_chat_alone_says() {
     for output in [&alone, &with_server] {
         let said = stderr(output);
         assert!(
-            said.contains("last answer: ") && said.contains("all 2: ") && said.contains("32 tokens at"),
+            said.contains("last answer: ")
+                && said.contains("all 2 complete ones: ")
+                && said.contains("32 tokens at"),
             "{said}"
         );
         assert_eq!(said.matches("cut off").count(), 2, "{said}");
@@ -249,6 +251,44 @@ fn chat_with_a_server_says_what_does_not_work() {
     let said = stderr(&refused);
     assert!(said.contains("the server refused with 400") && said.contains("--ctx"), "{said}");
     assert_eq!(text(&refused), "", "no answer, no text");
+}
+
+#[test]
+fn lines_pasted_at_once_into_a_terminal_are_all_read() {
+    let (terminal, screen) = terminal(&["chat"], "> ", b"/set seed 7\r/set top-k 40\r/set seed\r/quit\r");
+    let screen = String::from_utf8_lossy(&screen);
+    for says in ["seed is 7.", "top-k is 40.", "name a value"] {
+        assert!(screen.contains(says), "`{says}` is not on the screen:\n{screen}");
+    }
+    assert!(terminal.success());
+}
+
+/// Runs a command in a terminal and types `keys` at once when `prompt` is shown. Returns what was on the screen.
+fn terminal(args: &[&str], prompt: &str, keys: &[u8]) -> (std::process::ExitStatus, Vec<u8>) {
+    let size = nix::pty::Winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 };
+    let pair = nix::pty::openpty(&size, None).expect("a terminal");
+    let end = || Stdio::from(pair.slave.try_clone().expect("a file descriptor"));
+    let mut child = foretoken(args)
+        .env("TERM", "xterm")
+        .stdin(end())
+        .stdout(end())
+        .stderr(end())
+        .spawn()
+        .expect("the binary runs");
+    drop(pair.slave);
+    let mut master = std::fs::File::from(pair.master);
+    let (mut screen, mut typed, mut chunk) = (Vec::new(), false, [0; 4096]);
+    // When the other end is closed, Linux says that the read failed.
+    while let Ok(bytes) = master.read(&mut chunk)
+        && bytes > 0
+    {
+        screen.extend_from_slice(&chunk[..bytes]);
+        if !typed && screen.windows(prompt.len()).any(|window| window == prompt.as_bytes()) {
+            master.write_all(keys).expect("typed");
+            typed = true;
+        }
+    }
+    (child.wait().expect("it ends"), screen)
 }
 
 #[test]

@@ -41,21 +41,20 @@ pub(super) enum Piece<'a> {
     Text(&'a str, Option<Source>),
 }
 
-/// Why an answer ended.
-#[derive(Clone, Copy, PartialEq)]
+/// Why an answer ended, and what it took.
+#[derive(Clone, Copy)]
 pub(super) enum End {
-    Complete,
+    /// `None` if the backend does not tell what it took.
+    Complete(Option<Stats>),
     /// The token limit or the end of the context.
-    Length,
+    Length(Option<Stats>),
     /// Ctrl-C.
-    Stopped,
+    Stopped(StoppedStats),
 }
 
-/// How an answer ended and what it took.
+/// How an answer ended.
 pub(super) struct Outcome {
     pub(super) end: End,
-    /// `None` if the backend could not tell, as for a stopped answer of a server.
-    pub(super) stats: Option<Stats>,
     /// The meaning of the colours, where drafters are shown.
     pub(super) legend: Option<String>,
 }
@@ -74,6 +73,30 @@ pub(super) struct Stats {
     pub(super) first_token_s: f64,
     /// Seconds from the first token to the last.
     pub(super) decode_s: f64,
+}
+
+/// What is known of an answer that Ctrl-C ended: the rest comes with the end of an answer.
+#[derive(Clone, Copy, Default)]
+pub(super) struct StoppedStats {
+    /// Seconds to the first token, if there was one.
+    pub(super) first_token_s: Option<f64>,
+    /// Seconds until Ctrl-C.
+    pub(super) total_s: f64,
+    /// Tokens that arrived and those of them that were drafted; `None` if the backend does not count them.
+    pub(super) tokens: Option<(usize, usize)>,
+}
+
+impl StoppedStats {
+    pub(super) fn line(&self) -> String {
+        let mut line = format!("stopped after {:.1} s", self.total_s);
+        if let Some(first_s) = self.first_token_s {
+            line += &format!(", first token after {:.0} ms", first_s * 1e3);
+        }
+        line + &match self.tokens {
+            Some((tokens, drafted)) => format!(", {tokens} tokens, of which {drafted} were drafted"),
+            None => "; a server counts tokens only when an answer is complete".to_owned(),
+        }
+    }
 }
 
 impl AddAssign for Stats {
@@ -106,6 +129,20 @@ impl Stats {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_stopped_answer_says_what_is_known_of_it() {
+        let mut stopped = StoppedStats { total_s: 2.04, ..StoppedStats::default() };
+        assert_eq!(
+            stopped.line(),
+            "stopped after 2.0 s; a server counts tokens only when an answer is complete"
+        );
+        (stopped.first_token_s, stopped.tokens) = (Some(0.2104), Some((57, 12)));
+        assert_eq!(
+            stopped.line(),
+            "stopped after 2.0 s, first token after 210 ms, 57 tokens, of which 12 were drafted"
+        );
+    }
 
     #[test]
     fn stats_of_several_answers_average_the_time_to_the_first_token() {

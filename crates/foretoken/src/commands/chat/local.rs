@@ -3,15 +3,15 @@
 use std::time::Instant;
 
 use anyhow::Result;
-use foretoken_engine::{Engine, EngineConfig, FinishReason, Request};
+use foretoken_engine::{Engine, EngineConfig, FinishReason, Request, Summary};
 use serde_json::Value;
 use tokio::runtime::Runtime;
 
-use super::backend::{Backend, End, Outcome, Piece, Stats};
+use super::backend::{Backend, End, Outcome, Piece, Stats, StoppedStats};
 use super::printer::Printer;
 use crate::cli::{ChatArgs, SamplingArgs};
 use crate::draft_colors::{legend, partial_legend};
-use crate::generation::{self, Streamed};
+use crate::generation;
 use crate::load::{self, Loaded};
 
 /// A loaded model and its engine.
@@ -63,32 +63,38 @@ impl Backend for Local {
             first.get_or_insert_with(Instant::now);
             printer.piece(&Piece::Text(text, source))
         }))?;
-        let first = first.unwrap_or_else(Instant::now);
-        let mut stats = stats(&streamed, prompt_tokens);
-        stats.first_token_s = (first - start).as_secs_f64();
-        stats.decode_s = first.elapsed().as_secs_f64();
+        let until_first = first.map(|first: Instant| (first - start).as_secs_f64());
+        let total_s = start.elapsed().as_secs_f64();
         Ok(Outcome {
-            end: match streamed.summary.as_ref().map(|summary| &summary.reason) {
-                None => End::Stopped,
-                Some(FinishReason::Length) => End::Length,
-                Some(_) => End::Complete,
+            end: match &streamed.summary {
+                None => {
+                    let drafted = streamed.tokens_by_drafter.iter().sum();
+                    let tokens = Some((streamed.tokens, drafted));
+                    End::Stopped(StoppedStats { first_token_s: until_first, total_s, tokens })
+                }
+                Some(summary) => {
+                    let first_token_s = until_first.unwrap_or(total_s);
+                    let decode_s = total_s - first_token_s;
+                    let stats = Stats { first_token_s, decode_s, ..stats(summary, prompt_tokens) };
+                    match summary.reason {
+                        FinishReason::Length => End::Length(Some(stats)),
+                        _ => End::Complete(Some(stats)),
+                    }
+                }
             },
-            stats: Some(stats),
-            legend: printer.show_draft().then(|| match &streamed.summary {
-                Some(summary) => legend(summary.usage.completion_tokens, &summary.drafts),
-                None => partial_legend(&streamed.tokens_by_drafter, streamed.tokens),
-            }),
+            legend: match &streamed.summary {
+                _ if !printer.show_draft() => None,
+                Some(summary) => Some(legend(summary.usage.completion_tokens, &summary.drafts)),
+                // Stopped before the first token: no colour was shown.
+                None if streamed.tokens == 0 => None,
+                None => Some(partial_legend(&streamed.tokens_by_drafter, streamed.tokens)),
+            },
         })
     }
 }
 
-/// The counts; a stopped answer has those of the tokens that arrived.
-fn stats(streamed: &Streamed, prompt_tokens: usize) -> Stats {
-    let Some(summary) = &streamed.summary else {
-        let accepted = streamed.tokens_by_drafter.iter().sum();
-        let tokens = streamed.tokens;
-        return Stats { answers: 1, prompt_tokens, tokens, drafted: accepted, accepted, ..Stats::default() };
-    };
+/// The counts.
+fn stats(summary: &Summary, prompt_tokens: usize) -> Stats {
     Stats {
         answers: 1,
         prompt_tokens,

@@ -131,8 +131,9 @@ struct Chat {
     sampling: SamplingArgs,
     view: View,
     talk: Conversation,
-    /// Figures of the last answer, if there are any.
-    last: Option<Stats>,
+    /// How the last answer ended, if there is one.
+    last: Option<End>,
+    /// Of all complete answers.
     total: Stats,
 }
 
@@ -194,16 +195,16 @@ impl Chat {
     }
 
     fn stats(&self) -> String {
-        match self.last {
-            None if self.total.answers == 0 => {
-                "No figures yet: they come with the end of an answer.".to_owned()
-            }
-            None => {
-                format!("last answer: stopped, no figures\nall {}: {}", self.total.answers, self.total.line())
-            }
-            Some(last) => {
-                format!("last answer: {}\nall {}: {}", last.line(), self.total.answers, self.total.line())
-            }
+        let last = match self.last {
+            None => return "No figures yet: they come with an answer.".to_owned(),
+            Some(End::Stopped(stats)) => stats.line(),
+            Some(End::Complete(Some(stats)) | End::Length(Some(stats))) => stats.line(),
+            Some(End::Complete(None) | End::Length(None)) => "the server sent no figures".to_owned(),
+        };
+        match self.total.answers {
+            0 => format!("last answer: {last}"),
+            1 => format!("last answer: {last}\nthe complete one: {}", self.total.line()),
+            complete => format!("last answer: {last}\nall {complete} complete ones: {}", self.total.line()),
         }
     }
 
@@ -229,17 +230,20 @@ impl Chat {
                 return Ok(());
             }
         };
-        if !text.is_empty() || outcome.end != End::Stopped {
+        if !text.is_empty() || !matches!(outcome.end, End::Stopped(_)) {
             self.talk.push(question, reasoning_dim::without_reasoning(&text));
         }
-        self.last = outcome.stats;
-        self.total += outcome.stats.unwrap_or_default();
+        self.last = Some(outcome.end);
         match outcome.end {
-            End::Stopped => note("(stopped)"),
-            End::Length => note(
-                "(the answer was cut off by max-tokens or the end of the context; /set max-tokens N changes the limit)",
-            ),
-            End::Complete => {}
+            End::Stopped(_) => note("(stopped)"),
+            End::Length(stats) => {
+                self.total += stats.unwrap_or_default();
+                note(
+                    "(the answer was cut off by max-tokens or the end of the context; /set max-tokens N changes the \
+                     limit)",
+                );
+            }
+            End::Complete(stats) => self.total += stats.unwrap_or_default(),
         }
         if let Some(legend) = outcome.legend {
             note(&legend);

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 
-use super::backend::{Backend, End, Outcome, Piece, Stats};
+use super::backend::{Backend, End, Outcome, Piece, Stats, StoppedStats};
 use super::printer::Printer;
 use crate::api_client::ApiClient;
 use crate::cli::{ChatArgs, SamplingArgs};
@@ -91,7 +91,7 @@ impl Backend for Remote {
             }
         })?;
         if !ended {
-            return Ok(Outcome { end: End::Stopped, stats: None, legend: None });
+            return Ok(Outcome { end: End::Stopped(answer.stopped()), legend: None });
         }
         answer.outcome()
     }
@@ -173,6 +173,14 @@ impl RemoteAnswer {
         Ok(())
     }
 
+    fn stopped(&self) -> StoppedStats {
+        StoppedStats {
+            first_token_s: self.first.map(|first| (first - self.start).as_secs_f64()),
+            total_s: self.start.elapsed().as_secs_f64(),
+            tokens: None,
+        }
+    }
+
     fn outcome(self) -> Result<Outcome> {
         let reason = self.finish_reason.context("the connection ended before the answer was complete")?;
         let count = |value: &Value| value.as_u64().and_then(|count| usize::try_from(count).ok()).unwrap_or(0);
@@ -187,8 +195,8 @@ impl RemoteAnswer {
             first_token_s: (first - self.start).as_secs_f64(),
             decode_s: first.elapsed().as_secs_f64(),
         });
-        let end = if reason == "length" { End::Length } else { End::Complete };
-        Ok(Outcome { end, stats, legend: None })
+        let end = if reason == "length" { End::Length(stats) } else { End::Complete(stats) };
+        Ok(Outcome { end, legend: None })
     }
 }
 
