@@ -61,7 +61,7 @@ fn a_caller_that_waits_long_is_woken() {
 }
 
 #[test]
-fn a_panic_on_any_worker_reaches_the_caller_and_the_pool_lives_on() {
+fn a_panic_on_any_worker_reaches_the_caller_and_the_pool_stays_usable() {
     let pool = Pool::new(3);
     for culprit in 0..3 {
         let outcome = catch_unwind(AssertUnwindSafe(|| {
@@ -79,14 +79,14 @@ fn a_panic_on_any_worker_reaches_the_caller_and_the_pool_lives_on() {
 }
 
 #[test]
-fn a_run_inside_a_run_is_refused() {
+fn a_nested_run_is_rejected() {
     let pool = Pool::new(2);
     let outcome = catch_unwind(AssertUnwindSafe(|| pool.run(&|_| pool.run(&|_| {}))));
     assert!(outcome.is_err());
 }
 
 #[test]
-fn shares_tile_the_items() {
+fn shares_partition_the_items() {
     for count in 1..6 {
         for items in 0..20 {
             let mut next = 0;

@@ -1,7 +1,7 @@
 //! Files from Hugging Face repositories, through the `hf-hub` crate.
 //!
-//! The crate downloads into a folder of its own (`hf-partial`), where an interrupted download stays and is
-//! continued by range requests. A finished file is verified and moved to
+//! The crate downloads into its own folder (`hf-partial`), where an interrupted download is kept and
+//! resumed by range requests. A finished file is verified and moved to
 //! `hf/owner/repo/revision/file`, where no network is needed to find it again.
 
 use std::path::{Path, PathBuf};
@@ -17,9 +17,9 @@ use super::downloads::{Downloads, Progress, publish};
 use super::error::ReferenceError;
 use crate::gguf::split_names;
 
-/// Further attempts when a connection breaks, each of which continues the last. They are made here because
-/// the crate's own (0.4.3) append the whole file to a part that an earlier process left, and report a
-/// success of the last attempt as a failure.
+/// Retries after a broken connection, each of which resumes the previous attempt. They are made here because
+/// the crate's own (0.4.3) append the whole file to a partial file of an earlier process, and report a
+/// successful last attempt as a failure.
 const RETRIES: u32 = 3;
 const RETRY_PAUSE: Duration = Duration::from_millis(300);
 
@@ -108,7 +108,7 @@ fn partial_folder(wanted: &HfFile, cache: &Path) -> PathBuf {
     cache.join(format!("models--{}--{}", wanted.owner, wanted.repo))
 }
 
-/// Files in large-file storage have their sha256 as entity tag, and the crate names them by it.
+/// The entity tag of a file in large-file storage is its sha256, and the crate names the file by it.
 fn is_sha256(name: &str) -> bool {
     name.len() == 64 && name.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }

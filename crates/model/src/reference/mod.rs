@@ -29,7 +29,7 @@ struct BuiltIn {
     version: &'static str,
     file: &'static str,
     sha256: &'static str,
-    /// Where the file is cut up among several packages of the same version: each package and its part of the file.
+    /// For a file that is split over several packages of the same version: each package and its part of the file.
     parts: &'static [(&'static str, &'static str)],
 }
 
@@ -111,7 +111,7 @@ impl PypiFile {
             .find(|b| b.package == self.package && b.version == self.version && b.file == self.file)
     }
 
-    /// The packages that hold the file, and the name of its part in each.
+    /// The packages that contain the file, and the name of its part in each.
     fn parts(&self) -> Vec<(&str, &str)> {
         match self.built_in() {
             Some(model) if !model.parts.is_empty() => model.parts.to_vec(),

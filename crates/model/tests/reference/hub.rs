@@ -1,4 +1,4 @@
-//! A stand-in for a model hub on the loopback interface: as much HTTP as the client needs.
+//! A mock model hub on the loopback interface, with the subset of HTTP that the client uses.
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Write};
@@ -15,8 +15,8 @@ pub(crate) fn sha256(bytes: &[u8]) -> String {
 struct State {
     /// Path to content and entity tag.
     files: HashMap<String, (Vec<u8>, String)>,
-    /// Bytes after which the next answers break off, for answers that are longer.
-    breaks: Vec<usize>,
+    /// Byte counts after which the connection is closed, one per response that is longer; the next one is last.
+    truncations: Vec<usize>,
     /// The first line and the `Range` of every request.
     requests: Vec<(String, String)>,
 }
@@ -32,11 +32,11 @@ impl Hub {
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
         let state = Arc::new(Mutex::new(State::default()));
         let shared = Arc::clone(&state);
-        // Ends with the test process: a listener without clients costs nothing.
+        // Runs until the test process exits; an idle listener costs nothing.
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let shared = Arc::clone(&shared);
-                std::thread::spawn(move || answer(stream, &shared));
+                std::thread::spawn(move || respond(stream, &shared));
             }
         });
         Hub { endpoint, state }
@@ -52,13 +52,13 @@ impl Hub {
         self
     }
 
-    /// Lets the next long answers break off after so many bytes each.
-    pub(crate) fn breaking(self, after: &[usize]) -> Self {
-        self.state.lock().unwrap().breaks = after.iter().rev().copied().collect();
+    /// Closes the connection of the next long responses after this many bytes each.
+    pub(crate) fn truncating(self, after: &[usize]) -> Self {
+        self.state.lock().unwrap().truncations = after.iter().rev().copied().collect();
         self
     }
 
-    /// The ranges asked for so far, of requests for content.
+    /// The ranges requested so far, of requests for content.
     pub(crate) fn ranges(&self) -> Vec<String> {
         let ranges =
             self.state.lock().unwrap().requests.iter().map(|(_, range)| range.clone()).collect::<Vec<_>>();
@@ -70,7 +70,7 @@ impl Hub {
     }
 }
 
-fn answer(mut stream: TcpStream, state: &Mutex<State>) {
+fn respond(mut stream: TcpStream, state: &Mutex<State>) {
     let mut reader = BufReader::new(stream.try_clone().unwrap());
     let mut line = String::new();
     while reader.read_line(&mut line).is_ok_and(|len| len > 0) {
@@ -108,9 +108,9 @@ fn answer(mut stream: TcpStream, state: &Mutex<State>) {
             end - 1
         );
         let _ = stream.write_all(head.as_bytes());
-        match state.breaks.last().copied() {
+        match state.truncations.last().copied() {
             Some(after) if body.len() > after => {
-                state.breaks.pop();
+                state.truncations.pop();
                 let _ = stream.write_all(&body[..after]);
                 return;
             }

