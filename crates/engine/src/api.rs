@@ -4,6 +4,7 @@
 //! The invariant: an [`Answer`] yields any number of [`Event::Token`]s and then exactly one
 //! [`Event::Done`], unless the caller drops it, which cancels the sequence within one step.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
@@ -230,6 +231,10 @@ pub struct TokenEvent {
     /// Text that became certain with this token. Empty while a UTF-8 character or a possible stop text
     /// is incomplete; what is held back comes with a later token or with [`Summary::text`].
     pub text: String,
+    /// The bytes of the answer's text that the token has a part in, counted from the answer's start. A token with a
+    /// part of a character has a part in all of it. `None` if the token has no text in the answer. It may reach beyond the
+    /// end of an answer that a stop text cut.
+    pub span: Option<Range<usize>>,
     /// Set when the request asked for it and the token has text in the answer: the tokens of a stop text, of an
     /// incomplete character at the end and hidden control tokens have none.
     pub logprob: Option<TokenLogprob>,
@@ -277,6 +282,8 @@ pub struct Summary {
     pub reason: FinishReason,
     /// Text that was held back and turned out to belong to the answer.
     pub text: String,
+    /// The stop text that ended it.
+    pub stopped_by: Option<String>,
     /// Token counts.
     pub usage: Usage,
     /// Latency by phase.

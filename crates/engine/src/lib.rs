@@ -19,6 +19,7 @@ mod gumbel;
 mod inbox;
 mod job;
 mod logit_blocks;
+pub mod markers;
 mod output;
 mod random;
 mod replay;

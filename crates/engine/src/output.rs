@@ -23,7 +23,7 @@ pub(crate) struct Output {
     /// Tokens to be sent with the next event.
     ready: Vec<TokenEvent>,
     /// Tokens of which it is not certain yet whether they have text in the answer.
-    waiting: VecDeque<Waiting>,
+    waiting: VecDeque<TokenEvent>,
     /// Bytes of text that the tokens decoded to.
     decoded: usize,
     /// Of those, bytes that are certain to belong to the answer.
@@ -35,12 +35,8 @@ pub(crate) struct Output {
     stop_ids: Vec<u32>,
     ignore_eos: bool,
     show_control: bool,
-}
-
-struct Waiting {
-    token: TokenEvent,
-    /// Where the token's text begins, in bytes; `None` if it has none.
-    start: Option<usize>,
+    /// The stop text that ended the answer.
+    stopped_by: Option<String>,
 }
 
 impl Output {
@@ -58,6 +54,7 @@ impl Output {
             stop_ids: std::mem::take(&mut request.stop_ids),
             ignore_eos: request.ignore_eos,
             show_control: request.show_control,
+            stopped_by: None,
         }
     }
 
@@ -79,12 +76,15 @@ impl Output {
             return true;
         }
         let hidden = !self.show_control && tokenizer.is_hidden(token);
-        let start = (!hidden && !tokenizer.token_bytes(token).is_empty()).then_some(self.decoded);
+        let bytes = if hidden { &[] } else { tokenizer.token_bytes(token) };
+        let start = self.decoded + self.broken_character(bytes);
         let text = self.decoder.push(tokenizer, token);
         self.decoded += text.len();
+        // A token with a part of a character has a part in the whole of it.
+        let end = self.decoded + usize::from(self.decoder.is_within_character());
+        let span = (!bytes.is_empty()).then_some(start..end);
         let logprob = scores.map(|scores| report(tokenizer, token, scores));
-        let token = TokenEvent { id: token, text: String::new(), logprob, source };
-        self.waiting.push_back(Waiting { token, start });
+        self.waiting.push_back(TokenEvent { id: token, text: String::new(), span, logprob, source });
         if ends {
             // A shown end token is not searched for stop texts.
             let held = self.stop.flush();
@@ -96,7 +96,8 @@ impl Output {
                 self.release(&text);
                 false
             }
-            Scan::Stop(text) => {
+            Scan::Stop(text, stop) => {
+                self.stopped_by = Some(stop);
                 self.release(&text);
                 self.end_text();
                 true
@@ -110,6 +111,7 @@ impl Output {
         self.release(&held);
         self.end_text();
         summary.text = std::mem::take(&mut self.text);
+        summary.stopped_by = self.stopped_by.take();
         self.send();
         // A caller that is gone needs no summary.
         let _ = self.events.try_send(Event::Done(summary));
@@ -125,19 +127,24 @@ impl Output {
         let _ = self.events.try_send(Event::Tokens(std::mem::take(&mut self.ready)));
     }
 
+    /// Bytes of text that stand for a character that tokens began and `next` does not go on with.
+    fn broken_character(&self, next: &[u8]) -> usize {
+        let goes_on = next.first().is_none_or(|&byte| byte & 0xC0 == 0x80);
+        let broken = self.decoder.is_within_character() && !goes_on;
+        if broken { char::REPLACEMENT_CHARACTER.len_utf8() } else { 0 }
+    }
+
     /// Adds certain text, and with it the tokens that it makes certain.
     fn release(&mut self, text: &str) {
         self.released += text.len();
         self.text.push_str(text);
         while let Some(next) = self.waiting.front() {
-            match next.start {
-                Some(start) if start >= self.released => break,
-                start => {
-                    let Some(Waiting { mut token, .. }) = self.waiting.pop_front() else { break };
-                    token.logprob = token.logprob.filter(|_| start.is_some());
-                    self.ready.push(token);
-                }
+            if next.span.as_ref().is_some_and(|span| span.start >= self.released) {
+                break;
             }
+            let Some(mut token) = self.waiting.pop_front() else { break };
+            token.logprob = token.logprob.filter(|_| token.span.is_some());
+            self.ready.push(token);
         }
         if let Some(last) = self.ready.last_mut() {
             last.text.push_str(&std::mem::take(&mut self.text));
@@ -147,7 +154,7 @@ impl Output {
     /// Nothing is released any more: tokens that wait have no text in the answer.
     fn end_text(&mut self) {
         self.decoder = TokenDecoder::new(self.show_control);
-        let rest = self.waiting.drain(..).map(|waiting| TokenEvent { logprob: None, ..waiting.token });
+        let rest = self.waiting.drain(..).map(|token| TokenEvent { span: None, logprob: None, ..token });
         self.ready.extend(rest);
     }
 }

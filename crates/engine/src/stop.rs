@@ -3,6 +3,8 @@
 //! Text is released as soon as it can no longer be the beginning of a stop text. The invariant: the
 //! concatenation of everything released is a prefix of the answer and never contains a stop text.
 
+use crate::markers;
+
 /// Watches the text of one answer.
 #[derive(Debug, Default)]
 pub(crate) struct StopMatcher {
@@ -16,8 +18,8 @@ pub(crate) struct StopMatcher {
 pub(crate) enum Scan {
     /// This much may be sent.
     Release(String),
-    /// A stop text is complete; this much came before it.
-    Stop(String),
+    /// A stop text is complete: what came before it, and which one it is.
+    Stop(String, String),
 }
 
 impl StopMatcher {
@@ -35,12 +37,11 @@ impl StopMatcher {
             return Scan::Release(text.to_string());
         }
         self.held.push_str(text);
-        if let Some(at) = first_complete(&self.stops, &self.held) {
-            self.held.truncate(at);
-            return Scan::Stop(std::mem::take(&mut self.held));
+        if let Some((which, at)) = markers::find(&self.stops, &self.held) {
+            self.held.truncate(at.start);
+            return Scan::Stop(std::mem::take(&mut self.held), self.stops[which].clone());
         }
-        let waiting = self.longest_beginning();
-        let tail = self.held.split_off(self.held.len() - waiting);
+        let tail = self.held.split_off(markers::certain_len(&self.stops, &self.held));
         Scan::Release(std::mem::replace(&mut self.held, tail))
     }
 
@@ -48,25 +49,6 @@ impl StopMatcher {
     pub(crate) fn flush(&mut self) -> String {
         std::mem::take(&mut self.held)
     }
-
-    /// Bytes at the end of `held` that begin a stop text.
-    fn longest_beginning(&self) -> usize {
-        let longest = |stop: &String| {
-            let most = stop.len().saturating_sub(1).min(self.held.len());
-            (1..=most)
-                .rev()
-                .find(|&n| stop.is_char_boundary(n) && self.held.ends_with(&stop[..n]))
-                .unwrap_or(0)
-        };
-        self.stops.iter().map(longest).max().unwrap_or(0)
-    }
-}
-
-/// Where the stop text begins that is complete first as `text` is read; of two that end together, the longer.
-fn first_complete(stops: &[String], text: &str) -> Option<usize> {
-    let ends =
-        stops.iter().filter_map(|stop| text.find(stop.as_str()).map(|start| (start + stop.len(), start)));
-    ends.min().map(|(_, start)| start)
 }
 
 #[cfg(test)]
@@ -80,7 +62,7 @@ mod tests {
         let mut matcher = StopMatcher::new(vec!["###".into()]);
         assert_eq!(matcher.push("ab#"), Scan::Release("ab".into()));
         assert_eq!(matcher.push("#"), Scan::Release(String::new()));
-        assert_eq!(matcher.push("#cd"), Scan::Stop(String::new()));
+        assert_eq!(matcher.push("#cd"), Scan::Stop(String::new(), "###".into()));
     }
 
     #[test]
@@ -95,9 +77,9 @@ mod tests {
     #[test]
     fn of_several_the_one_complete_first_ends_the_answer() {
         let mut matcher = StopMatcher::new(vec!["abc".into(), "b".into()]);
-        assert_eq!(matcher.push("xabc"), Scan::Stop("xa".into()));
+        assert_eq!(matcher.push("xabc"), Scan::Stop("xa".into(), "b".into()));
         let mut matcher = StopMatcher::new(vec!["b".into(), "a".into()]);
-        assert_eq!(matcher.push("xyab"), Scan::Stop("xy".into()));
+        assert_eq!(matcher.push("xyab"), Scan::Stop("xy".into(), "a".into()));
     }
 
     proptest! {
@@ -107,30 +89,31 @@ mod tests {
             stops in prop::collection::vec("[abñ]{1,4}", 0..3),
             cut in prop::collection::vec(0usize..40, 0..6),
         ) {
-            let end = first_complete(&stops, &text);
-            let expected = &text[..end.unwrap_or(text.len())];
+            let stop = markers::find(&stops, &text);
+            let expected = &text[..stop.as_ref().map_or(text.len(), |(_, at)| at.start)];
+            let first = stop.map(|(which, _)| stops[which].clone());
             let mut matcher = StopMatcher::new(stops);
             let mut got = String::new();
             let chars: Vec<char> = text.chars().collect();
             let mut cuts: Vec<usize> = cut.into_iter().filter(|&c| c <= chars.len()).collect();
             cuts.extend([0, chars.len()]);
             cuts.sort_unstable();
-            let mut stopped = false;
+            let mut stopped = None;
             for pair in cuts.windows(2) {
                 let piece: String = chars[pair[0]..pair[1]].iter().collect();
                 match matcher.push(&piece) {
                     Scan::Release(text) => got.push_str(&text),
-                    Scan::Stop(text) => {
+                    Scan::Stop(text, stop) => {
                         got.push_str(&text);
-                        stopped = true;
+                        stopped = Some(stop);
                         break;
                     }
                 }
             }
-            if !stopped {
+            if stopped.is_none() {
                 got.push_str(&matcher.flush());
             }
-            prop_assert_eq!(got, expected);
+            prop_assert_eq!((got.as_str(), stopped), (expected, first));
         }
     }
 }

@@ -2,6 +2,7 @@
 
 mod common;
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use common::{Fixture, request};
@@ -17,11 +18,13 @@ struct Seen {
     text: String,
     /// Bytes of the tokens that have log-probabilities.
     scored: Vec<Vec<u8>>,
+    /// Where those tokens have text.
+    spans: Vec<Range<usize>>,
     summary: Summary,
 }
 
 fn read(mut answer: Answer) -> Seen {
-    let (mut ids, mut text, mut scored) = (Vec::new(), String::new(), Vec::new());
+    let (mut ids, mut text, mut scored, mut spans) = (Vec::new(), String::new(), Vec::new(), Vec::new());
     loop {
         match answer.recv_blocking().expect("an answer ends with a summary") {
             Event::Tokens(tokens) => {
@@ -32,11 +35,12 @@ fn read(mut answer: Answer) -> Seen {
                         assert_eq!(logprob.chosen.id, token.id);
                         logprob.chosen.bytes
                     }));
+                    spans.extend(token.span);
                 }
             }
             Event::Done(summary) => {
                 text.push_str(&summary.text);
-                return Seen { ids, text, scored, summary };
+                return Seen { ids, text, scored, spans, summary };
             }
         }
     }
@@ -50,7 +54,8 @@ fn characters(tokens: &[Vec<u8>]) -> String {
 /// Checks an answer by itself.
 fn check(seen: &Seen, stops: &[String]) {
     assert_eq!(seen.summary.usage.completion_tokens, seen.ids.len(), "{seen:?}");
-    let whole = characters(&seen.scored);
+    // A character may be broken off by a token that is not in the text.
+    let whole = String::from_utf8_lossy(&seen.scored.concat()).into_owned();
     match seen.summary.reason {
         FinishReason::Length => assert_eq!(whole, seen.text, "{seen:?}"),
         // The last token may hold the beginning of the stop text too.
@@ -59,6 +64,19 @@ fn check(seen: &Seen, stops: &[String]) {
     if let Some((_, before)) = seen.scored.split_last() {
         assert!(characters(before).len() < seen.text.len(), "the last scored token has no text: {seen:?}");
     }
+    assert_eq!(seen.spans.len(), seen.scored.len(), "a token has a span or no log-probability: {seen:?}");
+    let mut certain = 0;
+    for (span, bytes) in seen.spans.iter().zip(&seen.scored) {
+        let next = seen.text.ceil_char_boundary(certain);
+        assert!(span.start <= next && certain <= span.end && span.start < seen.text.len(), "{seen:?}");
+        // Whole characters of the token are those of the text.
+        if let (Ok(text), Some(part)) = (std::str::from_utf8(bytes), seen.text.get(span.clone())) {
+            assert_eq!(text, part, "{seen:?}");
+        }
+        certain = span.end;
+    }
+    let stopped_by = seen.summary.stopped_by.as_ref();
+    assert_eq!(stopped_by, stops.iter().find(|_| seen.summary.reason == FinishReason::Stop), "{seen:?}");
     assert!(!stops.iter().any(|stop| seen.text.contains(stop.as_str())), "{seen:?}");
 }
 
@@ -94,8 +112,8 @@ fn text_and_log_probabilities_are_of_the_same_tokens() {
             let replayed = ask(&engine, &request);
             assert!(replayed.summary.replayed);
             assert_eq!(
-                (&replayed.ids, &replayed.text, &replayed.scored, &replayed.summary.reason),
-                (&computed.ids, &computed.text, &computed.scored, &computed.summary.reason),
+                (&replayed.ids, &replayed.text, &replayed.scored, &replayed.spans, &replayed.summary.reason),
+                (&computed.ids, &computed.text, &computed.scored, &computed.spans, &computed.summary.reason),
             );
             stopped += 1;
             unscored += usize::from(computed.scored.len() < computed.ids.len());

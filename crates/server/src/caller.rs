@@ -1,9 +1,10 @@
 //! The tenant of a request, and its cache permissions.
 //!
 //! The tenant is the API key's hash, narrowed by DeepSeek's `user_id` (or `metadata.user_id`) where one is given and
-//! [`TenantBy`] allows it; nothing cached for one tenant is ever used for another. A hint such as OpenAI's `prompt_cache_key`
+//! [`TenantBy`] allows it; sessions within it ([`StablePrompt`]) do not count. Nothing cached for one tenant is ever used for another. A hint such as OpenAI's `prompt_cache_key`
 //! changes neither what is shared nor what is hidden.
 
+use std::borrow::Cow;
 use std::convert::Infallible;
 use std::sync::Arc;
 
@@ -17,13 +18,14 @@ use crate::auth::presented_key;
 use crate::config::TenantBy;
 use crate::error::ApiError;
 use crate::protocol::fields::Fields;
+use crate::stable_prompt::StablePrompt;
 use crate::state::{Shared, unix_time_s};
 
 /// Longest `user_id`, in bytes, as DeepSeek has it.
 const USER_ID_BYTES_MAX: usize = 512;
 
 /// The caller as its headers identify it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Caller {
     /// The key's hash in hexadecimal; empty on a server without keys.
     key: String,
@@ -31,6 +33,7 @@ pub(crate) struct Caller {
     no_store: bool,
     account: AccountId,
     tenant_by: TenantBy,
+    stable_prompt: StablePrompt,
     /// Prices at the time of arrival.
     rates: Rates,
 }
@@ -42,7 +45,8 @@ impl FromRequestParts<Arc<Shared>> for Caller {
         let account = shared.registry.account_of(presented_key(&parts.headers).unwrap_or_default());
         let rates = shared.registry.rates_at(unix_time_s());
         let caller = Caller::read(&parts.headers, !shared.config.api_keys.is_empty());
-        Ok(Caller { account, rates, tenant_by: shared.config.tenant_by, ..caller })
+        let stable_prompt = shared.stable_prompt.clone();
+        Ok(Caller { account, rates, tenant_by: shared.config.tenant_by, stable_prompt, ..caller })
     }
 }
 
@@ -71,14 +75,22 @@ impl Caller {
 
     /// The account, user and prices to bill the request with.
     pub(crate) fn payer(&self, fields: Fields<'_>) -> Result<Payer, ApiError> {
-        let user = user_id(fields)?.unwrap_or_default().to_owned();
+        let user = self.user(fields)?.into_owned();
         Ok(Payer { account: self.account, user, rates: self.rates })
+    }
+
+    /// The user without its session; empty if there is none.
+    fn user<'a>(&self, fields: Fields<'a>) -> Result<Cow<'a, str>, ApiError> {
+        Ok(self.stable_prompt.user(user_id(fields)?.unwrap_or_default()))
     }
 
     /// Sets the request's tenant and its cache permissions, from the headers and the `cache` field.
     pub(crate) fn mark(&self, fields: Fields<'_>, request: &mut Request) -> Result<(), ApiError> {
-        let user = user_id(fields)?.filter(|_| self.tenant_by == TenantBy::KeyAndUser);
-        request.tenant = tenant_name(&self.key, user.unwrap_or_default());
+        let user = self.user(fields)?;
+        request.tenant = match self.tenant_by {
+            TenantBy::Key => tenant_name(&self.key, ""),
+            TenantBy::KeyAndUser => tenant_name(&self.key, &user),
+        };
         request.caller.clone_from(&self.key);
         request.cache = CacheUse { read: !self.no_cache, write: !self.no_store };
         // llama.cpp's name for the same permission.

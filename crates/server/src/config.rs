@@ -10,6 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use tokio::net::{TcpListener, TcpSocket};
 
 use crate::accounts::{NamedKey, Prepaid, Prices};
+use crate::stable_prompt::{SESSION_PATTERN, VOLATILE_PATTERN};
 
 /// Connections that may wait to be accepted.
 const BACKLOG: u32 = 1024;
@@ -37,6 +38,11 @@ pub struct ServerConfig {
     pub allowed_hosts: Vec<String>,
     /// What a tenant is: nothing cached is shared between two.
     pub tenant_by: TenantBy,
+    /// A regular expression for the part of a `user_id` that is a session and not a user; it is removed. Empty: none.
+    pub session_pattern: String,
+    /// A regular expression for the part of a system prompt that changes from request to request; it is removed. Empty:
+    /// none.
+    pub volatile_pattern: String,
     /// Serve `/metrics` without a key.
     pub metrics_open: bool,
     /// Origins whose pages may call the API from a browser; `*` means all. Empty: none.
@@ -71,6 +77,8 @@ impl Default for ServerConfig {
             admin_keys: Vec::new(),
             allowed_hosts: Vec::new(),
             tenant_by: TenantBy::default(),
+            session_pattern: SESSION_PATTERN.into(),
+            volatile_pattern: VOLATILE_PATTERN.into(),
             metrics_open: false,
             cors_origins: Vec::new(),
             body_limit_bytes: 16 << 20,

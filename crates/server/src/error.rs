@@ -1,7 +1,7 @@
-//! Every error a client can see, in OpenAI's shape.
+//! Every error a client can see, in OpenAI's shape; dialects that have another write their own body around it.
 //!
 //! `{"error": {"message", "type", "param", "code"}}`, the right status, and a message that says what to do.
-//! Nothing else in this crate builds an error body. The invariant: an [`ApiError`] never carries a prompt,
+//! The invariant: an [`ApiError`] never carries a prompt,
 //! a key or a path of this machine.
 
 use axum::Json;
@@ -29,9 +29,9 @@ pub struct ApiError {
     pub retry_after_s: Option<u64>,
 }
 
-/// Marks a response as rejected, for the layer that counts them.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Refused(pub(crate) &'static str);
+/// Marks a response as rejected, for the layer that counts them and for dialects with errors of another shape.
+#[derive(Clone, Debug)]
+pub(crate) struct Refused(pub(crate) ApiError);
 
 impl ApiError {
     fn new(status: StatusCode, kind: &'static str, code: &'static str, message: impl Into<String>) -> Self {
@@ -250,7 +250,7 @@ impl IntoResponse for ApiError {
         if self.status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
-        response.extensions_mut().insert(Refused(self.code));
+        response.extensions_mut().insert(Refused(self));
         response
     }
 }

@@ -1,16 +1,17 @@
-//! The OpenAI and DeepSeek APIs over HTTP.
+//! The APIs of OpenAI, DeepSeek and Anthropic over HTTP.
 //!
 //! `routes` dispatches a request, `request_log` counts and logs it, `host_check` and `auth` admit it, `body` parses it, and
-//! `protocol` validates it field by field. A [`Codec`] turns its text into token ids; `run` submits one engine
-//! request per choice to a [`Generator`] and passes the tokens to a writer, which splits them into reasoning,
-//! content and tool calls in OpenAI's shapes. The response is sent whole or as server-sent events (`sse`).
+//! a dialect in `protocol` reads it into a `conversation`. A [`Codec`] turns its text into token ids; `run` submits one
+//! engine request per answer to a [`Generator`]; `answer` finds reasoning, text and tool calls in what comes back, and the
+//! dialect writes them, whole or as server-sent events (`sse`).
 //!
 //! This crate does not schedule, sample or load anything, and it is stateless between requests except for counters
-//! and the ledger in `accounts`. The invariant: every error response has [`ApiError`]'s shape, and a client that
+//! and the ledger in `accounts`. The invariant: every error response is an [`ApiError`] in the dialect's shape, and a client that
 //! disconnects cancels its sequences.
 #![forbid(unsafe_code)]
 
 mod accounts;
+mod answer;
 mod auth;
 mod backend;
 mod body;
@@ -19,22 +20,26 @@ mod cache_metrics;
 pub mod cache_report;
 mod caller;
 mod config;
+mod conversation;
 mod draft_metrics;
 mod error;
 pub mod explain;
+mod generation;
 mod host_check;
+mod ids;
 mod metrics;
 mod metrics_format;
 mod protocol;
-mod reasoning;
+mod report;
 mod request_log;
 mod routes;
 mod run;
 mod shutdown;
 mod sse;
+mod stable_prompt;
 mod state;
 mod tenants;
-mod tool_calls;
+mod totals;
 
 use std::future::IntoFuture;
 use std::io;
@@ -55,6 +60,7 @@ pub use config::{ApiKey, ApiKeyError, BoundPort, ServerConfig, TenantBy};
 pub use error::ApiError;
 pub use protocol::request_fields;
 pub use shutdown::{Shutdown, Trigger};
+pub use stable_prompt::{SESSION_PATTERN, VOLATILE_PATTERN};
 
 /// Time to flush open connections after running responses were aborted.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
@@ -65,6 +71,9 @@ pub enum ServeError {
     /// A CORS origin that is not a valid header value.
     #[error("--cors-origin: '{0}' is not an origin; write it like https://example.org")]
     Origin(String),
+    /// A pattern that is not a regular expression.
+    #[error("{0}")]
+    Pattern(String),
     /// Inconsistent prices or accounts.
     #[error("{0}")]
     Accounts(String),
@@ -88,7 +97,8 @@ impl Server {
     pub fn new(config: ServerConfig) -> Result<Self, ServeError> {
         let cors = routes::cors(&config.cors_origins).map_err(ServeError::Origin)?;
         let registry = accounts::AccountRegistry::new(&config).map_err(ServeError::Accounts)?;
-        let shared = Arc::new(state::Shared::new(config, registry));
+        let stable_prompt = stable_prompt::StablePrompt::new(&config).map_err(ServeError::Pattern)?;
+        let shared = Arc::new(state::Shared::new(config, registry, stable_prompt));
         let router = routes::router(Arc::clone(&shared), cors);
         Ok(Server { shared, router })
     }

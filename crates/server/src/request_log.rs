@@ -98,15 +98,18 @@ pub(crate) async fn log_request(
         known @ ("GET" | "HEAD" | "POST" | "OPTIONS" | "PUT" | "DELETE" | "PATCH") => known.to_owned(),
         _ => "other".to_owned(),
     };
-    let id = shared.fresh_id("req_");
+    let id = shared.ids.fresh("req_");
     let mut line = Line { shared, trace, route, method, id, status: CLIENT_CLOSED_REQUEST };
     let mut response = next.run(request).await;
     line.status = response.status().as_u16();
-    if let Some(Refused(reason)) = response.extensions().get() {
-        line.shared.http.refused(reason);
+    if let Some(Refused(error)) = response.extensions().get() {
+        line.shared.http.refused(error.code);
     }
     if let Ok(value) = HeaderValue::from_str(&line.id) {
-        response.headers_mut().insert(HeaderName::from_static("x-request-id"), value);
+        // OpenAI's name, and Anthropic's.
+        for name in ["x-request-id", "request-id"] {
+            response.headers_mut().insert(HeaderName::from_static(name), value.clone());
+        }
     }
     response.map(|body| Body::new(LoggedBody { body, _line: line }))
 }

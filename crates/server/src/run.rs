@@ -1,70 +1,60 @@
-//! Runs a completion, for every route that has one.
+//! Runs the answers to a request, for every route that has some.
 //!
-//! A [`Job`] holds one engine request per choice. [`respond`] submits them, merges their events, enforces the
-//! deadline, records latencies, and passes tokens to a [`Writer`], which knows the route's response shape. Streaming
-//! drains the writer after every event, collecting once at the end; nothing else differs. The invariant: whatever
-//! ends a run early, a client disconnect included, drops the engine's answers, which cancels their sequences.
+//! A [`Job`] holds one engine request per answer. [`respond`] submits them, merges their events, enforces the deadline,
+//! records latencies, parses the answers ([`crate::answer`]) and passes typed events to a [`Writer`], which knows the
+//! dialect. A streamed response takes the events as they come, a whole one takes them joined; nothing else differs.
+//! The invariant: whatever ends a run early, a client disconnect included, drops the engine's answers, which cancels
+//! their sequences.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
 use axum::response::{IntoResponse, Response};
-use foretoken_engine::{Answer, Event, FinishReason, Request, Summary, TokenEvent};
+use foretoken_engine::{self as engine, FinishReason, Request};
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
 use crate::accounts::{Bill, Payer};
+use crate::answer::{Answer, AnswerParser, Event, Finish, Format};
 use crate::error::ApiError;
-use crate::protocol::sampling::StreamOptions;
+use crate::report::Report;
 use crate::request_log::Trace;
-use crate::sse;
-use crate::state::{Backend, Phase, Shared, unix_time_s};
+use crate::sse::{self, Frame};
+use crate::state::{Backend, Phase, Shared};
 
-/// Turns tokens into the `choices` of a response. Choices are numbered from 0.
+/// Writes answers in a dialect. Answers are numbered from 0.
 pub(crate) trait Writer: Send + 'static {
-    /// Appends a token to a choice.
-    fn push(&mut self, choice: usize, token: &TokenEvent);
-    /// Appends the last text of a choice and releases held-back text.
-    fn finish(&mut self, choice: usize, text: &str);
-    /// OpenAI's `finish_reason` of a choice; `stopped` is false at a length limit.
-    fn finish_reason(&self, choice: usize, stopped: bool) -> &'static str;
-    /// Streaming: new content of a choice.
-    fn chunks(&mut self, choice: usize) -> Vec<Value>;
-    /// Streaming: the final chunk of a choice.
-    fn last_chunk(&mut self, choice: usize, finish_reason: &str) -> Value;
-    /// Collecting: a whole choice.
-    fn choice(&mut self, choice: usize, finish_reason: &str) -> Value;
-    /// Reasoning tokens over all choices.
-    fn reasoning_tokens(&self) -> usize;
+    /// A whole response.
+    fn whole(&mut self, answers: Vec<Answer>, report: &Report) -> Value;
+    /// The beginning of a stream, before the first token.
+    fn opening(&mut self, report: &Report) -> Vec<Frame>;
+    /// What one step of the engine gave an answer; may be nothing. The last event of an answer is [`Event::Finish`].
+    fn events(&mut self, answer: usize, events: Vec<Event>, report: &Report) -> Vec<Frame>;
+    /// The end of a stream, after the last answer's end.
+    fn closing(&mut self, report: &Report) -> Vec<Frame>;
+    /// The end of a stream that failed.
+    fn failure(&mut self, error: &ApiError) -> Vec<Frame>;
 }
 
-/// The envelope fields that differ between routes.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Shape {
-    /// Prefix of the response's id.
-    pub(crate) id_prefix: &'static str,
-    /// `object` of a whole response.
-    pub(crate) object: &'static str,
-    /// `object` of a chunk.
-    pub(crate) chunk_object: &'static str,
-    /// The field that holds the prompt.
-    pub(crate) prompt_param: &'static str,
-}
-
-/// A completion to run.
+/// Answers to run.
 #[derive(Debug)]
 pub(crate) struct Job {
-    /// One per choice; the choices of a prompt are neighbours.
+    /// One per answer; the answers to a prompt are neighbours.
     pub(crate) requests: Vec<Request>,
-    /// Choices per prompt.
+    /// Answers per prompt.
     pub(crate) n: usize,
-    /// `Some` if the response is streamed.
-    pub(crate) stream: Option<StreamOptions>,
-    pub(crate) shape: Shape,
+    /// Whether the response is streamed.
+    pub(crate) stream: bool,
+    /// What to look for in the answers.
+    pub(crate) format: Format,
+    /// Prefix of the response's id.
+    pub(crate) id_prefix: &'static str,
+    /// The field that holds the prompt.
+    pub(crate) prompt_param: &'static str,
     /// Who is billed.
     pub(crate) payer: Payer,
     /// The `cache` object of the response, if requested.
@@ -77,136 +67,83 @@ pub(crate) async fn respond<W: Writer>(
     backend: &Arc<Backend>,
     trace: Arc<Trace>,
     job: Job,
-    writer: W,
+    mut writer: W,
 ) -> Result<Response, ApiError> {
     let stream = job.stream;
-    let mut run = Run::start(shared, backend, trace, job, writer).await?;
-    if let Some(options) = stream {
+    let mut run = Run::start(shared, backend, trace, job).await?;
+    if stream {
         let keep_alive = Duration::from_secs(shared.config.keep_alive_s.max(1));
-        return Ok(sse::response(run, options, keep_alive));
+        return Ok(sse::response(run, writer, keep_alive));
     }
-    let mut choices = vec![Value::Null; run.events.count];
-    while let Some(event) = run.next().await? {
-        if let Progress::Finished(choice, reason) = event {
-            choices[choice] = run.writer.choice(choice, reason);
-        }
+    let mut answers = vec![Answer::default(); run.parsers.len()];
+    while let Some((answer, events)) = run.next().await? {
+        events.into_iter().for_each(|event| answers[answer].push(event));
     }
-    let mut body = run.envelope.around(run.envelope.shape.object, choices.into());
-    body["usage"] = run.usage();
-    body["timings"] = run.bill.totals().timings();
-    body["cost"] = run.bill.cost();
-    run.add_reports(&mut body);
-    Ok(Json(body).into_response())
+    Ok(Json(writer.whole(answers, &run.report)).into_response())
 }
 
 /// A running job.
-pub(crate) struct Run<W> {
-    pub(crate) writer: W,
-    pub(crate) envelope: Envelope,
-    // Dropped before the bill, which then reads counts that no longer grow.
+pub(crate) struct Run {
+    parsers: Vec<AnswerParser>,
+    // Dropped before the report's bill, which then reads counts that no longer grow.
     events: Events,
-    pub(crate) bill: Bill,
+    pub(crate) report: Report,
     n: usize,
-    cache_report: Option<Value>,
 }
 
-/// The outcome of [`Run::next`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Progress {
-    /// A choice has new tokens.
-    Tokens(usize),
-    /// A choice ended, with its `finish_reason`.
-    Finished(usize, &'static str),
-}
-
-impl<W: Writer> Run<W> {
+impl Run {
     async fn start(
         shared: &Shared,
         backend: &Arc<Backend>,
         trace: Arc<Trace>,
         job: Job,
-        writer: W,
     ) -> Result<Self, ApiError> {
-        let envelope = Envelope {
-            id: shared.fresh_id(job.shape.id_prefix),
-            created: unix_time_s(),
-            model: backend.id().to_owned(),
-            system_fingerprint: backend.system_fingerprint.clone(),
-            shape: job.shape,
-        };
         let mut bill = Bill::new(&backend.ledger, job.payer, backend.id(), &trace, job.requests.len());
         let mut requests = job.requests;
-        for (choice, request) in requests.iter_mut().enumerate() {
+        for (answer, request) in requests.iter_mut().enumerate() {
             request.progress = Arc::default();
-            bill.started(choice, &request.progress, choice % job.n == 0);
+            bill.started(answer, &request.progress, answer % job.n == 0);
         }
-        let events = Events::start(shared, backend, trace, requests, job.shape.prompt_param).await?;
-        Ok(Run { writer, envelope, bill, events, n: job.n, cache_report: job.cache_report })
+        let report = Report::new(shared, backend, job.id_prefix, bill, &requests[0], job.cache_report);
+        let parsers = requests.iter().map(|_| AnswerParser::new(job.format)).collect();
+        let events = Events::start(shared, backend, trace, requests, job.prompt_param).await?;
+        Ok(Run { parsers, report, events, n: job.n })
     }
 
-    /// The next event, already passed to the writer; `None` when all choices have ended.
-    pub(crate) async fn next(&mut self) -> Result<Option<Progress>, ApiError> {
-        let Some((choice, event)) = self.events.next().await? else { return Ok(None) };
-        match event {
-            Event::Tokens(tokens) => {
-                tokens.iter().for_each(|token| self.writer.push(choice, token));
-                self.bill.tokens(choice, tokens.len(), self.writer.reasoning_tokens());
-                Ok(Some(Progress::Tokens(choice)))
+    /// The next events of an answer; `None` when all answers are over.
+    pub(crate) async fn next(&mut self) -> Result<Option<(usize, Vec<Event>)>, ApiError> {
+        let Some((answer, event)) = self.events.next().await? else { return Ok(None) };
+        let parser = &mut self.parsers[answer];
+        let events = match event {
+            engine::Event::Tokens(tokens) => {
+                let events = parser.push(&tokens);
+                self.report.bill.tokens(answer, tokens.len(), self.reasoning_tokens());
+                events
             }
-            Event::Done(Summary { reason: FinishReason::Error(message), .. }) => {
-                Err(ApiError::internal(format!("the answer could not be finished: {message}")))
-            }
-            Event::Done(summary) => {
-                self.writer.finish(choice, &summary.text);
-                self.bill.ended(choice, &summary, choice % self.n == 0);
-                if self.is_over() {
-                    // Before the client sees the end, so that its next usage query includes this request.
-                    self.bill.settle();
+            engine::Event::Done(summary) => {
+                let finish = match (&summary.reason, &summary.stopped_by) {
+                    (FinishReason::Stop, Some(text)) => Finish::StopText(text.clone()),
+                    (FinishReason::Stop, None) => Finish::Stop,
+                    (FinishReason::Length, _) => Finish::Length,
+                    (FinishReason::Error(message), _) => {
+                        let message = format!("the answer could not be finished: {message}");
+                        return Err(ApiError::internal(message));
+                    }
+                };
+                let events = parser.finish(&summary.text, finish);
+                self.report.bill.tokens(answer, 0, self.reasoning_tokens());
+                self.report.bill.ended(answer, &summary, answer % self.n == 0);
+                if self.events.open.is_empty() {
+                    self.report.over();
                 }
-                let stopped = summary.reason == FinishReason::Stop;
-                Ok(Some(Progress::Finished(choice, self.writer.finish_reason(choice, stopped))))
+                events
             }
-        }
+        };
+        Ok(Some((answer, events)))
     }
 
-    /// Whether all choices have ended.
-    pub(crate) fn is_over(&self) -> bool {
-        self.events.open.is_empty()
-    }
-
-    /// Adds the speculation and cache reports.
-    pub(crate) fn add_reports(&mut self, body: &mut Value) {
-        self.bill.totals().add_reports(body);
-        if let Some(report) = self.cache_report.take() {
-            body["cache"] = report;
-        }
-    }
-
-    pub(crate) fn usage(&self) -> Value {
-        self.bill.totals().usage(self.writer.reasoning_tokens())
-    }
-}
-
-/// Fields repeated in every chunk and every whole response.
-#[derive(Debug)]
-pub(crate) struct Envelope {
-    id: String,
-    created: u64,
-    model: String,
-    system_fingerprint: String,
-    pub(crate) shape: Shape,
-}
-
-impl Envelope {
-    pub(crate) fn around(&self, object: &str, choices: Value) -> Value {
-        json!({
-            "id": self.id,
-            "object": object,
-            "created": self.created,
-            "model": self.model,
-            "system_fingerprint": self.system_fingerprint,
-            "choices": choices,
-        })
+    fn reasoning_tokens(&self) -> usize {
+        self.parsers.iter().map(AnswerParser::reasoning_tokens).sum()
     }
 }
 
@@ -215,7 +152,7 @@ pub(crate) async fn submit(
     backend: &Backend,
     request: Request,
     prompt_param: &'static str,
-) -> Result<Answer, ApiError> {
+) -> Result<engine::Answer, ApiError> {
     let generator = Arc::clone(&backend.served.generator);
     let submitted = tokio::task::spawn_blocking(move || generator.submit(request)).await;
     submitted
@@ -223,12 +160,11 @@ pub(crate) async fn submit(
         .map_err(|error| ApiError::from_submit(error, prompt_param))
 }
 
-type NextEvent = BoxFuture<'static, (usize, Answer, Option<Event>)>;
+type NextEvent = BoxFuture<'static, (usize, engine::Answer, Option<engine::Event>)>;
 
 /// The merged events of a job's answers, until the deadline or server shutdown.
 struct Events {
     open: FuturesUnordered<NextEvent>,
-    count: usize,
     last_token: Vec<Option<Instant>>,
     deadline: Option<Instant>,
     timeout_s: u64,
@@ -258,7 +194,6 @@ impl Events {
         let deadline = (timeout_s > 0).then(|| trace.arrived.checked_add(limit)).flatten();
         Ok(Events {
             open,
-            count,
             last_token: vec![None; count],
             deadline,
             timeout_s,
@@ -269,7 +204,7 @@ impl Events {
     }
 
     /// The next event of any choice. After an error or `None` all answers are dropped.
-    async fn next(&mut self) -> Result<Option<(usize, Event)>, ApiError> {
+    async fn next(&mut self) -> Result<Option<(usize, engine::Event)>, ApiError> {
         let received = tokio::select! {
             biased;
             () = at(self.deadline) => Err(ApiError::timeout(self.timeout_s)),
@@ -280,7 +215,7 @@ impl Events {
             Ok(None) => Ok(None),
             Ok(Some((choice, answer, Some(event)))) => {
                 self.observe(choice, &event);
-                if matches!(event, Event::Tokens(_)) {
+                if matches!(event, engine::Event::Tokens(_)) {
                     self.open.push(receive(choice, answer));
                 }
                 Ok(Some((choice, event)))
@@ -298,10 +233,10 @@ impl Events {
         }
     }
 
-    fn observe(&mut self, choice: usize, event: &Event) {
+    fn observe(&mut self, choice: usize, event: &engine::Event) {
         let metrics = &self.backend.metrics;
         match event {
-            Event::Tokens(tokens) => {
+            engine::Event::Tokens(tokens) => {
                 let now = Instant::now();
                 match self.last_token[choice].replace(now) {
                     None => metrics.first_token(now - self.trace.arrived),
@@ -309,7 +244,7 @@ impl Events {
                 }
                 self.trace.generated(tokens.len());
             }
-            Event::Done(summary) => {
+            engine::Event::Done(summary) => {
                 metrics.finished(self.trace.arrived.elapsed(), summary);
                 self.trace.finished(summary);
             }
@@ -317,7 +252,7 @@ impl Events {
     }
 }
 
-fn receive(choice: usize, mut answer: Answer) -> NextEvent {
+fn receive(choice: usize, mut answer: engine::Answer) -> NextEvent {
     Box::pin(async move {
         let event = answer.recv().await;
         (choice, answer, event)

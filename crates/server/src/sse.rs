@@ -1,7 +1,7 @@
-//! Server-sent events: a run as a stream of chunks.
+//! Server-sent events: a run as a stream.
 //!
-//! Every payload is one `data:` line of JSON; the last is `[DONE]`, also after an error, so that clients waiting for
-//! it terminate. Comments keep an idle connection open. A client disconnect drops the stream and with it the run.
+//! What an event is called and holds is the dialect's business. Comments keep an idle connection open. A client
+//! disconnect drops the stream and with it the run.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -11,19 +11,45 @@ use axum::http::{HeaderName, HeaderValue};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use crate::protocol::sampling::StreamOptions;
-use crate::run::{Progress, Run, Writer};
+use crate::run::{Run, Writer};
 
-const DONE: &str = "[DONE]";
+/// One event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Frame {
+    /// Its name, in dialects whose events have one.
+    name: Option<&'static str>,
+    data: String,
+}
+
+impl Frame {
+    /// An event without a name.
+    pub(crate) fn data(data: impl ToString) -> Frame {
+        Frame { name: None, data: data.to_string() }
+    }
+
+    /// An event whose name is also in its data, as `type`.
+    pub(crate) fn named(name: &'static str, data: &Value) -> Frame {
+        Frame { name: Some(name), data: data.to_string() }
+    }
+
+    fn into_event(self) -> Event {
+        let event = match self.name {
+            Some(name) => Event::default().event(name),
+            None => Event::default(),
+        };
+        event.data(self.data)
+    }
+}
 
 /// The response that streams `run`.
-pub(crate) fn response<W: Writer>(run: Run<W>, options: StreamOptions, keep_alive: Duration) -> Response {
-    let streamer = Streamer { run, options, ready: VecDeque::new(), over: false };
+pub(crate) fn response<W: Writer>(run: Run, mut writer: W, keep_alive: Duration) -> Response {
+    let ready = writer.opening(&run.report).into();
+    let streamer = Streamer { run, writer, ready, over: false };
     let events = stream::unfold(streamer, |mut streamer| async move {
-        let data = streamer.next().await?;
-        Some((Ok::<_, Infallible>(Event::default().data(data)), streamer))
+        let frame = streamer.next().await?;
+        Some((Ok::<_, Infallible>(frame.into_event()), streamer))
     });
     let keep_alive = KeepAlive::new().interval(keep_alive).text("keep-alive");
     let mut response = Sse::new(events).keep_alive(keep_alive).into_response();
@@ -34,71 +60,33 @@ pub(crate) fn response<W: Writer>(run: Run<W>, options: StreamOptions, keep_aliv
 }
 
 struct Streamer<W> {
-    run: Run<W>,
-    options: StreamOptions,
-    ready: VecDeque<String>,
+    run: Run,
+    writer: W,
+    ready: VecDeque<Frame>,
     over: bool,
 }
 
 impl<W: Writer> Streamer<W> {
-    async fn next(&mut self) -> Option<String> {
+    async fn next(&mut self) -> Option<Frame> {
         loop {
-            if let Some(data) = self.ready.pop_front() {
-                return Some(data);
+            if let Some(frame) = self.ready.pop_front() {
+                return Some(frame);
             }
             if self.over {
                 return None;
             }
-            self.advance().await;
-        }
-    }
-
-    async fn advance(&mut self) {
-        match self.run.next().await {
-            Ok(Some(Progress::Tokens(choice))) => {
-                for chunk in self.run.writer.chunks(choice) {
-                    self.send(json!([chunk]), false);
+            let frames = match self.run.next().await {
+                Ok(Some((answer, events))) => self.writer.events(answer, events, &self.run.report),
+                Ok(None) => {
+                    self.over = true;
+                    self.writer.closing(&self.run.report)
                 }
-            }
-            Ok(Some(Progress::Finished(choice, reason))) => {
-                for chunk in self.run.writer.chunks(choice) {
-                    self.send(json!([chunk]), false);
+                Err(error) => {
+                    self.over = true;
+                    self.writer.failure(&error)
                 }
-                let chunk = self.run.writer.last_chunk(choice, reason);
-                let last = self.run.is_over() && !self.options.include_usage;
-                self.send(json!([chunk]), last);
-            }
-            Ok(None) => {
-                if self.options.include_usage {
-                    self.send(json!([]), true);
-                }
-                self.end();
-            }
-            Err(error) => {
-                self.ready.push_back(error.body().to_string());
-                self.end();
-            }
+            };
+            self.ready.extend(frames);
         }
-    }
-
-    /// Queues a chunk. The last one carries timings and cost, and the usage if requested; the others then have
-    /// `usage: null`, as OpenAI's do.
-    fn send(&mut self, choices: Value, last: bool) {
-        let envelope = &self.run.envelope;
-        let mut chunk = envelope.around(envelope.shape.chunk_object, choices);
-        if self.options.include_usage {
-            chunk["usage"] = if last { self.run.usage() } else { Value::Null };
-        }
-        if last {
-            chunk["timings"] = self.run.bill.totals().timings();
-            chunk["cost"] = self.run.bill.cost();
-            self.run.add_reports(&mut chunk);
-        }
-        self.ready.push_back(chunk.to_string());
-    }
-
-    fn end(&mut self) {
-        self.ready.push_back(DONE.into());
-        self.over = true;
     }
 }

@@ -2,8 +2,6 @@
 //!
 //! The invariant: phases only advance, loading → up → draining → over, and a request is only started in `up`.
 
-use std::hash::{BuildHasher, RandomState};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -13,7 +11,9 @@ use crate::accounts::{AccountRegistry, Ledger};
 use crate::backend::Served;
 use crate::config::ServerConfig;
 use crate::error::ApiError;
+use crate::ids::Ids;
 use crate::metrics::{HttpMetrics, ModelMetrics};
+use crate::stable_prompt::StablePrompt;
 
 /// Lifecycle phase.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -58,23 +58,23 @@ impl Backend {
 pub(crate) struct Shared {
     pub(crate) config: ServerConfig,
     pub(crate) registry: Arc<AccountRegistry>,
+    pub(crate) stable_prompt: StablePrompt,
     pub(crate) http: HttpMetrics,
     backend: OnceLock<Arc<Backend>>,
     phase: watch::Sender<Phase>,
-    id_seed: [u64; 2],
-    id_count: AtomicU64,
+    pub(crate) ids: Arc<Ids>,
 }
 
 impl Shared {
-    pub(crate) fn new(config: ServerConfig, registry: AccountRegistry) -> Self {
+    pub(crate) fn new(config: ServerConfig, registry: AccountRegistry, stable_prompt: StablePrompt) -> Self {
         Shared {
             config,
             registry: Arc::new(registry),
+            stable_prompt,
             http: HttpMetrics::new(),
             backend: OnceLock::new(),
             phase: watch::Sender::new(Phase::Up),
-            id_seed: [RandomState::new().hash_one(0), RandomState::new().hash_one(1)],
-            id_count: AtomicU64::new(0),
+            ids: Arc::new(Ids::new()),
         }
     }
 
@@ -138,17 +138,6 @@ impl Shared {
             *phase = (*phase).max(to);
             forward
         });
-    }
-
-    /// A unique id, such as `chatcmpl-…`.
-    pub(crate) fn fresh_id(&self, prefix: &str) -> String {
-        let count = self.id_count.fetch_add(1, Ordering::Relaxed);
-        let mut input = [0; 24];
-        for (bytes, word) in input.chunks_exact_mut(8).zip([self.id_seed[0], self.id_seed[1], count]) {
-            bytes.copy_from_slice(&word.to_le_bytes());
-        }
-        let hash = blake3::hash(&input).to_hex();
-        format!("{prefix}{}", &hash[..24])
     }
 }
 

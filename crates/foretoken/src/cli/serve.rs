@@ -91,6 +91,17 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "WHAT", default_value = "key+user", value_parser = ["key", "key+user"])]
     pub(crate) tenant_by: String,
 
+    /// What in a user_id names a session and not a user: a regular expression. What it matches is removed, so that
+    /// the sessions of a user share a cache; empty removes nothing. The default knows Claude Code's sessions.
+    #[arg(long, value_name = "REGEX", default_value = foretoken_server::SESSION_PATTERN)]
+    pub(crate) session_pattern: String,
+
+    /// What in a system prompt changes from request to request and means nothing: a regular expression. What it
+    /// matches is removed, so that the prompt hits the cache; empty removes nothing. The default knows Claude
+    /// Code's billing header.
+    #[arg(long, value_name = "REGEX", default_value = foretoken_server::VOLATILE_PATTERN)]
+    pub(crate) volatile_pattern: String,
+
     /// Maximum requests running concurrently.
     #[arg(long, value_name = "N", default_value_t = 32, value_parser = at_least_one, help_heading = "Limits")]
     pub(crate) max_running: usize,

@@ -133,6 +133,8 @@ fn server_config(args: &ServeArgs) -> Result<ServerConfig> {
         metrics_open: args.metrics_open,
         allowed_hosts: args.allowed_host.clone(),
         tenant_by: if args.tenant_by == "key" { TenantBy::Key } else { TenantBy::KeyAndUser },
+        session_pattern: args.session_pattern.clone(),
+        volatile_pattern: args.volatile_pattern.clone(),
         cors_origins: args.cors_origin.clone(),
         body_limit_bytes: usize::try_from(args.max_body.0).context("--max-body is too large")?,
         prompt_limit_tokens: args.max_prompt,

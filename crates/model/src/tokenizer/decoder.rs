@@ -36,6 +36,11 @@ impl TokenDecoder {
         text
     }
 
+    /// Whether the bytes so far end within a character.
+    pub fn is_within_character(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
     /// The rest at the end of the stream: U+FFFD for an incomplete character, otherwise nothing.
     pub fn flush(&mut self) -> String {
         String::from_utf8_lossy(&std::mem::take(&mut self.pending)).into_owned()

@@ -14,9 +14,9 @@ use super::ledger::Ledger;
 use super::money::usd;
 use super::prices::Rates;
 use super::registry::AccountId;
-use crate::protocol::usage::Totals;
 use crate::request_log::Trace;
 use crate::state::unix_time_ms;
+use crate::totals::Totals;
 
 /// Whom to bill for a request, and at which prices.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -96,12 +96,18 @@ impl Bill {
         &self.totals
     }
 
-    fn output(&self) -> u64 {
+    /// Tokens of the answers so far.
+    pub(crate) fn output(&self) -> u64 {
         self.totals.completion_tokens() + self.open.iter().flatten().map(|open| open.output).sum::<u64>()
     }
 
+    /// Tokens of reasoning so far.
+    pub(crate) fn reasoning(&self) -> u64 {
+        self.reasoning
+    }
+
     /// Prompt tokens that hit, and that missed.
-    fn prompt(&self) -> (u64, u64) {
+    pub(crate) fn prompt(&self) -> (u64, u64) {
         let open = self.open.iter().flatten().filter_map(|open| open.prompt.as_ref());
         open.fold((self.totals.hit(), self.totals.miss()), |(hit, miss), progress| {
             let (more_hit, more_miss) = progress.counts();

@@ -5,9 +5,10 @@ use serde_json::{Map, Value};
 
 use crate::backend::Codec;
 use crate::error::ApiError;
-use crate::protocol::chat::read_conversation;
-use crate::protocol::completion::{Prompt, prompts};
 use crate::protocol::fields::Fields;
+use crate::protocol::openai_chat::read_conversation;
+use crate::protocol::openai_completions::{Prompt, prompts};
+use crate::stable_prompt::StablePrompt;
 
 /// The source of a prompt.
 #[derive(Clone, Debug)]
@@ -33,9 +34,20 @@ impl SourcedPrompt {
     /// # Errors
     /// An invalid field, or a conversation that the template rejects.
     pub fn read(body: &Map<String, Value>, codec: &dyn Codec) -> Result<SourcedPrompt, ApiError> {
+        Self::read_stable(body, codec, &StablePrompt::standard())
+    }
+
+    /// The same with the operator's patterns.
+    pub(crate) fn read_stable(
+        body: &Map<String, Value>,
+        codec: &dyn Codec,
+        stable_prompt: &StablePrompt,
+    ) -> Result<SourcedPrompt, ApiError> {
         let fields = Fields::of_body(body);
         if fields.get("messages").is_some() {
-            let input = read_conversation(fields)?;
+            let mut conversation = read_conversation(fields)?;
+            stable_prompt.apply(&mut conversation);
+            let input = conversation.to_input();
             let tokens = codec.render(&input).map_err(ApiError::template)?.tokens;
             return Ok(SourcedPrompt { tokens, source: Source::Chat(input) });
         }

@@ -37,6 +37,12 @@ impl<'a> Fields<'a> {
         self.object.get(name).filter(|value| !value.is_null())
     }
 
+    /// All fields but `known`.
+    pub(crate) fn others(&self, known: &[&str]) -> Map<String, Value> {
+        let others = self.object.iter().filter(|(name, _)| !known.contains(&name.as_str()));
+        others.map(|(name, value)| (name.clone(), value.clone())).collect()
+    }
+
     fn wrong(&self, name: &str, wanted: &str, got: &Value) -> ApiError {
         ApiError::bad_value(self.path_of(name), format!("must be {wanted}, got {}", describe(got)))
     }

@@ -124,21 +124,18 @@ impl DraftSums {
         (self.saved_ms, self.sum.credit_spent_ms)
     }
 
-    /// OpenAI's two counts, if there was a prediction.
-    pub(crate) fn add_prediction(&self, details: &mut Value) {
-        if let Some((accepted, rejected)) = self.sum.prediction {
-            details["accepted_prediction_tokens"] = accepted.into();
-            details["rejected_prediction_tokens"] = rejected.into();
-        }
+    /// Accepted and rejected tokens of a prediction, if there was one.
+    pub(crate) fn prediction(&self) -> Option<(usize, usize)> {
+        self.sum.prediction
     }
 
     /// Adds `metrics` and `speculation`, if anything was drafted.
-    pub(crate) fn add_reports(&self, body: &mut Value) {
+    pub(crate) fn add_reports(&self, body: &mut Map<String, Value>) {
         let sum = &self.sum;
         if sum.drafts == 0 {
             return;
         }
-        body["metrics"] = json!({"speculative_decoding": {
+        let metrics = json!({"speculative_decoding": {
             "mean_acceptance_length": 1.0 + ratio(sum.accepted, sum.drafts),
             "draft_acceptance_rate": ratio(sum.accepted, sum.drafted),
             "acceptance_histogram": sum.histogram,
@@ -147,6 +144,7 @@ impl DraftSums {
             "num_draft_tokens": sum.drafted,
             "num_spec_tokens": sum.histogram.len() - 1,
         }});
+        body.insert("metrics".into(), metrics);
         let sources: Map<String, Value> = Source::ALL
             .into_iter()
             .zip(&sum.sources)
@@ -156,7 +154,7 @@ impl DraftSums {
                 (source.name().to_owned(), report)
             })
             .collect();
-        body["speculation"] = json!({
+        let speculation = json!({
             "steps": sum.steps,
             "drafted_steps": sum.drafts,
             "sources": sources,
@@ -165,6 +163,7 @@ impl DraftSums {
             "credit_earned_ms": self.saved_ms,
             "credit_spent_ms": sum.credit_spent_ms,
         });
+        body.insert("speculation".into(), speculation);
     }
 }
 

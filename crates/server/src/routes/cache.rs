@@ -20,9 +20,9 @@ use crate::body::JsonBody;
 use crate::cache_report;
 use crate::caller::Caller;
 use crate::error::ApiError;
-use crate::protocol::chat::read_conversation;
-use crate::protocol::completion::prompts;
 use crate::protocol::fields::Fields;
+use crate::protocol::openai_chat::read_conversation;
+use crate::protocol::openai_completions::prompts;
 use crate::request_log::Trace;
 use crate::run::submit;
 use crate::state::{Backend, Phase, Shared};
@@ -115,6 +115,7 @@ fn clear_tenants(
 ) -> Result<(Option<usize>, Vec<Forgotten>), ApiError> {
     let cache = backend.served.generator.cache();
     let Some((account, user)) = whose else { return Ok((None, vec![cache.clear(None)])) };
+    let user = user.map(|user| shared.stable_prompt.user(&user).into_owned());
     let names = tenants(
         (&shared.registry, shared.config.tenant_by),
         backend.ledger.store(),
@@ -196,7 +197,9 @@ impl CachePrompt {
         backend.check_model(fields.string("model")?)?;
         let codec = Arc::clone(&backend.served.codec);
         let (param, prompt) = if fields.get("messages").is_some() {
-            ("messages", chat::render(&codec, read_conversation(fields)?).await?.tokens)
+            let mut conversation = read_conversation(fields)?;
+            shared.stable_prompt.apply(&mut conversation);
+            ("messages", chat::render(&codec, &conversation).await?.tokens)
         } else if fields.get("prompt").is_some() {
             let mut prompts = prompts(fields, codec.vocab_size())?;
             let (Some(prompt), true) = (prompts.pop(), prompts.is_empty()) else {

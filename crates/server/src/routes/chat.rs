@@ -1,31 +1,25 @@
-//! `POST /v1/chat/completions`.
+//! Answers to conversations, in any dialect.
 
 use std::sync::Arc;
 
-use axum::Extension;
 use axum::extract::State;
 use axum::response::Response;
-use foretoken_model::chat::ChatInput;
+use axum::{Extension, Json};
+use serde_json::{Value, json};
 
 use super::{blocking, check_prompt, explain, predict};
 use crate::backend::{ChatPrompt, Codec};
 use crate::body::JsonBody;
 use crate::caller::Caller;
+use crate::conversation::Conversation;
 use crate::error::ApiError;
 use crate::explain::{Source, SourcedPrompt};
-use crate::protocol::chat::{ChatRequest, ChatWriter};
+use crate::protocol::{ChatDialect, anthropic};
 use crate::request_log::Trace;
-use crate::run::{Job, Shape, respond};
+use crate::run::{Job, respond};
 use crate::state::Shared;
 
-const SHAPE: Shape = Shape {
-    id_prefix: "chatcmpl-",
-    object: "chat.completion",
-    chunk_object: "chat.completion.chunk",
-    prompt_param: "messages",
-};
-
-pub(super) async fn complete(
+pub(super) async fn complete<D: ChatDialect>(
     State(shared): State<Arc<Shared>>,
     Extension(trace): Extension<Arc<Trace>>,
     caller: Caller,
@@ -36,34 +30,64 @@ pub(super) async fn complete(
     let payer = caller.payer(fields)?;
     backend.ledger.admit(payer.account)?;
     backend.check_model(fields.string("model")?)?;
-    let mut request = ChatRequest::read(fields, &shared.config, backend.served.codec.vocab_size())?;
-    caller.mark(fields, &mut request.shared.request)?;
-    let input = std::mem::take(&mut request.input);
-    let source = explain::wanted(fields)?.then(|| Source::Chat(input.clone()));
-    let prompt = render(&backend.served.codec, input).await?;
-    predict(&backend.served.codec, &mut request.shared).await?;
-    check_prompt(&shared, backend, SHAPE.prompt_param, &prompt.tokens)?;
-    let cache_report = match source {
-        Some(source) => {
-            let sourced = SourcedPrompt { tokens: prompt.tokens.clone(), source };
-            Some(explain::report(backend, &request.shared.request, sourced).await?)
-        }
-        None => None,
+    let codec = &backend.served.codec;
+    let (mut request, writer) = D::read(fields, &shared.config, codec.vocab_size())?;
+    shared.stable_prompt.apply(&mut request.conversation);
+    caller.mark(fields, &mut request.options.request)?;
+    let prompt = render(codec, &request.conversation).await?;
+    predict(codec, &mut request.options).await?;
+    check_prompt(&shared, backend, D::PROMPT_PARAM, &prompt.tokens)?;
+    let cache_report = if explain::wanted(fields)? {
+        let source = Source::Chat(request.conversation.to_input());
+        let sourced = SourcedPrompt { tokens: prompt.tokens.clone(), source };
+        Some(explain::report(backend, &request.options.request, sourced).await?)
+    } else {
+        None
     };
     let job = Job {
-        requests: request.shared.requests_for(&prompt.tokens).collect(),
-        n: request.shared.n,
-        stream: request.shared.stream,
-        shape: SHAPE,
+        requests: request.options.requests_for(&prompt.tokens).collect(),
+        n: request.options.n,
+        stream: request.options.stream,
+        format: request.format(prompt.opens_reasoning),
+        id_prefix: D::ID_PREFIX,
+        prompt_param: D::PROMPT_PARAM,
         payer,
         cache_report,
     };
-    let writer = ChatWriter::new(Arc::clone(&shared), &request, prompt.opens_reasoning);
     respond(&shared, backend, trace, job, writer).await
 }
 
-/// The prompt that the template makes of a conversation.
-pub(super) async fn render(codec: &Arc<dyn Codec>, input: ChatInput) -> Result<ChatPrompt, ApiError> {
+/// The prompt that the template makes of a conversation, and the text that the answer begins with.
+pub(super) async fn render(
+    codec: &Arc<dyn Codec>,
+    conversation: &Conversation,
+) -> Result<ChatPrompt, ApiError> {
     let codec = Arc::clone(codec);
-    blocking(move || codec.render(&input)).await?.map_err(ApiError::template)
+    let (input, prefill) = (conversation.to_input(), conversation.prefill.clone());
+    blocking(move || {
+        let mut prompt = codec.render(&input).map_err(ApiError::template)?;
+        if let Some(text) = prefill {
+            if prompt.opens_reasoning {
+                let message = "cannot be continued while the model begins with reasoning: turn that off";
+                return Err(ApiError::unsupported("messages", message));
+            }
+            prompt.tokens.extend(codec.encode(&text, false, false));
+        }
+        Ok(prompt)
+    })
+    .await?
+}
+
+/// Anthropic's `POST /v1/messages/count_tokens`: how many tokens a conversation would have.
+pub(super) async fn count_tokens(
+    State(shared): State<Arc<Shared>>,
+    body: JsonBody,
+) -> Result<Json<Value>, ApiError> {
+    let backend = shared.installed().ok_or_else(ApiError::loading)?;
+    let fields = body.fields();
+    backend.check_model(fields.string("model")?)?;
+    let mut conversation = anthropic::read_conversation(fields)?;
+    shared.stable_prompt.apply(&mut conversation);
+    let prompt = render(&backend.served.codec, &conversation).await?;
+    Ok(Json(json!({"input_tokens": prompt.tokens.len()})))
 }

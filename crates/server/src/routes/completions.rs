@@ -7,22 +7,18 @@ use axum::extract::State;
 use axum::response::Response;
 
 use super::{blocking, check_prompt, explain, predict};
+use crate::answer::Format;
 use crate::backend::Codec;
 use crate::body::JsonBody;
 use crate::caller::Caller;
 use crate::error::ApiError;
 use crate::explain::{Source, SourcedPrompt, several};
-use crate::protocol::completion::{CompletionRequest, CompletionWriter, Prompt};
+use crate::protocol::openai_completions::{CompletionRequest, CompletionWriter, Prompt};
 use crate::request_log::Trace;
-use crate::run::{Job, Shape, respond};
+use crate::run::{Job, respond};
 use crate::state::Shared;
 
-const SHAPE: Shape = Shape {
-    id_prefix: "cmpl-",
-    object: "text_completion",
-    chunk_object: "text_completion",
-    prompt_param: "prompt",
-};
+const PROMPT_PARAM: &str = "prompt";
 
 pub(super) async fn complete(
     State(shared): State<Arc<Shared>>,
@@ -37,29 +33,38 @@ pub(super) async fn complete(
     backend.check_model(fields.string("model")?)?;
     let codec = Arc::clone(&backend.served.codec);
     let mut request = CompletionRequest::read(fields, &shared.config, codec.vocab_size())?;
-    caller.mark(fields, &mut request.shared.request)?;
-    predict(&codec, &mut request.shared).await?;
-    let CompletionRequest { shared: common, prompts, echo } = request;
+    caller.mark(fields, &mut request.options.request)?;
+    predict(&codec, &mut request.options).await?;
+    let CompletionRequest { options, prompts, echo, include_usage } = request;
     let prompts = blocking(move || -> Vec<_> {
         prompts.into_iter().map(|prompt| read_prompt(&*codec, prompt, echo)).collect()
     })
     .await?;
-    let mut requests = Vec::with_capacity(prompts.len() * common.n);
+    let mut requests = Vec::with_capacity(prompts.len() * options.n);
     let mut echoes = Vec::with_capacity(requests.capacity());
     let mut cache_report = None;
     if explain::wanted(fields)? {
         let [(tokens, _)] = &prompts[..] else { return Err(several(prompts.len())) };
-        check_prompt(&shared, backend, SHAPE.prompt_param, tokens)?;
+        check_prompt(&shared, backend, PROMPT_PARAM, tokens)?;
         let sourced = SourcedPrompt { tokens: tokens.clone(), source: Source::Prompt };
-        cache_report = Some(explain::report(backend, &common.request, sourced).await?);
+        cache_report = Some(explain::report(backend, &options.request, sourced).await?);
     }
     for (tokens, echo) in prompts {
-        check_prompt(&shared, backend, SHAPE.prompt_param, &tokens)?;
-        requests.extend(common.requests_for(&tokens));
+        check_prompt(&shared, backend, PROMPT_PARAM, &tokens)?;
+        requests.extend(options.requests_for(&tokens));
         echoes.resize(requests.len(), echo);
     }
-    let writer = CompletionWriter::new(echoes, common.request.logprobs.is_some());
-    let job = Job { requests, n: common.n, stream: common.stream, shape: SHAPE, payer, cache_report };
+    let writer = CompletionWriter::new(echoes, options.request.logprobs.is_some(), include_usage);
+    let job = Job {
+        requests,
+        n: options.n,
+        stream: options.stream,
+        format: Format::default(),
+        id_prefix: "cmpl-",
+        prompt_param: PROMPT_PARAM,
+        payer,
+        cache_report,
+    };
     respond(&shared, backend, trace, job, writer).await
 }
 

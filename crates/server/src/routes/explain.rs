@@ -30,7 +30,9 @@ pub(super) async fn dry_run(
     caller.mark(fields, &mut request)?;
     let param = if fields.get("messages").is_some() { "messages" } else { "prompt" };
     let codec = Arc::clone(&backend.served.codec);
-    let sourced = blocking(move || SourcedPrompt::read(body.object(), &*codec)).await??;
+    let stable_prompt = shared.stable_prompt.clone();
+    let sourced =
+        blocking(move || SourcedPrompt::read_stable(body.object(), &*codec, &stable_prompt)).await??;
     check_prompt(&shared, backend, param, &sourced.tokens)?;
     Ok(Json(report(backend, &request, sourced).await?))
 }

@@ -20,7 +20,7 @@ use axum::extract::Request;
 use axum::http::{HeaderValue, Method};
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodRouter, delete, get, post};
+use axum::routing::{MethodRouter, delete, get, head, post};
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 use tower_http::decompression::RequestDecompressionLayer;
@@ -29,8 +29,11 @@ use crate::auth::require_key;
 use crate::backend::Codec;
 use crate::body::require_known_encoding;
 use crate::error::ApiError;
+use crate::generation::Options;
 use crate::host_check::require_own_host;
-use crate::protocol::sampling;
+use crate::protocol::anthropic::{Anthropic, shape_errors};
+use crate::protocol::openai_chat::OpenAiChat;
+use crate::protocol::openai_responses::OpenAiResponses;
 use crate::request_log::log_request;
 use crate::state::{Backend, Shared};
 
@@ -39,7 +42,10 @@ type Route = (&'static str, &'static str, fn() -> MethodRouter<Arc<Shared>>);
 
 /// Routes of the API, with and without `/v1` in front.
 const API: &[Route] = &[
-    ("POST", "/chat/completions", || post(chat::complete)),
+    ("POST", "/chat/completions", || post(chat::complete::<OpenAiChat>)),
+    ("POST", "/responses", || post(chat::complete::<OpenAiResponses>)),
+    ("POST", "/messages", || post(chat::complete::<Anthropic>)),
+    ("POST", "/messages/count_tokens", || post(chat::count_tokens)),
     ("POST", "/completions", || post(completions::complete)),
     ("GET", "/models", || get(models::list)),
     ("GET", "/models/{*id}", || get(models::one)),
@@ -57,10 +63,12 @@ const API: &[Route] = &[
     ("POST", "/cache/unpin", || post(cache::unpin)),
 ];
 /// Routes that never need a key.
-const OPEN: &[Route] = &[("GET", HEALTH, || get(health::health))];
+const OPEN: &[Route] = &[("GET", HEALTH, || get(health::health)), ("HEAD", ROOT, || head(health::root))];
 /// Routes that need a key unless [`ServerConfig::metrics_open`](crate::ServerConfig::metrics_open).
 const METRICS_ROUTES: &[Route] = &[("GET", METRICS, || get(metrics::page))];
 
+/// Clients ask for its head to see whether there is a server.
+const ROOT: &str = "/";
 /// The path of the health check.
 pub(crate) const HEALTH: &str = "/health";
 /// The path of the metrics.
@@ -100,6 +108,7 @@ pub(crate) fn router(shared: Arc<Shared>, cors: Option<CorsLayer>) -> Router {
     }
     router
         .layer(from_fn_with_state(Arc::clone(&shared), require_own_host))
+        .layer(from_fn(shape_errors))
         .layer(from_fn_with_state(Arc::clone(&shared), log_request))
         .with_state(shared)
 }
@@ -146,10 +155,10 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 }
 
 /// Tokenises the text of `prediction` for the drafters.
-async fn predict(codec: &Arc<dyn Codec>, request: &mut sampling::Shared) -> Result<(), ApiError> {
-    let Some(text) = request.prediction.take() else { return Ok(()) };
+async fn predict(codec: &Arc<dyn Codec>, options: &mut Options) -> Result<(), ApiError> {
+    let Some(text) = options.prediction.take() else { return Ok(()) };
     let codec = Arc::clone(codec);
-    request.request.prediction = blocking(move || codec.encode(&text, false, false)).await?;
+    options.request.prediction = blocking(move || codec.encode(&text, false, false)).await?;
     Ok(())
 }
 

@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 use super::{blocking, chat};
 use crate::body::JsonBody;
 use crate::error::ApiError;
-use crate::protocol::chat::read_conversation;
 use crate::protocol::fields::{Fields, token_ids};
+use crate::protocol::openai_chat::read_conversation;
 use crate::state::Shared;
 
 pub(super) async fn tokenize(
@@ -23,7 +23,7 @@ pub(super) async fn tokenize(
     backend.check_model(fields.string("model")?)?;
     let codec = Arc::clone(&backend.served.codec);
     let tokens = if fields.get("messages").is_some() {
-        chat::render(&codec, read_conversation(fields)?).await?.tokens
+        chat::render(&codec, &read_conversation(fields)?).await?.tokens
     } else {
         let (text, add_bos, parse_special) = read_text(fields)?;
         blocking(move || codec.encode(&text, add_bos, parse_special)).await?

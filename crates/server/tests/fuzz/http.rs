@@ -125,6 +125,8 @@ fn request(data: &[u8]) -> Option<Request<Body>> {
 
 async fn exchange(server: &Server, request: Request<Body>) {
     let is_head = request.method() == "HEAD";
+    let path = request.uri().path();
+    let is_anthropic = ["/messages", "/v1/messages"].iter().any(|of| path.starts_with(of));
     let response = server.router().oneshot(request).await.unwrap();
     let status = response.status();
     let kind = response.headers().get("content-type").map(|kind| kind.to_str().unwrap().to_owned());
@@ -138,13 +140,14 @@ async fn exchange(server: &Server, request: Request<Body>) {
         let error: Value =
             serde_json::from_str(text).unwrap_or_else(|error| panic!("{status}: {error} in {text:?}"));
         let has = |field: &str| error["error"][field].as_str().is_some_and(|text| !text.is_empty());
-        assert!(has("message") && has("type") && has("code"), "{status}: {text}");
+        assert!(has("message") && has("type") && (is_anthropic || has("code")), "{status}: {text}");
         return;
     }
     match kind.as_deref() {
         Some("application/json") if !is_head => {
             let _: Value = serde_json::from_str(text).unwrap_or_else(|error| panic!("{error} in {text:?}"));
         }
+        Some("text/event-stream") if is_anthropic => assert_named_stream(text),
         Some("text/event-stream") => assert_stream(text),
         _ => {}
     }
@@ -159,4 +162,19 @@ fn assert_stream(text: &str) {
         let parsed: Result<Value, _> = serde_json::from_str(payload);
         assert!(parsed.is_ok_and(|event| event.get("error").is_none()), "{payload:?}");
     }
+}
+
+/// Every event is JSON in one line with the event's name in it; the last ends the message.
+fn assert_named_stream(text: &str) {
+    let mut last = String::new();
+    for event in text.strip_suffix("\n\n").expect("a whole event").split("\n\n") {
+        let lines = event
+            .split_once('\n')
+            .and_then(|(name, data)| Some((name.strip_prefix("event: ")?, data.strip_prefix("data: ")?)));
+        let (name, data) = lines.unwrap_or_else(|| panic!("{event:?}"));
+        let data: Value = serde_json::from_str(data).unwrap_or_else(|error| panic!("{error} in {data:?}"));
+        assert_eq!(data["type"], name, "{event:?}");
+        last = name.to_owned();
+    }
+    assert_eq!(last, "message_stop", "{text}");
 }

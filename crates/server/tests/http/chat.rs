@@ -158,8 +158,8 @@ async fn reasoning_is_separated_and_counted() {
     let body = post(&server, PATH, &ask(json!({}))).await.json();
     let message = &body["choices"][0]["message"];
     assert_eq!(*message, json!({"role": "assistant", "content": "so", "reasoning_content": "why"}));
-    // "<th" could have been anything.
-    assert_eq!(body["usage"]["completion_tokens_details"]["reasoning_tokens"], 3);
+    // The tags count; the white space after them does not.
+    assert_eq!(body["usage"]["completion_tokens_details"]["reasoning_tokens"], 4);
 
     let events = post(&server, PATH, &streaming(json!({}))).await.events();
     assert_eq!(joined(&events, 0, "reasoning_content"), "why");
@@ -183,8 +183,8 @@ async fn tokens_of_one_event_are_one_chunk_but_reasoning_and_content_are_two() {
     assert_eq!(thought["choices"][0]["delta"], json!({"reasoning_content": "why"}));
     assert_eq!(answer["choices"][0]["delta"], json!({"content": "so"}));
     let count = |event: &Value, field: &str| event["choices"][0]["logprobs"][field].as_array().map(Vec::len);
-    assert_eq!((count(thought, "content"), count(thought, "reasoning_content")), (Some(0), Some(4)));
-    assert_eq!((count(answer, "content"), count(answer, "reasoning_content")), (Some(3), None));
+    assert_eq!((count(thought, "content"), count(thought, "reasoning_content")), (Some(0), Some(2)));
+    assert_eq!((count(answer, "content"), count(answer, "reasoning_content")), (Some(2), None));
 }
 
 #[tokio::test]
@@ -230,6 +230,33 @@ async fn tool_calls_are_parsed_if_tools_were_given() {
         let choice = post(&server, PATH, &ask(untouched)).await.json()["choices"][0].clone();
         assert_eq!(choice["finish_reason"], "stop");
         assert!(choice["message"]["content"].as_str().unwrap().starts_with(&pieces.concat()));
+    }
+}
+
+#[tokio::test]
+async fn an_answer_continues_a_last_message_of_the_assistant() {
+    let (server, engine) = start(ServerConfig::default(), say(&[" more"]));
+    let messages = |last: Value| json!([{"role": "user", "content": "Hi"}, last]);
+    let turn = json!({"role": "assistant", "content": "I say"});
+    let prefix = json!({"role": "assistant", "content": "I say", "prefix": true});
+    for body in [
+        json!({"messages": messages(prefix.clone())}),
+        json!({"messages": messages(turn.clone()), "continue_final_message": true, "add_generation_prompt": false}),
+    ] {
+        let reply = post(&server, PATH, &body).await;
+        let prompt: Vec<u8> = engine.last().prompt.iter().filter_map(|id| u8::try_from(*id).ok()).collect();
+        assert_eq!(String::from_utf8(prompt).unwrap(), "user:Hi;I say");
+        let text = reply.json()["choices"][0]["message"]["content"].as_str().unwrap().to_owned();
+        assert!(text.starts_with(" more"), "what the client has is not repeated: {text}");
+    }
+    let reasons = json!({"messages": messages(prefix.clone()), "thinking": {"type": "enabled"}});
+    let first = json!({"messages": [prefix, {"role": "user", "content": "Hi"}]});
+    let users = json!({"messages": [{"role": "user", "content": "Hi"}], "continue_final_message": true});
+    for (body, param) in
+        [(reasons, "messages"), (first, "messages[0].prefix"), (users, "continue_final_message")]
+    {
+        let reply = post(&server, PATH, &body).await;
+        assert_eq!((reply.status.as_u16(), &reply.json()["error"]["param"]), (400, &json!(param)), "{body}");
     }
 }
 
@@ -286,17 +313,24 @@ async fn logprobs_have_openais_shape() {
 }
 
 #[tokio::test]
-async fn streamed_logprobs_lose_no_token() {
-    // The second token's text is held back by the splitter, the last has none.
-    let (server, _) = start(ServerConfig::default(), say(&["<think>", "x", "</think>", "a", ""]));
-    let events = post(&server, PATH, &streaming(json!({"logprobs": true}))).await.events();
-    let count = |field: &str| -> usize {
-        events
-            .iter()
-            .filter_map(|event| event["choices"][0]["logprobs"][field].as_array().map(Vec::len))
-            .sum()
+async fn streamed_logprobs_are_those_of_the_text_alone() {
+    let pieces =
+        ["<think>", "x", "</think>", "\n", "a", "", " b ", "<tool_call>{\"name\":\"weather\"}</tool_call>"];
+    let (server, _) = start(ServerConfig::default(), say(&pieces));
+    let body = streaming(json!({"logprobs": true, "tools": weather_tool()}));
+    let events = post(&server, PATH, &body).await.events();
+    let listed = |field: &str| -> Vec<String> {
+        let lists = events.iter().filter_map(|event| event["choices"][0]["logprobs"][field].as_array());
+        lists.flatten().map(|entry| entry["token"].as_str().unwrap().to_owned()).collect()
     };
-    assert_eq!((count("reasoning_content"), count("content")), (3, 2));
+    assert_eq!(
+        (listed("reasoning_content"), listed("content")),
+        (vec!["x".into()], vec!["a".into(), " b ".into()])
+    );
+    assert_eq!(
+        (joined(&events, 0, "reasoning_content"), joined(&events, 0, "content")),
+        ("x".into(), "a b".into())
+    );
 }
 
 #[tokio::test]

@@ -28,7 +28,7 @@ pub(crate) const CTX: usize = 4096;
 /// The engine's scripted behaviour.
 #[derive(Clone, Debug)]
 pub(crate) enum Script {
-    /// One token per piece, then the end. Choices after the first append their index as the last piece.
+    /// One token per piece, then the end, as if by the first stop text if the request has one. Choices after the first append their index as the last piece.
     Say(Vec<&'static str>, FinishReason),
     /// The same as a replay: all tokens in one event.
     Replay(Vec<&'static str>),
@@ -99,9 +99,10 @@ impl Generator for Handle {
                 Script::HangBeforeToken => (0, None),
                 Script::Refuse(_) => (0, None),
             };
+            let mut written = 0;
             let mut tokens = (0..count).map(|at| match &script {
-                Script::Say(pieces, _) | Script::Replay(pieces) => token(pieces[at], &request),
-                _ => token("x", &request),
+                Script::Say(pieces, _) | Script::Replay(pieces) => token(pieces[at], &mut written, &request),
+                _ => token("x", &mut written, &request),
             });
             let together = if matches!(script, Script::Replay(_)) { usize::MAX } else { 1 };
             let next =
@@ -127,7 +128,8 @@ impl Generator for Handle {
                 _ => FinishReason::Stop,
             };
             let text = if choice > 0 { choice.to_string() } else { String::new() };
-            let summary = Summary { replayed, ..summary(&request, count, text, reason) };
+            let stopped_by = request.stop.first().filter(|_| reason == FinishReason::Stop).cloned();
+            let summary = Summary { replayed, stopped_by, ..summary(&request, count, text, reason) };
             let _ = sender.send(Event::Done(summary)).await;
         });
         Ok(answer)
@@ -163,13 +165,17 @@ impl Generator for Handle {
     }
 }
 
-fn token(text: &str, request: &Request) -> TokenEvent {
+/// A token of the answer after `written` bytes of it.
+fn token(text: &str, written: &mut usize, request: &Request) -> TokenEvent {
     let scored = |text: &str, logprob| ScoredToken { id: 7, logprob, bytes: text.as_bytes().to_vec() };
     let logprob = request.logprobs.map(|top| TokenLogprob {
         chosen: scored(text, -0.5),
         top: [scored("best", -0.25), scored("worst", f32::NEG_INFINITY)].into_iter().take(top).collect(),
     });
-    TokenEvent { id: 7, text: text.into(), logprob, source: None }
+    let span = *written..*written + text.len();
+    *written = span.end;
+    let span = (!text.is_empty()).then_some(span);
+    TokenEvent { id: 7, text: text.into(), logprob: logprob.filter(|_| span.is_some()), span, source: None }
 }
 
 fn summary(request: &Request, count: usize, text: String, reason: FinishReason) -> Summary {

@@ -2,6 +2,9 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests too")]
 
 mod accounts;
+mod agents;
+mod answers;
+mod anthropic;
 mod cache;
 mod chat;
 mod completions;
@@ -13,4 +16,5 @@ mod host_check;
 mod lifecycle;
 mod refusals;
 mod request_fields;
+mod responses;
 mod service;

@@ -140,7 +140,7 @@ async fn invalid_chat_fields_are_named() {
         ("messages[0].content", message(json!({"role": "user", "content": 5}))),
         ("messages[0].content[0].type", message(json!({"role": "user", "content": image}))),
         ("messages[0].content[0].text", message(json!({"role": "user", "content": [{"type": "text"}]}))),
-        ("messages[0].prefix", message(json!({"role": "assistant", "content": "a", "prefix": true}))),
+        ("messages[0].prefix", message(json!({"role": "assistant", "content": "a", "prefix": 1}))),
         ("logprobs", json!({"logprobs": 3})),
         ("top_logprobs", json!({"top_logprobs": 3})),
         ("top_logprobs", json!({"logprobs": true, "top_logprobs": 21})),

@@ -1,8 +1,8 @@
-//! The documented request fields of OpenAI, DeepSeek, vLLM and llama.cpp: implemented, harmless, or rejected by name.
+//! The documented request fields of OpenAI, DeepSeek, vLLM, llama.cpp and Anthropic: implemented, harmless, or rejected by name.
 
 use foretoken_engine::Request;
 use foretoken_server::ServerConfig;
-use foretoken_server::request_fields::{REQUEST_FIELDS, RequestField, Route, Support};
+use foretoken_server::request_fields::{self, RequestField, Route, Support};
 use serde_json::{Value, json};
 
 use crate::fake_server::{post, say, start};
@@ -43,16 +43,36 @@ const LLAMA_CPP_CHAT: &str = "reasoning_format thinking_forced_open parse_tool_c
     reasoning_budget_tokens thinking_budget_tokens reasoning_budget_message chat_template_kwargs reasoning_effort \
     add_generation_prompt continue_final_message tools tool_choice logprobs top_logprobs";
 
-const ROUTES: [(Route, &str); 2] = [(Route::Chat, "/v1/chat/completions"), (Route::Text, "/v1/completions")];
+/// Anthropic's `POST /v1/messages`, its beta included.
+const ANTHROPIC: &str = "model messages max_tokens metadata stop_sequences stream system temperature thinking \
+    tool_choice tools top_k top_p cache_control container inference_geo output_config output_format service_tier speed \
+    diagnostics context_management mcp_servers compaction billing_policy fallback_credit_token fallbacks thread \
+    user_profile_id workspace_id";
+
+/// OpenAI's `POST /v1/responses`, and what Codex adds.
+const RESPONSES: &str = "model input access_programs background background_options context_management conversation \
+    image include instructions max_output_tokens max_tool_calls metadata moderation parallel_tool_calls \
+    previous_response_id prompt prompt_cache_key prompt_cache_options prompt_cache_retention reasoning \
+    safety_identifier service_tier store stream stream_options temperature text tool_choice tools top_logprobs top_p \
+    truncation user client_metadata";
+
+const ROUTES: [(Route, &str); 4] = [
+    (Route::Chat, "/v1/chat/completions"),
+    (Route::Text, "/v1/completions"),
+    (Route::Messages, "/v1/messages"),
+    (Route::Responses, "/v1/responses"),
+];
 
 fn fields(route: Route) -> impl Iterator<Item = &'static RequestField> {
-    REQUEST_FIELDS.iter().filter(move |field| field.route.covers(route))
+    request_fields::all().filter(move |field| field.route.covers(route))
 }
 
 /// A request of a route with one more field.
 fn body(route: Route, name: &str, value: &Value) -> Value {
     let mut body = match route {
         Route::Text => json!({"prompt": "x"}),
+        Route::Responses => json!({"input": "x"}),
+        Route::Messages => json!({"max_tokens": 9, "messages": [{"role": "user", "content": "x"}]}),
         _ => json!({"messages": [{"role": "user", "content": "x"}]}),
     };
     body[name] = value.clone();
@@ -64,11 +84,13 @@ fn every_documented_field_is_in_the_table() {
     let documented = [
         (Route::Chat, [OPENAI_CHAT, VLLM, VLLM_CHAT, LLAMA_CPP, LLAMA_CPP_CHAT].join(" ")),
         (Route::Text, [OPENAI_TEXT, VLLM, VLLM_TEXT, LLAMA_CPP].join(" ")),
+        (Route::Messages, ANTHROPIC.to_owned()),
+        (Route::Responses, RESPONSES.to_owned()),
     ];
     for (route, names) in documented {
         for name in names.split_whitespace() {
             let listed = fields(route).filter(|field| field.name == name).count();
-            assert_eq!(listed, 1, "{name} of {route:?} has {listed} entries in REQUEST_FIELDS");
+            assert_eq!(listed, 1, "{name} of {route:?} has {listed} entries in the tables");
         }
     }
 }
@@ -86,11 +108,15 @@ async fn a_refused_field_is_named_and_its_neutral_values_are_accepted() {
                 let reply = post(&server, path, &body(route, field.name, value)).await;
                 let error = &reply.json()["error"];
                 assert_eq!(reply.status, 400, "{} = {value}: {}", field.name, reply.text);
-                assert_eq!(
-                    (&error["param"], &error["code"]),
-                    (&json!(field.name), &json!("unsupported_value"))
-                );
-                assert!(error["message"].as_str().unwrap().contains(advice), "{error}");
+                let message = error["message"].as_str().unwrap();
+                assert!(message.starts_with(&format!("'{}' is not supported", field.name)), "{error}");
+                assert!(message.contains(advice), "{error}");
+                if route != Route::Messages {
+                    assert_eq!(
+                        (&error["param"], &error["code"]),
+                        (&json!(field.name), &json!("unsupported_value"))
+                    );
+                }
             }
             assert_eq!(engine.seen.lock().unwrap().len(), before, "{} reached the engine", field.name);
             for value in neutral.iter().map(|neutral| neutral.value()).chain([Value::Null]) {
@@ -128,8 +154,8 @@ async fn a_field_that_is_done_is_read() {
             // No field takes an array of an object without fields, so a field that is read complains of it.
             let reply = post(&server, path, &body(route, field.name, &json!([{}]))).await;
             assert_eq!(reply.status, 400, "{} is not read: {}", field.name, reply.text);
-            let param = reply.json()["error"]["param"].as_str().unwrap_or_default().to_owned();
-            assert!(param.starts_with(field.name), "{}: {param}", field.name);
+            let message = reply.json()["error"]["message"].as_str().unwrap_or_default().to_owned();
+            assert!(message.starts_with(&format!("'{}", field.name)), "{}: {message}", field.name);
         }
     }
 }
@@ -147,7 +173,7 @@ async fn length_limits_have_three_names_and_null_is_the_default() {
         (json!({"max_tokens": null}), None, Some(16)),
         (json!({"n_predict": -1}), None, None),
     ] {
-        for ((route, path), wanted) in ROUTES.into_iter().zip([chat, text]) {
+        for ((route, path), wanted) in ROUTES[..2].iter().copied().zip([chat, text]) {
             let mut body = body(route, "unknown", &Value::Null);
             body.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
             assert_eq!(post(&server, path, &body).await.status, 200, "{body}");

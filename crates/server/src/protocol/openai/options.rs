@@ -1,35 +1,25 @@
-//! The fields that chat and completion requests have in common.
+//! The request fields that chat and completions have in common.
 
 use foretoken_engine::{Request, Sampling};
 use serde_json::Value;
 
-use super::fields::{Fields, as_integer, describe};
 use crate::config::ServerConfig;
 use crate::error::ApiError;
+use crate::generation::Options;
+use crate::protocol::fields::{self, Fields, as_integer, describe};
+use crate::protocol::speculation;
 
 /// Most texts in `stop`.
 const STOP_MAX: usize = 16;
 /// The bias of a token that must not be sampled; log-probabilities never come near it.
 const BANNED: f32 = -1e9;
 
-/// A request without its prompt.
+/// The shared fields of a request.
 #[derive(Clone, Debug)]
 pub(crate) struct Shared {
-    /// The engine's request without a prompt and without log-probabilities.
-    pub(crate) request: Request,
+    pub(crate) options: Options,
     /// The length limit as it was given.
     pub(crate) limit: TokenLimit,
-    /// Choices per prompt.
-    pub(crate) n: usize,
-    /// `Some` if the answer is to be streamed.
-    pub(crate) stream: Option<StreamOptions>,
-    /// Text of OpenAI's `prediction`.
-    pub(crate) prediction: Option<String>,
-}
-
-/// OpenAI's `stream_options`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct StreamOptions {
     /// Send usage in a last chunk without choices.
     pub(crate) include_usage: bool,
 }
@@ -40,38 +30,22 @@ impl Shared {
         check_response_format(fields)?;
         let limit = token_limit(fields)?;
         let request = Request {
-            prompt: Vec::new(),
             sampling: sampling(fields, vocab)?,
             max_tokens: match limit {
                 TokenLimit::Tokens(tokens) => Some(tokens),
                 TokenLimit::Default | TokenLimit::None => None,
             },
-            stop: stop(fields)?,
+            stop: stop(fields, "stop")?,
             stop_ids: stop_ids(fields, vocab)?,
             ignore_eos: fields.bool("ignore_eos")?.unwrap_or(false),
-            logprobs: None,
             show_control: !fields.bool("skip_special_tokens")?.unwrap_or(true),
-            speculation: super::speculation::read(fields)?,
+            speculation: speculation::read(fields)?,
             ..Request::default()
         };
         let n = fields.integer("n", 1..=config.max_n as i64)?.unwrap_or(1) as usize;
-        Ok(Shared {
-            request,
-            limit,
-            n,
-            stream: stream(fields)?,
-            prediction: super::speculation::prediction(fields)?,
-        })
-    }
-
-    /// One engine request per choice of `prompt`. Each choice's seed is the request's plus its index, so that choices
-    /// differ and are reproducible.
-    pub(crate) fn requests_for(&self, prompt: &[u32]) -> impl Iterator<Item = Request> {
-        (0..self.n as u64).map(|choice| {
-            let mut request = Request { prompt: prompt.to_vec(), ..self.request.clone() };
-            request.sampling.seed = request.sampling.seed.map(|seed| seed.wrapping_add(choice));
-            request
-        })
+        let (stream, include_usage) = stream(fields)?;
+        let prediction = speculation::prediction(fields)?;
+        Ok(Shared { options: Options { request, n, stream, prediction }, limit, include_usage })
     }
 }
 
@@ -179,8 +153,9 @@ fn token_limit(fields: Fields<'_>) -> Result<TokenLimit, ApiError> {
     })
 }
 
-fn stop(fields: Fields<'_>) -> Result<Vec<String>, ApiError> {
-    let texts = match fields.get("stop") {
+/// Stop texts: none, one, or an array in the field `name`.
+pub(crate) fn stop(fields: Fields<'_>, name: &str) -> Result<Vec<String>, ApiError> {
+    let texts = match fields.get(name) {
         None => Vec::new(),
         Some(Value::String(text)) => vec![text.clone()],
         Some(Value::Array(items)) => {
@@ -188,36 +163,35 @@ fn stop(fields: Fields<'_>) -> Result<Vec<String>, ApiError> {
                 Value::String(text) => Ok(text.clone()),
                 other => {
                     let message = format!("must be a string, got {}", describe(other));
-                    Err(ApiError::bad_value(format!("stop[{at}]"), message))
+                    Err(ApiError::bad_value(format!("{name}[{at}]"), message))
                 }
             };
             items.iter().enumerate().map(text).collect::<Result<_, _>>()?
         }
         Some(other) => {
             let message = format!("must be a string or an array of strings, got {}", describe(other));
-            return Err(ApiError::bad_value("stop", message));
+            return Err(ApiError::bad_value(name, message));
         }
     };
     if texts.len() > STOP_MAX {
         let message = format!("may hold at most {STOP_MAX} texts, got {}", texts.len());
-        return Err(ApiError::bad_value("stop", message));
+        return Err(ApiError::bad_value(name, message));
     }
     if texts.iter().any(String::is_empty) {
-        return Err(ApiError::bad_value("stop", "must not hold an empty text; remove it"));
+        return Err(ApiError::bad_value(name, "must not hold an empty text; remove it"));
     }
     Ok(texts)
 }
 
 fn stop_ids(fields: Fields<'_>, vocab: usize) -> Result<Vec<u32>, ApiError> {
     let items = fields.array("stop_token_ids")?.unwrap_or_default();
-    super::fields::token_ids("stop_token_ids", items, vocab)
+    fields::token_ids("stop_token_ids", items, vocab)
 }
 
-fn stream(fields: Fields<'_>) -> Result<Option<StreamOptions>, ApiError> {
+/// `stream`, and whether its end has the usage.
+fn stream(fields: Fields<'_>) -> Result<(bool, bool), ApiError> {
     let stream = fields.bool("stream")?.unwrap_or(false);
-    let Some(options) = fields.get("stream_options") else {
-        return Ok(stream.then(StreamOptions::default));
-    };
+    let Some(options) = fields.get("stream_options") else { return Ok((stream, false)) };
     let options = Fields::at("stream_options", options)?;
     let include_usage = options.bool("include_usage")?.unwrap_or(false);
     if options.bool("continuous_usage_stats")?.unwrap_or(false) {
@@ -227,7 +201,7 @@ fn stream(fields: Fields<'_>) -> Result<Option<StreamOptions>, ApiError> {
     if !stream {
         return Err(ApiError::bad_value("stream_options", "is only allowed when 'stream' is true"));
     }
-    Ok(Some(StreamOptions { include_usage }))
+    Ok((true, include_usage))
 }
 
 fn check_response_format(fields: Fields<'_>) -> Result<(), ApiError> {

@@ -35,10 +35,6 @@ pub(crate) struct CompletionLogprobs {
 }
 
 impl CompletionLogprobs {
-    pub(crate) fn is_empty(&self) -> bool {
-        self.tokens.is_empty()
-    }
-
     /// Adds a token whose text starts `offset` characters into the choice's text. The chosen token is always among the
     /// alternatives.
     pub(crate) fn push(&mut self, at: &TokenLogprob, offset: usize) {

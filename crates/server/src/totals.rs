@@ -1,11 +1,11 @@
-//! Token counts and timings on the wire.
+//! Token counts and timings of a request, summed over its choices.
 //!
-//! The invariant: `prompt_cache_hit_tokens + prompt_cache_miss_tokens = prompt_tokens`, always all three.
+//! The invariant: hit and miss tokens together are the prompt tokens.
 
 use foretoken_engine::{Summary, Timings};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
-use super::speculation::DraftSums;
+use crate::protocol::speculation::DraftSums;
 
 /// Sums over the choices of a request.
 #[derive(Clone, Debug, Default)]
@@ -77,19 +77,9 @@ impl Totals {
         &self.timings
     }
 
-    /// OpenAI's `usage` with DeepSeek's fields.
-    pub(crate) fn usage(&self, reasoning_tokens: usize) -> Value {
-        let mut details = json!({"reasoning_tokens": reasoning_tokens});
-        self.drafts.add_prediction(&mut details);
-        json!({
-            "prompt_tokens": self.prompt_tokens,
-            "completion_tokens": self.completion_tokens,
-            "total_tokens": self.prompt_tokens + self.completion_tokens,
-            "prompt_cache_hit_tokens": self.cache_hit_tokens,
-            "prompt_cache_miss_tokens": self.prompt_tokens - self.cache_hit_tokens,
-            "prompt_tokens_details": {"cached_tokens": self.cache_hit_tokens},
-            "completion_tokens_details": details,
-        })
+    /// The predicted tokens that an answer had and those that it did not, if there was a prediction.
+    pub(crate) fn prediction(&self) -> Option<(usize, usize)> {
+        self.drafts.prediction()
     }
 
     /// Milliseconds of compute credited to the tenant, and spent by it.
@@ -98,7 +88,7 @@ impl Totals {
     }
 
     /// Adds the speculation reports.
-    pub(crate) fn add_reports(&self, body: &mut Value) {
+    pub(crate) fn add_reports(&self, body: &mut Map<String, Value>) {
         self.drafts.add_reports(body);
     }
 

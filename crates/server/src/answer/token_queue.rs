@@ -1,0 +1,71 @@
+//! The tokens whose text is not decided yet, and which part of the answer each belongs to.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+
+use foretoken_engine::{TokenEvent, TokenLogprob};
+
+/// What a stretch of an answer's text is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stretch {
+    Reasoning,
+    /// The tags of reasoning and the white space within them.
+    ReasoningTag,
+    Text,
+    /// A tool call, and white space that belongs to nothing.
+    Other,
+}
+
+#[derive(Debug)]
+struct Undecided {
+    span: Range<usize>,
+    logprob: Option<TokenLogprob>,
+    in_reasoning: bool,
+    /// The last part whose log-probabilities have it.
+    given: Option<Stretch>,
+}
+
+/// See the [module](self).
+#[derive(Debug, Default)]
+pub(super) struct TokenQueue {
+    tokens: VecDeque<Undecided>,
+    reasoning: usize,
+}
+
+impl TokenQueue {
+    /// Adds a token; one without text in the answer belongs to no part.
+    pub(super) fn push(&mut self, token: &TokenEvent) {
+        if let Some(span) = token.span.clone() {
+            let logprob = token.logprob.clone();
+            self.tokens.push_back(Undecided { span, logprob, in_reasoning: false, given: None });
+        }
+    }
+
+    /// Decides what the text in `range` is, which follows the range before. Returns the log-probabilities of tokens
+    /// that begin to have text in that part.
+    pub(super) fn decide(&mut self, range: &Range<usize>, what: Stretch) -> Vec<TokenLogprob> {
+        let mut logprobs = Vec::new();
+        for token in self.tokens.iter_mut().take_while(|token| token.span.start < range.end) {
+            if token.span.end <= range.start {
+                continue;
+            }
+            if matches!(what, Stretch::Reasoning | Stretch::ReasoningTag) && !token.in_reasoning {
+                token.in_reasoning = true;
+                self.reasoning += 1;
+            }
+            if matches!(what, Stretch::Reasoning | Stretch::Text) && token.given != Some(what) {
+                token.given = Some(what);
+                logprobs.extend(token.logprob.clone());
+            }
+        }
+        while self.tokens.front().is_some_and(|token| token.span.end <= range.end) {
+            self.tokens.pop_front();
+        }
+        logprobs
+    }
+
+    /// Tokens of the reasoning so far, its tags included.
+    pub(super) fn reasoning(&self) -> usize {
+        self.reasoning
+    }
+}

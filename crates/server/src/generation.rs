@@ -1,0 +1,48 @@
+//! What a request asks for, whichever dialect it came in.
+
+use foretoken_engine::Request;
+
+use crate::answer::Format;
+use crate::conversation::Conversation;
+
+/// How answers are to be generated.
+#[derive(Clone, Debug)]
+pub(crate) struct Options {
+    /// The engine's request without a prompt.
+    pub(crate) request: Request,
+    /// Answers per prompt.
+    pub(crate) n: usize,
+    /// Whether answers are sent as they are generated.
+    pub(crate) stream: bool,
+    /// The text that the client expects.
+    pub(crate) prediction: Option<String>,
+}
+
+impl Options {
+    /// One engine request per answer to `prompt`. Each answer's seed is the request's plus its index, so that answers
+    /// differ and are reproducible.
+    pub(crate) fn requests_for(&self, prompt: &[u32]) -> impl Iterator<Item = Request> {
+        (0..self.n as u64).map(|choice| {
+            let mut request = Request { prompt: prompt.to_vec(), ..self.request.clone() };
+            request.sampling.seed = request.sampling.seed.map(|seed| seed.wrapping_add(choice));
+            request
+        })
+    }
+}
+
+/// A validated request for an answer to a conversation.
+#[derive(Debug)]
+pub(crate) struct ChatRequest {
+    pub(crate) conversation: Conversation,
+    pub(crate) options: Options,
+    /// Only the first tool call of an answer counts.
+    pub(crate) one_call: bool,
+}
+
+impl ChatRequest {
+    /// What to look for in the answer. Without tools, what looks like a call is text.
+    pub(crate) fn format(&self, opens_reasoning: bool) -> Format {
+        let format = Format::chat(opens_reasoning);
+        if self.conversation.tools.is_empty() { format } else { format.with_calls(self.one_call) }
+    }
+}
