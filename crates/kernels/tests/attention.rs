@@ -456,7 +456,8 @@ fn a_draft_heads_layer_and_the_hidden_row_are_stored_in_the_block() {
     rows.iter().enumerate().for_each(|(block, row)| view.keep_hidden(block, row));
     let seq = AttnSeq { kv: &mut view, rows: 0..100, committed: 0, parents: None };
     let got = shape.step(&c, &mut [seq], &tokens);
-    assert!(bits(&got) == bits(&plain.chunked(&c, &tokens, &[100])), "it is a layer like any other");
+    let expected = plain.of_draft_head().chunked(&c, &tokens, &[100]);
+    assert!(bits(&got) == bits(&expected), "it is a head's layer like any other");
     assert_eq!([view.hidden(0), view.hidden(1)], rows, "and leaves the rows alone");
 }
 

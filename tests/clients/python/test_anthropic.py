@@ -14,7 +14,8 @@ MODEL = os.environ["FORETOKEN_MODEL_NAME"]
 QUESTION = {
     "model": MODEL,
     "max_tokens": 24,
-    "temperature": 0,
+    # The SDK has left it out of its parameters.
+    "extra_body": {"temperature": 0},
     "messages": [{"role": "user", "content": "Name three rivers in Europe."}],
 }
 WEATHER = {
@@ -91,7 +92,7 @@ class Client(unittest.TestCase):
 
     def test_errors_have_the_classes_that_the_client_knows(self):
         with self.assertRaises(anthropic.BadRequestError) as caught:
-            self.ask(temperature=-1)
+            self.ask(extra_body={"temperature": -1})
         self.assertEqual(caught.exception.body["error"]["type"], "invalid_request_error")
         self.assertIn("temperature", caught.exception.message)
         with self.assertRaises(anthropic.NotFoundError):
