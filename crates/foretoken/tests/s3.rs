@@ -1,5 +1,5 @@
 //! The shared cache on a real S3 server, end to end. Runs in a build with the feature `s3`:
-//! `cargo test --release -p foretoken --features s3 --test s3`.
+//! `cargo test --release --workspace --features foretoken/s3 --test s3`.
 #![cfg(feature = "s3")]
 
 mod common;

@@ -128,6 +128,7 @@ impl Pool {
 
     /// Runs `f` over ranges that partition `0..items`: one per worker if the total of `numbers` is large enough for the
     /// pool, else one range on this thread.
+    #[cfg_attr(loom, allow(dead_code, reason = "the arithmetic that splits work is not in a build for loom"))]
     pub(crate) fn split(&self, items: usize, numbers: usize, f: &(dyn Fn(Range<usize>) + Sync)) {
         if items < 2 || numbers < FORK_NUMBERS * self.threads() {
             f(0..items);
