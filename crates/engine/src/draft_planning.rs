@@ -9,7 +9,7 @@ use foretoken_model::step::Scratch;
 
 use crate::sequence::Sequence;
 use crate::speculate::drafts::{Drafts, ExpectedCost};
-use crate::speculate::head::{Guessing, Worth};
+use crate::speculate::head::{HeadSequence, Worth};
 use crate::speculate::planner::{Base, choose};
 use crate::work::Work;
 
@@ -42,7 +42,7 @@ pub(crate) fn plan_drafts(
         }
     }
     let base_ms = costs.rows_ms(base.rows) + base.context_ms;
-    let head_ms = guess(drafts, (model, scratch), cache, running, (&drafting, base, base_ms));
+    let head_ms = run_head(drafts, (model, scratch), cache, running, (&drafting, base, base_ms));
     let costs = drafts.costs();
     let mut expected = ExpectedCost { rows: base.rows, tokens: base.tokens, base_ms, draft_ms: 0.0, head_ms };
     let mut indices = Vec::new();
@@ -64,9 +64,9 @@ pub(crate) fn plan_drafts(
     expected
 }
 
-/// Lets the model's head for multi-token prediction guess for the sequences in `drafting`, indices in rising order.
+/// Drafts with the model's head for multi-token prediction for the sequences in `drafting`, indices in rising order.
 /// Returns the milliseconds that it took.
-fn guess(
+fn run_head(
     drafts: &mut Drafts,
     (model, scratch): (&Model, &mut Scratch),
     cache: &ContextCache,
@@ -79,10 +79,10 @@ fn guess(
     let mut indices = drafting.iter().peekable();
     let mut context = 0;
     let seqs = running.iter_mut().enumerate().filter(|(index, _)| indices.next_if_eq(&index).is_some());
-    let seqs: Vec<Guessing<'_>> = seqs
+    let seqs: Vec<HeadSequence<'_>> = seqs
         .filter_map(|(_, seq)| {
             context = context.max(seq.committed);
-            seq.guessing()
+            seq.for_head()
         })
         .collect();
     let (costs, head) = drafts.costs_and_head();

@@ -22,7 +22,7 @@ use crate::sampler::{Sampler, logprobs};
 use crate::speculate::TextFollower;
 use crate::speculate::acceptance::decide;
 use crate::speculate::drafts::Drafts;
-use crate::speculate::head::Guessing;
+use crate::speculate::head::HeadSequence;
 use crate::speculate::planner::Candidate;
 use crate::speculate::speculator::Speculator;
 
@@ -226,15 +226,15 @@ impl Sequence {
         }
     }
 
-    /// The sequence for the model's head for multi-token prediction, if it may guess.
-    pub(crate) fn guessing(&mut self) -> Option<Guessing<'_>> {
+    /// The sequence as the model's head for multi-token prediction needs it, if that may draft for it.
+    pub(crate) fn for_head(&mut self) -> Option<HeadSequence<'_>> {
         let depth = self.depth_max();
         let Sequence { speculator, table, tokens, committed, hidden, sampler, .. } = self;
         let speculator = speculator.as_mut().filter(|of| of.settings.sources.contains(Source::Mtp))?;
         let (depth, last) = (depth.min(speculator.settings.max_draft), *tokens.last()?);
         let coupled = speculator.coupling(sampler, tokens);
         (!hidden.is_empty())
-            .then(|| Guessing::new(speculator, table, (last, *committed, hidden), depth, coupled))
+            .then(|| HeadSequence::new(speculator, table, (last, *committed, hidden), depth, coupled))
     }
 
     /// Draft tokens in a row that the answer may still take: a step yields one token without any.

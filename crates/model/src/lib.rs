@@ -23,4 +23,4 @@ mod weights;
 pub use config::{ModelConfig, ModelError};
 pub use layers::ExpertsRead;
 pub use model::{LoadOptions, Model, describe};
-pub use prediction::{Prediction, SeqGuess};
+pub use prediction::{HeadInput, Prediction};

@@ -14,7 +14,7 @@ use crate::embedding::MappedEmbedding;
 use crate::families;
 use crate::gguf::Gguf;
 use crate::layers::{Blueprint, Decoder, ExpertsScratch, Layer, LayerSpec, Place, rope_factors, rope_tables};
-use crate::prediction::{Before, Prediction, PredictionHead, SeqGuess, has_head, rows_before};
+use crate::prediction::{Before, HeadInput, Prediction, PredictionHead, has_head, rows_before};
 use crate::step::{Logits, Scratch, SeqStep};
 use crate::weights::Loader;
 
@@ -220,7 +220,7 @@ impl Model {
     ///
     /// # Panics
     /// If the model has no head, or as [`Model::forward`].
-    pub fn guess<'s>(&self, scratch: &'s mut Scratch, seqs: &mut [SeqGuess<'_, '_>]) -> &'s mut Logits {
+    pub fn predict<'s>(&self, scratch: &'s mut Scratch, seqs: &mut [HeadInput<'_, '_>]) -> &'s mut Logits {
         let head = self.prediction.as_ref().expect("a model with a head for multi-token prediction");
         scratch.positions.clear();
         scratch.positions.extend(seqs.iter().map(|seq| seq.slot as u32));

@@ -1,11 +1,12 @@
-//! The head for multi-token prediction (DeepSeek-V3, arXiv 2412.19437, section 2.2): one more layer, which guesses.
+//! The head for multi-token prediction (DeepSeek-V3, arXiv 2412.19437, section 2.2): one more layer, whose
+//! output is the next token but one.
 //!
 //! At a token `t` its input is `P [norm(embedding of t); norm(h)]`, where `h` is the hidden row of the token before: the
-//! model's after its last norm, or, where the head goes on from its own guess, its own. Its output, through the output
+//! model's after its last norm, or, where the head continues from its own draft token, its own. Its output, through the output
 //! head, predicts the token after `t`. Keys and values are in the slot of `t` beside the model's own.
 //!
 //! The invariant: what a block holds of the head comes from the model's hidden rows, so it depends on the tokens alone;
-//! what came from guesses lies in slots that are written again.
+//! what comes from draft tokens is in slots that are written again.
 
 use std::sync::Arc;
 
@@ -31,8 +32,8 @@ pub enum Prediction {
     Off,
 }
 
-/// The next token of one sequence, for which the head is to guess what follows.
-pub struct SeqGuess<'s, 'k> {
+/// The input of the head for one sequence.
+pub struct HeadInput<'s, 'k> {
     /// The token.
     pub token: u32,
     /// The hidden row of the token before it.

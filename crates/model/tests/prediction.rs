@@ -10,7 +10,7 @@ use foretoken_kernels::kv::BLOCK_TOKENS;
 use foretoken_kernels::{Compute, Isa, math};
 use foretoken_model::gguf::Gguf;
 use foretoken_model::step::{SeqStep, WantLogits};
-use foretoken_model::{LoadOptions, Model, ModelError, Prediction, SeqGuess};
+use foretoken_model::{HeadInput, LoadOptions, Model, ModelError, Prediction};
 use serde::Deserialize;
 use support::{blocks, view};
 
@@ -69,15 +69,15 @@ impl<'m> Reading<'m> {
         self.hidden.extend(rows);
     }
 
-    /// The head's logits and hidden rows after `token`, and then after its own guesses.
-    fn guesses(&mut self, token: u32, count: usize) -> Vec<(Vec<f32>, Vec<f32>)> {
+    /// The head's logits and hidden rows after `token`, and then after its own draft tokens.
+    fn drafts(&mut self, token: u32, count: usize) -> Vec<(Vec<f32>, Vec<f32>)> {
         let mut kv = view(self.model, &mut self.blocks);
         let mut scratch = self.model.scratch();
         let (mut token, mut hidden) = (token, self.hidden[self.committed - 1].clone());
         let mut all = Vec::new();
         for slot in self.committed..self.committed + count {
-            let seq = SeqGuess { token, hidden: &hidden, slot, kv: &mut kv };
-            let logits = self.model.guess(&mut scratch, &mut [seq]);
+            let seq = HeadInput { token, hidden: &hidden, slot, kv: &mut kv };
+            let logits = self.model.predict(&mut scratch, &mut [seq]);
             let (row, next) = (logits.row(0).to_vec(), logits.hidden(0).to_vec());
             token = math::argmax(self.model.compute(), &row) as u32;
             all.push((row, next.clone()));
@@ -141,7 +141,7 @@ fn assert_agrees(name: &str, model: &Model, head_norm: &[f32]) {
     let (mut rows, mut logits) = (Vec::new(), Vec::new());
     for slot in 1..n {
         reading.read(&expected.tokens[slot - 1..slot]);
-        let (of_slot, row) = reading.guesses(expected.tokens[slot], 1).remove(0);
+        let (of_slot, row) = reading.drafts(expected.tokens[slot], 1).remove(0);
         rows.extend(row);
         if expected.logit_slots.contains(&slot) {
             logits.extend(of_slot);
@@ -154,13 +154,13 @@ fn assert_agrees(name: &str, model: &Model, head_norm: &[f32]) {
     let output_norm = vector(model.gguf(), "output_norm.weight");
     let decoder_rows = normed(decoder_rows, &output_norm);
     assert_near("the decoder's rows", &reading.hidden.concat(), &decoder_rows, ROW_TOLERANCE);
-    let guesses = reading.guesses(expected.next, expected.drafts.len());
-    let rows: Vec<f32> = guesses.iter().flat_map(|(_, row)| row.clone()).collect();
-    let logits: Vec<f32> = guesses.iter().flat_map(|(logits, _)| logits.clone()).collect();
+    let drafts = reading.drafts(expected.next, expected.drafts.len());
+    let rows: Vec<f32> = drafts.iter().flat_map(|(_, row)| row.clone()).collect();
+    let logits: Vec<f32> = drafts.iter().flat_map(|(logits, _)| logits.clone()).collect();
     assert_near("the drafting rows", &rows, &normed(draft_rows, head_norm), ROW_TOLERANCE);
     assert_near("the drafting logits", &logits, draft_logits, TOLERANCE);
     let drafts: Vec<u32> =
-        guesses.iter().map(|(logits, _)| math::argmax(model.compute(), logits) as u32).collect();
+        drafts.iter().map(|(logits, _)| math::argmax(model.compute(), logits) as u32).collect();
     assert_eq!(drafts, expected.drafts);
 }
 
@@ -185,20 +185,20 @@ fn tokens(len: usize) -> Vec<u32> {
     (0..len).map(|i| ((i * i * 31 + i * 7 + 11) % 250) as u32).collect()
 }
 
-fn bits(guesses: &[(Vec<f32>, Vec<f32>)]) -> Vec<u32> {
-    guesses.iter().flat_map(|(logits, hidden)| logits.iter().chain(hidden)).map(|x| x.to_bits()).collect()
+fn bits(drafts: &[(Vec<f32>, Vec<f32>)]) -> Vec<u32> {
+    drafts.iter().flat_map(|(logits, hidden)| logits.iter().chain(hidden)).map(|x| x.to_bits()).collect()
 }
 
-/// The guesses after a text that is read token by token.
+/// The drafts after a text that is read token by token.
 fn plainly(model: &Model, text: &[u32]) -> Vec<u32> {
     let (last, before) = text.split_last().expect("a text");
     let mut reading = Reading::new(model, text.len() + 4);
     before.iter().for_each(|&token| reading.read(&[token]));
-    bits(&reading.guesses(*last, 3))
+    bits(&reading.drafts(*last, 3))
 }
 
 #[test]
-fn guesses_have_the_same_bits_in_any_chunks_on_any_instructions_and_threads() {
+fn drafts_have_the_same_bits_in_any_chunks_on_any_instructions_and_threads() {
     let text = tokens(150);
     let expected = plainly(&load("deepseek3-mtp", Prediction::Own, Isa::Scalar, 1), &text);
     for isa in Isa::available() {
@@ -207,7 +207,7 @@ fn guesses_have_the_same_bits_in_any_chunks_on_any_instructions_and_threads() {
             let mut reading = Reading::new(&model, text.len() + 4);
             text[..149].chunks(chunk).for_each(|chunk| reading.read(chunk));
             assert!(
-                bits(&reading.guesses(text[149], 3)) == expected,
+                bits(&reading.drafts(text[149], 3)) == expected,
                 "{isa}, {threads} threads, chunks of {chunk}"
             );
         }
@@ -234,24 +234,24 @@ fn an_accepted_path_of_a_draft_tree_leaves_what_decoding_leaves() {
     reading.hidden.truncate(120);
     reading.hidden.extend(kept);
     reading.committed = 123;
-    assert!(bits(&reading.guesses(text[123], 3)) == plainly(&model, &text[..124]));
+    assert!(bits(&reading.drafts(text[123], 3)) == plainly(&model, &text[..124]));
 }
 
 #[test]
-fn guesses_are_written_over_and_a_token_read_again_keeps_the_head_s_part() {
+fn drafts_are_written_over_and_a_token_read_again_keeps_the_head_s_part() {
     let model = own("deepseek3-mtp");
     let text = tokens(100);
     let expected = plainly(&model, &text);
     let mut reading = Reading::new(&model, text.len() + 8);
     reading.read(&text[..60]);
-    // Wrong guesses lie in the slots that follow.
-    reading.guesses(249, 6);
+    // Rejected draft tokens are in the slots that follow.
+    reading.drafts(249, 6);
     reading.read(&text[60..90]);
     // As after a hit in the middle of a block: the last token is computed again, without the hidden row before it.
     reading.committed = 89;
     reading.step(&text[89..99], None, false);
     reading.committed = 99;
-    assert!(bits(&reading.guesses(text[99], 3)) == expected);
+    assert!(bits(&reading.drafts(text[99], 3)) == expected);
 }
 
 #[test]

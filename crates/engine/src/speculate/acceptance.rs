@@ -97,9 +97,9 @@ fn reject(
     for (trial, draft) in drafts.iter().enumerate() {
         let one = [(draft.token, 1.0)];
         let q = draft.drawn.unwrap_or(&one);
-        let of_guess = q.iter().find(|(token, _)| *token == draft.token).map_or(1.0, |(_, q)| f64::from(*q));
+        let of_draft = q.iter().find(|(token, _)| *token == draft.token).map_or(1.0, |(_, q)| f64::from(*q));
         let p = f64::from(target[draft.token as usize]) / left;
-        if uniform(TRIALS + trial as u64) * of_guess < p {
+        if uniform(TRIALS + trial as u64) * of_draft < p {
             return (draft.token, Some(draft.row));
         }
         let mut rest = 0.0;

@@ -143,7 +143,7 @@ mod tests {
         let share = same as f32 / draws as f32;
         assert!(share >= (1.0 - distance) / (1.0 + distance), "{share} at a distance of {distance}");
         assert!(share > 0.7 && distance > 0.1, "{share} at a distance of {distance}");
-        // An estimate is a guess at how wrong a drafter is; this one is less wrong.
+        // An estimate of how wrong a drafter is; this one is less wrong.
         assert!(share > expected / draws as f32, "{share}, {expected}");
     }
 }

@@ -1,6 +1,6 @@
-//! Drafts of the model's own head for multi-token prediction: it guesses a token, then goes on from its guess.
+//! Drafts of the model's own head for multi-token prediction: a draft token, then one after that, and so on.
 //!
-//! It runs for all sequences of a step together, one row of each, as long as the next guess is probable enough to be
+//! It runs for all sequences of a step together, one row of each, as long as the next draft token is probable enough to be
 //! worth its time. The invariant: it writes only slots that the next step of the target writes too, and takes free
 //! blocks only.
 
@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use foretoken_cache::ContextCache;
 use foretoken_model::step::Scratch;
-use foretoken_model::{Model, SeqGuess};
+use foretoken_model::{HeadInput, Model};
 
 use super::coupling::Coupling;
 use super::draft_tree::ROOT;
@@ -16,16 +16,16 @@ use super::settings::Source;
 use super::speculator::Speculator;
 use crate::block_table::BlockTable;
 
-/// Guesses ahead, at most.
+/// Longest path of draft tokens.
 const AHEAD_MAX: usize = 16;
-/// Steps without a guess before another attempt, where guesses did not pay.
+/// Steps without a draft before another attempt, where drafts did not pay.
 const RETRY: u32 = 32;
 /// Weight of the newest sample in the moving averages.
 const WEIGHT: f64 = 0.1;
 
 /// How well the head does on one sequence.
 pub(crate) struct HeadState {
-    /// Moving average of the probability that its first guess is accepted.
+    /// Moving average of the probability that its first draft token is accepted.
     first_p: f64,
     /// Steps since the last attempt.
     idle: u32,
@@ -37,22 +37,22 @@ impl Default for HeadState {
     }
 }
 
-/// A sequence whose next tokens are to be guessed.
-pub(crate) struct Guessing<'a> {
+/// A sequence to draft for.
+pub(crate) struct HeadSequence<'a> {
     speculator: &'a mut Speculator,
     table: &'a mut BlockTable,
-    /// What is guessed after: a token, its slot, the hidden row before it, and its node in the tree.
+    /// What the next draft token follows: a token, its slot, the hidden row before it, and its node in the tree.
     token: u32,
     slot: usize,
     hidden: Vec<f32>,
     parent: u32,
-    /// Tokens that may be guessed, one after the other.
+    /// Draft tokens that may still follow.
     depth: usize,
-    /// How guesses may follow the target's draws.
+    /// How drafts may follow the target's draws.
     coupled: Option<Coupling<'a>>,
 }
 
-impl<'a> Guessing<'a> {
+impl<'a> HeadSequence<'a> {
     /// `last`: a sequence's last token, its slot, and the target's hidden row before it. `depth`: the longest useful path.
     pub(crate) fn new(
         speculator: &'a mut Speculator,
@@ -60,13 +60,13 @@ impl<'a> Guessing<'a> {
         (token, slot, hidden): (u32, usize, &[f32]),
         depth: usize,
         coupled: Option<Coupling<'a>>,
-    ) -> Guessing<'a> {
+    ) -> HeadSequence<'a> {
         let (hidden, depth) = (hidden.to_vec(), depth.min(AHEAD_MAX));
-        Guessing { speculator, table, token, slot, hidden, parent: ROOT, depth, coupled }
+        HeadSequence { speculator, table, token, slot, hidden, parent: ROOT, depth, coupled }
     }
 }
 
-/// What guesses are worth in the current step.
+/// What draft tokens are worth in the current step.
 #[derive(Clone, Copy)]
 pub(crate) struct Worth {
     /// Milliseconds of the target per token that a step yields.
@@ -83,25 +83,25 @@ pub(crate) struct Head {
 }
 
 impl Head {
-    /// Whether a guess pays after one that is accepted with probability `path`.
+    /// Whether a draft token pays after one that is accepted with probability `path`.
     fn pays(&self, path: f64, worth: Worth) -> bool {
         path * (worth.token_ms - worth.row_ms) > self.row_ms
     }
 
-    /// Whether a sequence should be guessed for.
+    /// Whether to draft for a sequence.
     fn tries(&self, state: &mut HeadState, worth: Worth) -> bool {
         let tries = self.pays(state.first_p, worth) || state.idle >= RETRY;
         state.idle = if tries { 0 } else { state.idle + 1 };
         tries
     }
 
-    /// Adds guesses to the trees of the sequences. Returns the milliseconds that it took.
+    /// Adds draft tokens to the trees of the sequences. Returns the milliseconds that it took.
     pub(crate) fn propose(
         &mut self,
         model: &Model,
         scratch: &mut Scratch,
         cache: &ContextCache,
-        mut seqs: Vec<Guessing<'_>>,
+        mut seqs: Vec<HeadSequence<'_>>,
         worth: Worth,
     ) -> f64 {
         let begin = Instant::now();
@@ -111,29 +111,36 @@ impl Head {
             if seqs.is_empty() {
                 return begin.elapsed().as_secs_f64() * 1e3;
             }
-            self.guess_once(model, scratch, &mut seqs, worth);
+            self.draft_once(model, scratch, &mut seqs, worth);
         }
     }
 
-    /// One guess for each sequence; those that should not go on have no `depth` left.
-    fn guess_once(&mut self, model: &Model, scratch: &mut Scratch, seqs: &mut [Guessing<'_>], worth: Worth) {
+    /// One draft token for each sequence; those that should not go on have no `depth` left.
+    fn draft_once(
+        &mut self,
+        model: &Model,
+        scratch: &mut Scratch,
+        seqs: &mut [HeadSequence<'_>],
+        worth: Worth,
+    ) {
         let (start, layout) = (Instant::now(), model.kv_layout());
-        let parts = seqs.iter_mut().map(|Guessing { table, token, slot, hidden, .. }| {
+        let parts = seqs.iter_mut().map(|HeadSequence { table, token, slot, hidden, .. }| {
             (table.view(&layout), *token, *slot, &hidden[..])
         });
         let mut parts: Vec<_> = parts.collect();
-        let guesses = parts.iter_mut().map(|(kv, token, slot, hidden)| SeqGuess {
+        let inputs = parts.iter_mut().map(|(kv, token, slot, hidden)| HeadInput {
             token: *token,
             hidden,
             slot: *slot,
             kv,
         });
-        let logits = model.guess(scratch, &mut guesses.collect::<Vec<_>>());
+        let logits = model.predict(scratch, &mut inputs.collect::<Vec<_>>());
         for (row, seq) in seqs.iter_mut().enumerate() {
             let position = seq.slot + 1;
             let (compute, row_logits) = (model.compute(), logits.row(row));
-            let guess = seq.speculator.add_guesses(compute, row_logits, seq.parent, position, seq.coupled);
-            let Some((node, token, path)) = guess else {
+            let draft =
+                seq.speculator.add_head_drafts(compute, row_logits, seq.parent, position, seq.coupled);
+            let Some((node, token, path)) = draft else {
                 seq.depth = 0;
                 continue;
             };

@@ -2,7 +2,7 @@
 //!
 //! [`drafter`]s propose into one [`draft_tree`] per sequence; the probabilities of the [`calibrator`] and the measured
 //! [`cost_curve`] of rows let the [`planner`] choose which draft tokens a step verifies; [`acceptance`] walks the tree
-//! along what the target says. The target's own [`head`] for multi-token prediction, if it has one, guesses for all sequences
+//! along what the target says. The target's own [`head`] for multi-token prediction, if it has one, drafts for all sequences
 //! of a step together. What drafters of one tenant share is in [`tenants`]. Under the `exact` policy nothing
 //! here can change an answer: the target samples every token itself.
 

@@ -105,9 +105,9 @@ impl Speculator {
         Coupling::with(sampler, tokens).filter(|_| self.draws.is_none())
     }
 
-    /// Adds what the head for multi-token prediction guesses after `parent` for a position, given its logits there.
+    /// Adds the draft tokens of the head for multi-token prediction after `parent` for a position, given its logits there.
     /// Returns the node to go on from, its token, and the probability that everything up to it is accepted.
-    pub(crate) fn add_guesses(
+    pub(crate) fn add_head_drafts(
         &mut self,
         compute: &Compute,
         logits: &[f32],

@@ -1,7 +1,7 @@
 //! Qwen 2 and 2.5, DeepSeek-R1-Distill-Qwen: Llama's layer with biases on queries, keys and values, which are taken
 //! where a file has them. Qwen 3 has none of them and an RMS norm on each query and key head instead.
 //!
-//! The mixtures have the same attentions. Qwen 2's has a shared expert, whose output a sigmoid weighs; Qwen 3's has none.
+//! The mixtures have the same attentions. Qwen 2's has a shared expert, whose output is multiplied with a sigmoid; Qwen 3's has none.
 
 use foretoken_kernels::ops::Glu;
 use foretoken_kernels::rope::RopeStyle;
