@@ -20,6 +20,22 @@ pub(crate) const SCALE: usize = 32;
 pub(crate) const SCALED_SUM: usize = 36;
 /// Offset of the negated sum of the 32 values (i32), for the zero points; the two halves' follow.
 pub(crate) const MINUS_SUM: usize = 40;
+/// Offset of the products of the negated sum with each of [`ZEROS`] (i32).
+const MINUS_PRODUCTS: usize = 52;
+/// Zero points so common that their products are kept ready.
+const ZEROS: [u8; 3] = [8, 16, 128];
+
+/// Offset of the product of a zero point with the negated sum (i32), if it is kept ready.
+pub(crate) const fn minus_product(zero: u8) -> Option<usize> {
+    let mut i = 0;
+    while i < ZEROS.len() {
+        if ZEROS[i] == zero {
+            return Some(MINUS_PRODUCTS + 4 * i);
+        }
+        i += 1;
+    }
+    None
+}
 
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
@@ -259,5 +275,8 @@ fn quantise_block<S: Simd16>(s: S, x: &[f32; 32], cell: &mut Cell) {
     cell[SCALED_SUM..][..4].copy_from_slice(&(scale * sum as f32).to_le_bytes());
     for (i, sum) in [sum, sums[0], sums[1]].into_iter().enumerate() {
         cell[MINUS_SUM + 4 * i..][..4].copy_from_slice(&(-sum).to_le_bytes());
+    }
+    for (i, zero) in ZEROS.into_iter().enumerate() {
+        cell[MINUS_PRODUCTS + 4 * i..][..4].copy_from_slice(&(-sum * i32::from(zero)).to_le_bytes());
     }
 }

@@ -50,7 +50,7 @@ pub use isa::{Isa, UnknownIsa};
 #[cfg(not(loom))]
 pub use matmul::{ExpertJob, MatmulJob, matmul, matmul_experts};
 #[cfg(not(loom))]
-pub use memory::{Memory, advise_huge_pages};
+pub use memory::{Arena, Memory, advise_huge_pages};
 #[cfg(not(loom))]
 pub use packed::{PackError, PackedMatrix};
 #[cfg(not(loom))]

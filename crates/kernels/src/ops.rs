@@ -160,9 +160,10 @@ pub fn add_weighted(
         for row in rows {
             // SAFETY: rows don't overlap, and each has one worker.
             let out = unsafe { out.part(row * cols, cols) };
-            for (&pair, choice) in pairs[row * used..].iter().zip(&choices[row * used..][..used]) {
+            let (pairs, choices) = (&pairs[row * used..][..used], &choices[row * used..][..used]);
+            for (&pair, choice) in pairs.iter().zip(choices) {
                 let part = row_of(parts, cols, pair as usize);
-                out.iter_mut().zip(part).for_each(|(out, part)| *out = part.mul_add(choice.weight, *out));
+                dispatch(c, AddBranch { branch: part, norm: None, scale: choice.weight, residual: out });
             }
         }
     });

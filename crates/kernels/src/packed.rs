@@ -74,26 +74,43 @@ impl PackedMatrix {
         cols: usize,
         bytes: &[u8],
     ) -> Result<Self, PackError> {
-        if rows == 0 || cols == 0 {
-            return Err(PackError::Empty { rows, cols });
-        }
-        let part_block = PackError::PartBlock { ty, cols, block: ty.block_len() };
-        let row_bytes = ty.row_bytes(cols).ok_or(part_block)?;
-        let expected = row_bytes as u128 * rows as u128;
-        if expected != bytes.len() as u128 {
-            return Err(PackError::Length { ty, rows, cols, expected, found: bytes.len() });
-        }
-        let group_bytes = match ty.layout() {
-            Some(layout) => cols / ty.block_len() * layout.record_bytes(),
-            None => cols * ty.block_bytes() * LANES,
-        };
-        let groups = rows.div_ceil(LANES);
-        let len = group_bytes.checked_mul(groups).ok_or(PackError::Memory(usize::MAX))?;
-        let mut memory = Memory::zeroed(len).ok_or(PackError::Memory(len))?;
+        tensor_row_bytes(ty, rows, cols, bytes)?;
+        let len = Self::packed_bytes(ty, rows, cols)?;
+        let memory = Memory::zeroed(len).ok_or(PackError::Memory(len))?;
+        Self::pack_into(c, ty, rows, cols, bytes, memory)
+    }
 
-        let shared = Shared::new(&mut memory);
+    /// As [`PackedMatrix::pack`], into memory of [`PackedMatrix::packed_bytes`] zeros.
+    ///
+    /// # Errors
+    /// As [`PackedMatrix::pack`].
+    ///
+    /// # Panics
+    /// When the memory has another length.
+    pub fn pack_into(
+        c: &Compute,
+        ty: GgmlType,
+        rows: usize,
+        cols: usize,
+        bytes: &[u8],
+        memory: Memory,
+    ) -> Result<Self, PackError> {
+        assert_eq!(memory.len(), Self::packed_bytes(ty, rows, cols)?, "bytes of a packed matrix");
+        let mut packed = Self { ty, rows, cols, group_bytes: memory.len() / rows.div_ceil(LANES), memory };
+        packed.repack(c, bytes)?;
+        Ok(packed)
+    }
+
+    /// Replaces the weights by others of the same type and shape.
+    ///
+    /// # Errors
+    /// When the number of bytes does not match.
+    pub fn repack(&mut self, c: &Compute, bytes: &[u8]) -> Result<(), PackError> {
+        let &mut Self { ty, rows, cols, group_bytes, .. } = self;
+        let row_bytes = tensor_row_bytes(ty, rows, cols, bytes)?;
+        let shared = Shared::new(&mut self.memory);
         c.pool().run(&|worker| {
-            for group in worker.share(groups) {
+            for group in worker.share(rows.div_ceil(LANES)) {
                 // SAFETY: every group is written by one worker.
                 let out = unsafe { shared.part(group * group_bytes, group_bytes) };
                 let first = group * LANES * row_bytes;
@@ -101,7 +118,20 @@ impl PackedMatrix {
                 pack_group(ty, row_bytes, &bytes[first..end], out);
             }
         });
-        Ok(Self { ty, rows, cols, group_bytes, memory })
+        Ok(())
+    }
+
+    /// Bytes of a matrix in the layout of the kernels.
+    ///
+    /// # Errors
+    /// When the shape is empty or does not match the type's blocks.
+    pub fn packed_bytes(ty: GgmlType, rows: usize, cols: usize) -> Result<usize, PackError> {
+        row_bytes(ty, rows, cols)?;
+        let group_bytes = match ty.layout() {
+            Some(layout) => cols / ty.block_len() * layout.record_bytes(),
+            None => cols * ty.block_bytes() * LANES,
+        };
+        group_bytes.checked_mul(rows.div_ceil(LANES)).ok_or(PackError::Memory(usize::MAX))
     }
 
     /// Output features.
@@ -170,7 +200,25 @@ impl PackedMatrix {
     }
 }
 
-/// Packs up to 16 rows into a zeroed group.
+/// Bytes of a row of a tensor in a file.
+fn row_bytes(ty: GgmlType, rows: usize, cols: usize) -> Result<usize, PackError> {
+    if rows == 0 || cols == 0 {
+        return Err(PackError::Empty { rows, cols });
+    }
+    ty.row_bytes(cols).ok_or(PackError::PartBlock { ty, cols, block: ty.block_len() })
+}
+
+/// As [`row_bytes`], for a tensor that has these bytes.
+fn tensor_row_bytes(ty: GgmlType, rows: usize, cols: usize, bytes: &[u8]) -> Result<usize, PackError> {
+    let row_bytes = row_bytes(ty, rows, cols)?;
+    let expected = row_bytes as u128 * rows as u128;
+    if expected != bytes.len() as u128 {
+        return Err(PackError::Length { ty, rows, cols, expected, found: bytes.len() });
+    }
+    Ok(row_bytes)
+}
+
+/// Packs up to 16 rows into a group, whose other rows keep their bytes.
 fn pack_group(ty: GgmlType, row_bytes: usize, rows: &[u8], out: &mut [u8]) {
     let width = ty.block_bytes();
     let layout = ty.layout();

@@ -6,7 +6,7 @@
 
 use std::marker::PhantomData;
 
-use crate::activations::{CELL, MINUS_SUM, SCALE, SCALED_SUM};
+use crate::activations::{CELL, MINUS_SUM, SCALE, SCALED_SUM, minus_product};
 use crate::float_tile::{self, Float};
 use crate::quant::{GgmlType, Layout, Scales};
 use crate::simd::{Kernel, LANES, Simd16};
@@ -267,7 +267,10 @@ unsafe fn dot<S: Simd16>(
         let mut sum = if layout.zero == 0 || (wide && S::WIDE_IS_SIGNED) {
             s.zero_i()
         } else {
-            s.shl_i(s.splat_i(cell.add(minus_sum).cast()), layout.zero.trailing_zeros())
+            match minus_product(layout.zero) {
+                Some(product) if minus_sum == MINUS_SUM => s.splat_i(cell.add(product).cast()),
+                _ => s.shl_i(s.splat_i(cell.add(minus_sum).cast()), layout.zero.trailing_zeros()),
+            }
         };
         for (i, &codes) in codes.iter().enumerate() {
             let x = cell.add(4 * (from + i));

@@ -9,7 +9,7 @@ use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::Arc;
 
-use foretoken_kernels::{Compute, GgmlType, PackedMatrix, quant};
+use foretoken_kernels::{Arena, Compute, GgmlType, PackError, PackedMatrix, quant};
 
 use crate::config::ModelError;
 use crate::gguf::{Gguf, TensorInfo};
@@ -22,6 +22,7 @@ pub(crate) struct Loader<'a> {
     /// Bytes of experts that each layer keeps in memory; `None`: all.
     expert_bytes_per_layer: Option<usize>,
     loaded: RefCell<HashSet<String>>,
+    arena: RefCell<Arena>,
 }
 
 impl<'a> Loader<'a> {
@@ -31,15 +32,12 @@ impl<'a> Loader<'a> {
         arch: &'a str,
         expert_bytes_per_layer: Option<usize>,
     ) -> Loader<'a> {
-        Loader { gguf, compute, arch, expert_bytes_per_layer, loaded: RefCell::new(HashSet::new()) }
+        let (loaded, arena) = (RefCell::default(), RefCell::default());
+        Loader { gguf, compute, arch, expert_bytes_per_layer, loaded, arena }
     }
 
     pub(crate) fn gguf(&self) -> &'a Arc<Gguf> {
         self.gguf
-    }
-
-    pub(crate) fn compute(&self) -> &'a Compute {
-        self.compute
     }
 
     /// Bytes of experts that a layer keeps in memory; `None`: all.
@@ -158,7 +156,7 @@ impl<'a> Loader<'a> {
         self.loaded.borrow_mut().extend(later.cloned());
     }
 
-    fn pack(
+    pub(crate) fn pack(
         &self,
         name: &str,
         ty: GgmlType,
@@ -166,8 +164,12 @@ impl<'a> Loader<'a> {
         cols: usize,
         bytes: &[u8],
     ) -> Result<PackedMatrix, ModelError> {
-        PackedMatrix::pack(self.compute, ty, rows, cols, bytes)
-            .map_err(|source| ModelError::Pack { tensor: name.into(), source })
+        let pack = || {
+            let len = PackedMatrix::packed_bytes(ty, rows, cols)?;
+            let memory = self.arena.borrow_mut().zeroed(len).ok_or(PackError::Memory(len))?;
+            PackedMatrix::pack_into(self.compute, ty, rows, cols, bytes, memory)
+        };
+        pack().map_err(|source| ModelError::Pack { tensor: name.into(), source })
     }
 
     /// A vector of `len` elements in f32.

@@ -5,8 +5,8 @@ use std::io::Write;
 
 use anyhow::Result;
 use foretoken_cache::BLOCK_TOKENS;
+use foretoken_kernels::PackedMatrix;
 use foretoken_kernels::kv::KvLayout;
-use foretoken_kernels::{Compute, Isa, PackedMatrix};
 use foretoken_model::gguf::{Array, Gguf, TensorInfo, Value};
 use foretoken_model::{ModelError, Prediction};
 use serde_json::{Map, Value as Json, json};
@@ -56,48 +56,22 @@ impl Memory {
     fn of(gguf: &Gguf, ctx: Option<usize>) -> Result<Self> {
         // An untied embedding table stays in the file; only its rows in use are read.
         let untied = gguf.tensor("output.weight").is_some();
-        let mut packing = Packing::new()?;
         let mut weights = 0;
         for tensor in gguf.tensors().filter(|t| !(untied && t.name == "token_embd.weight")) {
-            weights += packing.bytes(tensor)?;
+            weights += packed_bytes(tensor)?;
         }
         let kv = kv(gguf, ctx).map_err(|error| error.to_string());
         Ok(Self { weights, kv })
     }
 }
 
-/// Packed size of a tensor, measured by packing one block of 16 rows of its type.
-struct Packing {
-    compute: Compute,
-    /// Bytes of 16 rows of one block, by type.
-    known: BTreeMap<&'static str, u64>,
-}
-
-impl Packing {
-    /// Rows packed together.
-    const GROUP: usize = 16;
-
-    fn new() -> Result<Self> {
-        Ok(Self { compute: Compute::new(Isa::Scalar, 1)?, known: BTreeMap::new() })
+/// Bytes of a tensor in memory.
+fn packed_bytes(tensor: &TensorInfo) -> Result<u64> {
+    // Norms and biases are not packed.
+    if tensor.dims().len() < 2 {
+        return Ok(tensor.byte_len() as u64);
     }
-
-    fn bytes(&mut self, tensor: &TensorInfo) -> Result<u64> {
-        // Norms and biases are not packed.
-        if tensor.dims().len() < 2 {
-            return Ok(tensor.byte_len() as u64);
-        }
-        let (ty, cols) = (tensor.ty, tensor.ty.block_len());
-        let group = match self.known.get(ty.name()) {
-            Some(&bytes) => bytes,
-            None => {
-                let zeros = vec![0; Self::GROUP * ty.block_bytes()];
-                let packed = PackedMatrix::pack(&self.compute, ty, Self::GROUP, cols, &zeros)?.bytes() as u64;
-                self.known.insert(ty.name(), packed);
-                packed
-            }
-        };
-        Ok((tensor.rows().div_ceil(Self::GROUP) * (tensor.cols() / cols)) as u64 * group)
-    }
+    Ok(PackedMatrix::packed_bytes(tensor.ty, tensor.rows(), tensor.cols())? as u64)
 }
 
 /// KV memory from the shapes in the metadata.

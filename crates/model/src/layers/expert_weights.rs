@@ -6,7 +6,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use foretoken_kernels::{Compute, ExpertJob, PackedMatrix};
+use foretoken_kernels::{Compute, ExpertJob, GgmlType, PackedMatrix};
 
 use crate::config::ModelError;
 use crate::gguf::Gguf;
@@ -78,7 +78,7 @@ impl ExpertWeights {
             is_float: false,
             resident: Mutex::new(Resident::new(count)),
         };
-        weights.resident().load(&weights, loader.compute(), 0)?;
+        weights.resident().add(&weights, loader)?;
         (weights.expert_bytes, weights.is_float) = {
             let resident = weights.resident();
             let first = || resident.matrices.iter().map(|all| &all[0]);
@@ -87,8 +87,8 @@ impl ExpertWeights {
         if let Some(bytes) = loader.expert_bytes_per_layer() {
             weights.slots_max = (bytes / weights.expert_bytes).clamp(row_visits.min(count), count);
         }
-        for expert in 1..weights.slots_max as u32 {
-            weights.resident().load(&weights, loader.compute(), expert)?;
+        for _ in 1..weights.slots_max {
+            weights.resident().add(&weights, loader)?;
         }
         Ok(weights)
     }
@@ -122,7 +122,7 @@ impl ExpertWeights {
             PARTS.iter().for_each(|&part| self.read_ahead(part, expert));
         }
         for &expert in &missing {
-            resident.load(self, c, expert).expect("memory for an expert in place of another");
+            resident.replace(self, c, expert);
         }
         slots.clear();
         slots.extend(experts.iter().filter_map(|&expert| resident.slot_of[expert as usize]));
@@ -147,12 +147,11 @@ impl ExpertWeights {
         }
     }
 
-    fn pack(&self, c: &Compute, part: Part, expert: u32) -> Result<PackedMatrix, ModelError> {
+    /// Calls `pack` with a matrix of an expert in the file, which need not stay in the page cache after that.
+    fn with_bytes<T>(&self, part: Part, expert: u32, pack: impl FnOnce(&Tensor, GgmlType, &[u8]) -> T) -> T {
         let (tensor, range) = self.bytes(part, expert);
         let info = self.gguf.tensor(&tensor.name).expect("found when the model was loaded");
-        let bytes = &self.gguf.bytes(info)[range.clone()];
-        let packed = PackedMatrix::pack(c, info.ty, tensor.rows, tensor.cols, bytes)
-            .map_err(|source| ModelError::Pack { tensor: tensor.name.clone(), source });
+        let packed = pack(tensor, info.ty, &self.gguf.bytes(info)[range.clone()]);
         self.gguf.release_part(info, range);
         packed
     }
@@ -177,35 +176,47 @@ impl Resident {
         Some(slot)
     }
 
-    /// Packs an expert that is not in memory into a free slot, or that of the least recently used one.
-    fn load(&mut self, weights: &ExpertWeights, c: &Compute, expert: u32) -> Result<(), ModelError> {
-        let slot = if self.expert_in.len() < weights.slots_max {
-            self.expert_in.push(expert);
-            self.used_at.push(self.uses);
-            self.expert_in.len() - 1
-        } else {
-            let slot = (0..self.used_at.len()).min_by_key(|&slot| self.used_at[slot]).unwrap_or(0);
-            let before = std::mem::replace(&mut self.expert_in[slot], expert);
-            self.slot_of[before as usize] = None;
-            self.used_at[slot] = self.uses;
-            slot
-        };
+    /// Packs the next expert into a new slot.
+    fn add(&mut self, weights: &ExpertWeights, loader: &Loader<'_>) -> Result<(), ModelError> {
+        let slot = self.expert_in.len();
+        let expert = slot as u32;
         for part in PARTS {
-            let (tensor, matrices) = (&weights.tensors[part as usize], &mut self.matrices[part as usize]);
-            let packed = weights.pack(c, part, expert)?;
-            match matrices.get_mut(slot) {
-                Some(matrix) => *matrix = packed,
-                None => matrices.push(packed),
-            }
+            let packed = weights.with_bytes(part, expert, |tensor, ty, bytes| {
+                loader.pack(&tensor.name, ty, tensor.rows, tensor.cols, bytes)
+            })?;
+            self.matrices[part as usize].push(packed);
+        }
+        self.expert_in.push(expert);
+        self.used_at.push(self.uses);
+        self.set(weights, slot, expert);
+        Ok(())
+    }
+
+    /// Packs an expert that is not in memory into the slot of the least recently used one.
+    fn replace(&mut self, weights: &ExpertWeights, c: &Compute, expert: u32) {
+        let slot = (0..self.used_at.len()).min_by_key(|&slot| self.used_at[slot]).unwrap_or(0);
+        let before = std::mem::replace(&mut self.expert_in[slot], expert);
+        self.slot_of[before as usize] = None;
+        self.used_at[slot] = self.uses;
+        for part in PARTS {
+            let matrix = &mut self.matrices[part as usize][slot];
+            weights
+                .with_bytes(part, expert, |_, _, bytes| matrix.repack(c, bytes))
+                .expect("experts of one tensor have as many bytes each");
+        }
+        self.set(weights, slot, expert);
+    }
+
+    /// Records which expert is in a slot.
+    fn set(&mut self, weights: &ExpertWeights, slot: usize, expert: u32) {
+        self.slot_of[expert as usize] = Some(slot as u32);
+        for (tensor, table) in weights.tensors.iter().zip(&mut self.bias) {
             if let Some(bias) = &tensor.bias {
-                let table = &mut self.bias[part as usize];
                 table.resize(table.len().max((slot + 1) * tensor.rows), 0.0);
                 let row = &bias[expert as usize * tensor.rows..][..tensor.rows];
                 table[slot * tensor.rows..][..tensor.rows].copy_from_slice(row);
             }
         }
-        self.slot_of[expert as usize] = Some(slot as u32);
-        Ok(())
     }
 
     /// A product with the matrices in the slots.
