@@ -264,6 +264,11 @@ fn qwen3_with_experts() {
 }
 
 #[test]
+fn tensors_that_read_the_same_rows_may_be_fused() {
+    assert_agrees("qwen3moe-fused");
+}
+
+#[test]
 fn gpt_oss() {
     assert_agrees("gpt-oss");
 }

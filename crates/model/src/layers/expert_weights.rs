@@ -22,13 +22,49 @@ pub(super) enum Part {
 
 const PARTS: [Part; 3] = [Part::Gate, Part::Up, Part::Down];
 
-/// One tensor, which holds a matrix of each expert.
+/// The matrices of all experts for one part.
 struct Tensor {
     name: String,
+    /// Rows that the tensor has for each expert, and those of the part among them: gate and up may be in one tensor.
+    rows_per_expert: usize,
+    first_row: usize,
     rows: usize,
     cols: usize,
     /// `[expert][rows]`.
     bias: Option<Vec<f32>>,
+}
+
+impl Tensor {
+    /// `size`: rows and columns of an expert's matrix, of `count` experts.
+    fn load(
+        loader: &Loader<'_>,
+        name: &str,
+        (rows, cols): (usize, usize),
+        count: usize,
+    ) -> Result<Tensor, ModelError> {
+        let bias = loader.optional_table(&format!("{name}.bias"), count, rows)?;
+        let name = format!("{name}.weight");
+        loader.check(&name, &[cols, rows, count])?;
+        Ok(Tensor { name, rows_per_expert: rows, first_row: 0, rows, cols, bias })
+    }
+
+    /// Gate and up from a tensor that has an expert's gate above its up.
+    fn load_gate_and_up(
+        loader: &Loader<'_>,
+        name: String,
+        (rows, cols): (usize, usize),
+        count: usize,
+    ) -> Result<[Tensor; 2], ModelError> {
+        loader.check(&name, &[cols, 2 * rows, count])?;
+        Ok([0, rows].map(|first_row| Tensor {
+            name: name.clone(),
+            rows_per_expert: 2 * rows,
+            first_row,
+            rows,
+            cols,
+            bias: None,
+        }))
+    }
 }
 
 pub(super) struct ExpertWeights {
@@ -55,20 +91,22 @@ pub(super) struct Resident {
 }
 
 impl ExpertWeights {
-    /// `names` and shapes in the order of [`Part`]; `row_visits` experts are needed for a row at least.
+    /// The experts of a layer, from `columns` numbers over `width` to `columns` again; `used` are needed for a row.
     pub(super) fn load(
         loader: &Loader<'_>,
-        parts: [(String, usize, usize); 3],
-        (count, row_visits): (usize, usize),
+        layer: usize,
+        (columns, width): (usize, usize),
+        (count, used): (usize, usize),
     ) -> Result<ExpertWeights, ModelError> {
-        let mut tensors = Vec::with_capacity(PARTS.len());
-        for (name, rows, cols) in parts {
-            let bias = loader.optional_table(&format!("{name}.bias"), count, rows)?;
-            let name = format!("{name}.weight");
-            loader.check(&name, &[cols, rows, count])?;
-            tensors.push(Tensor { name, rows, cols, bias });
-        }
-        let tensors = <[Tensor; 3]>::try_from(tensors).ok().expect("as many tensors as parts");
+        let name = |suffix: &str| format!("blk.{layer}.{suffix}");
+        let (tensor, inward) =
+            (|suffix, size| Tensor::load(loader, &name(suffix), size, count), (width, columns));
+        let fused = name("ffn_gate_up_exps.weight");
+        let [gate, up] = match loader.has(&fused) {
+            true => Tensor::load_gate_and_up(loader, fused, inward, count)?,
+            false => [tensor("ffn_gate_exps", inward)?, tensor("ffn_up_exps", inward)?],
+        };
+        let tensors = [gate, up, tensor("ffn_down_exps", (columns, width))?];
         let mut weights = ExpertWeights {
             gguf: Arc::clone(loader.gguf()),
             tensors,
@@ -85,7 +123,7 @@ impl ExpertWeights {
             (first().map(PackedMatrix::bytes).sum(), first().any(PackedMatrix::is_float))
         };
         if let Some(bytes) = loader.expert_bytes_per_layer() {
-            weights.slots_max = (bytes / weights.expert_bytes).clamp(row_visits.min(count), count);
+            weights.slots_max = (bytes / weights.expert_bytes).clamp(used.min(count), count);
         }
         for _ in 1..weights.slots_max {
             weights.resident().add(&weights, loader)?;
@@ -136,8 +174,9 @@ impl ExpertWeights {
     fn bytes(&self, part: Part, expert: u32) -> (&Tensor, std::ops::Range<usize>) {
         let tensor = &self.tensors[part as usize];
         let info = self.gguf.tensor(&tensor.name).expect("found when the model was loaded");
-        let len = info.byte_len() / self.count;
-        (tensor, expert as usize * len..(expert as usize + 1) * len)
+        let row_bytes = info.byte_len() / (self.count * tensor.rows_per_expert);
+        let first = expert as usize * tensor.rows_per_expert + tensor.first_row;
+        (tensor, first * row_bytes..(first + tensor.rows) * row_bytes)
     }
 
     fn read_ahead(&self, part: Part, expert: u32) {

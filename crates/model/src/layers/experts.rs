@@ -146,17 +146,12 @@ impl ExpertsLayer {
     ) -> Result<ExpertsLayer, ModelError> {
         let name = |suffix: &str| format!("blk.{layer}.{suffix}");
         let (count, columns, width) = (spec.router.experts, config.width, spec.width);
-        let parts = [
-            (name("ffn_gate_exps"), width, columns),
-            (name("ffn_up_exps"), width, columns),
-            (name("ffn_down_exps"), columns, width),
-        ];
         let mut spec = spec.clone();
         spec.router.bias = loader.optional_vector(&name("exp_probs_b.bias"), count)?;
         Ok(ExpertsLayer {
             columns,
             router: Linear::load(loader, &name("ffn_gate_inp"), count, columns)?,
-            weights: ExpertWeights::load(loader, parts, (count, spec.router.used))?,
+            weights: ExpertWeights::load(loader, layer, (columns, width), (count, spec.router.used))?,
             shared: match spec.shared {
                 Some(shared) => Some(SharedLayer::load(loader, config, layer, shared)?),
                 None => None,
