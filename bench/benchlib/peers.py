@@ -71,10 +71,23 @@ def build_llama_cpp(work, build):
         with tarfile.open(archive) as tar:
             tar.extractall(partial, filter="data")
         partial.rename(source)
+    check_compiler()
     say("building llama.cpp for this CPU (some minutes)")
     (project,) = source.glob("*/llama.cpp")
     run(["cmake", "-G", "Ninja", "-S", project, "-B", build, *COMMON_OPTIONS, *LLAMA_OPTIONS], env=environment)
     run(["ninja", "-C", build, *PROGRAMS], env=environment)
+
+
+def check_compiler():
+    """Some releases of GCC let stores pass the load of AMX's tile configuration (its bug 114098), and then llama.cpp dies
+    of an illegal instruction on CPUs that have AMX."""
+    compiler = os.environ.get("CC", "cc")
+    is_gcc = "Free Software Foundation" in run([compiler, "--version"])
+    version = tuple(map(int, run([compiler, "-dumpfullversion"]).split("."))) if is_gcc else (99,)
+    mended = {11: (11, 5), 12: (12, 4), 13: (13, 3)}.get(version[0], (14,))
+    has_amx = sys.platform == "linux" and "amx_tile" in Path("/proc/cpuinfo").read_text()
+    if has_amx and version < mended:
+        raise SystemExit(f"{compiler} miscompiles AMX (GCC bug 114098): set CC and CXX, to clang and clang++ for example")
 
 
 def ik_llama_cpp(checkout, work=WORK):
