@@ -63,6 +63,31 @@ pub struct ChatPrompt {
     pub opens_reasoning: bool,
 }
 
+/// What a model file says of itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ModelFacts {
+    /// `general.architecture`.
+    pub architecture: String,
+    /// Weights.
+    pub parameters: u64,
+    /// Size of the file or files.
+    pub bytes: u64,
+    /// The type of most weights, such as `Q4_1`.
+    pub quantization: String,
+    /// Layers.
+    pub layers: usize,
+    /// Length of a hidden row.
+    pub width: usize,
+    /// Longest context it was trained on, in tokens.
+    pub ctx_train: usize,
+    /// The chat template.
+    pub template: String,
+    /// Text of the token that begins a prompt; may be empty.
+    pub bos: String,
+    /// Text of the token that ends an answer; may be empty.
+    pub eos: String,
+}
+
 /// A loaded model, ready to be served.
 #[derive(Clone)]
 pub struct Served {
@@ -70,6 +95,8 @@ pub struct Served {
     pub name: String,
     /// Hexadecimal digits that change with the weights; the first twelve become `system_fingerprint`.
     pub fingerprint: String,
+    /// What its file says of itself.
+    pub facts: ModelFacts,
     /// Context length: maximum tokens of prompt and response together.
     pub ctx: usize,
     /// When the server began to serve it, in seconds since 1970.

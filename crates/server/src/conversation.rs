@@ -136,6 +136,8 @@ pub(crate) struct Conversation {
     pub(crate) begin_answer: bool,
     /// The text that the answer begins with, and that it does not repeat.
     pub(crate) prefill: Option<String>,
+    /// The prompt as it is, without a template: the turns are then not rendered.
+    pub(crate) raw: Option<String>,
     /// Further variables of the template.
     pub(crate) template_vars: Map<String, Value>,
 }

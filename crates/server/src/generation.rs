@@ -42,6 +42,9 @@ pub(crate) struct ChatRequest {
 impl ChatRequest {
     /// What to look for in the answer. Without tools, what looks like a call is text.
     pub(crate) fn format(&self, opens_reasoning: bool) -> Format {
+        if self.conversation.raw.is_some() {
+            return Format::default();
+        }
         let format = Format::chat(opens_reasoning);
         if self.conversation.tools.is_empty() { format } else { format.with_calls(self.one_call) }
     }

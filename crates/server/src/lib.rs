@@ -1,9 +1,9 @@
-//! The APIs of OpenAI, DeepSeek and Anthropic over HTTP.
+//! The APIs of OpenAI, DeepSeek, Anthropic and Ollama over HTTP.
 //!
 //! `routes` dispatches a request, `request_log` counts and logs it, `host_check` and `auth` admit it, `body` parses it, and
 //! a dialect in `protocol` reads it into a `conversation`. A [`Codec`] turns its text into token ids; `run` submits one
 //! engine request per answer to a [`Generator`]; `answer` finds reasoning, text and tool calls in what comes back, and the
-//! dialect writes them, whole or as server-sent events (`sse`).
+//! dialect writes them, whole or as a stream (`sse`, `ndjson`).
 //!
 //! This crate does not schedule, sample or load anything, and it is stateless between requests except for counters
 //! and the ledger in `accounts`. The invariant: every error response is an [`ApiError`] in the dialect's shape, and a client that
@@ -29,6 +29,7 @@ mod host_check;
 mod ids;
 mod metrics;
 mod metrics_format;
+mod ndjson;
 mod protocol;
 mod report;
 mod request_log;
@@ -54,7 +55,7 @@ pub use accounts::{
     AccountError, GROUPINGS, NamedKey, Period, PeriodError, Prepaid, PriceHours, PriceHoursError, Prices,
     Rates, Report, Usd, UsdError, grouping, usd,
 };
-pub use backend::{ChatPrompt, Codec, Generator, Served};
+pub use backend::{ChatPrompt, Codec, Generator, ModelFacts, Served};
 pub use cache_control::CacheControl;
 pub use config::{ApiKey, ApiKeyError, BoundPort, ServerConfig, TenantBy};
 pub use error::ApiError;

@@ -2,9 +2,10 @@
 //! along as they are.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use foretoken_cache::BLOCK_TOKENS;
-use foretoken_engine::Request;
+use foretoken_engine::{Request, Timings};
 use serde_json::{Map, Value};
 
 use crate::accounts::Bill;
@@ -96,6 +97,16 @@ impl Report {
             reasoning: self.bill.reasoning() as usize,
             prediction: self.bill.totals().prediction(),
         }
+    }
+
+    /// Times of the answers that have ended, summed.
+    pub(crate) fn timings(&self) -> &Timings {
+        self.bill.totals().sums()
+    }
+
+    /// Time since the request arrived.
+    pub(crate) fn elapsed(&self) -> Duration {
+        self.bill.elapsed()
     }
 
     /// `timings`, `cost`, and the reports on speculation and cache, for the end of a response.

@@ -21,13 +21,17 @@ use tokio::time::{Instant, sleep_until};
 use crate::accounts::{Bill, Payer};
 use crate::answer::{Answer, AnswerParser, Event, Finish, Format};
 use crate::error::ApiError;
+use crate::ndjson;
 use crate::report::Report;
 use crate::request_log::Trace;
-use crate::sse::{self, Frame};
+use crate::sse::{self, Frame, Framing};
 use crate::state::{Backend, Phase, Shared};
 
 /// Writes answers in a dialect. Answers are numbered from 0.
 pub(crate) trait Writer: Send + 'static {
+    /// How a stream is cut into frames.
+    const FRAMING: Framing = Framing::Events;
+
     /// A whole response.
     fn whole(&mut self, answers: Vec<Answer>, report: &Report) -> Value;
     /// The beginning of a stream, before the first token.
@@ -73,7 +77,10 @@ pub(crate) async fn respond<W: Writer>(
     let mut run = Run::start(shared, backend, trace, job).await?;
     if stream {
         let keep_alive = Duration::from_secs(shared.config.keep_alive_s.max(1));
-        return Ok(sse::response(run, writer, keep_alive));
+        return Ok(match W::FRAMING {
+            Framing::Events => sse::response(run, writer, keep_alive),
+            Framing::Lines => ndjson::response(run, writer),
+        });
     }
     let mut answers = vec![Answer::default(); run.parsers.len()];
     while let Some((answer, events)) = run.next().await? {

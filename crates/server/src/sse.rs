@@ -15,7 +15,16 @@ use serde_json::Value;
 
 use crate::run::{Run, Writer};
 
-/// One event.
+/// How a stream is cut into frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Framing {
+    /// Server-sent events.
+    Events,
+    /// A line of JSON each.
+    Lines,
+}
+
+/// One event, or one line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Frame {
     /// Its name, in dialects whose events have one.
@@ -34,6 +43,11 @@ impl Frame {
         Frame { name: Some(name), data: data.to_string() }
     }
 
+    pub(crate) fn into_line(mut self) -> String {
+        self.data.push('\n');
+        self.data
+    }
+
     fn into_event(self) -> Event {
         let event = match self.name {
             Some(name) => Event::default().event(name),
@@ -44,10 +58,8 @@ impl Frame {
 }
 
 /// The response that streams `run`.
-pub(crate) fn response<W: Writer>(run: Run, mut writer: W, keep_alive: Duration) -> Response {
-    let ready = writer.opening(&run.report).into();
-    let streamer = Streamer { run, writer, ready, over: false };
-    let events = stream::unfold(streamer, |mut streamer| async move {
+pub(crate) fn response<W: Writer>(run: Run, writer: W, keep_alive: Duration) -> Response {
+    let events = stream::unfold(Streamer::new(run, writer), |mut streamer| async move {
         let frame = streamer.next().await?;
         Some((Ok::<_, Infallible>(frame.into_event()), streamer))
     });
@@ -59,7 +71,8 @@ pub(crate) fn response<W: Writer>(run: Run, mut writer: W, keep_alive: Duration)
     response
 }
 
-struct Streamer<W> {
+/// The frames of a run.
+pub(crate) struct Streamer<W> {
     run: Run,
     writer: W,
     ready: VecDeque<Frame>,
@@ -67,7 +80,13 @@ struct Streamer<W> {
 }
 
 impl<W: Writer> Streamer<W> {
-    async fn next(&mut self) -> Option<Frame> {
+    pub(crate) fn new(run: Run, mut writer: W) -> Self {
+        let ready = writer.opening(&run.report).into();
+        Streamer { run, writer, ready, over: false }
+    }
+
+    /// The next frame, as soon as there is one.
+    pub(crate) async fn next(&mut self) -> Option<Frame> {
         loop {
             if let Some(frame) = self.ready.pop_front() {
                 return Some(frame);

@@ -4,6 +4,7 @@
 //! 503 that says "loading"), load, print the banner. So a mistake in an option or a file is told before any client is.
 //! The banner goes to standard output, everything else to the log.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -20,14 +21,14 @@ use foretoken_model::Prediction;
 use foretoken_model::chat::{ChatInput, ChatTemplate};
 use foretoken_model::tokenizer::Tokenizer;
 use foretoken_server::{
-    ApiKey, CacheControl, ChatPrompt, Codec, Generator, NamedKey, Prices, Rates, Served, Server,
+    ApiKey, CacheControl, ChatPrompt, Codec, Generator, ModelFacts, NamedKey, Prices, Rates, Served, Server,
     ServerConfig, Shutdown, TenantBy,
 };
 
 use crate::cli::ServeArgs;
 use crate::commands::chat::HISTORY_BYTES_MAX;
 use crate::commands::serve_banner::Banner;
-use crate::load::OpenModel;
+use crate::load::{Loaded, OpenModel};
 use crate::{cache_secret, folder_lock, load, shared_cache, shared_prompt};
 
 /// Runs the server until a signal ends it.
@@ -216,6 +217,7 @@ fn load_model(args: &ServeArgs, checked: Checked) -> Result<(Served, Engine)> {
     let seconds = start.elapsed().as_secs_f64();
     tracing::info!(model = name, ctx, "ready after {seconds:.2} s");
     let served = Served {
+        facts: facts(&loaded),
         name,
         fingerprint: loaded.gguf.fingerprint().iter().map(|byte| format!("{byte:02x}")).collect(),
         ctx,
@@ -225,6 +227,29 @@ fn load_model(args: &ServeArgs, checked: Checked) -> Result<(Served, Engine)> {
         codec: Arc::new(TextCodec { tokenizer: loaded.tokenizer, template: loaded.template }),
     };
     Ok((served, engine))
+}
+
+/// What clients may know of the model file.
+fn facts(loaded: &Loaded) -> ModelFacts {
+    let (gguf, config) = (&loaded.gguf, loaded.model.config());
+    let mut types: BTreeMap<&str, u64> = BTreeMap::new();
+    for tensor in gguf.tensors() {
+        *types.entry(tensor.ty.name()).or_default() += tensor.elements() as u64;
+    }
+    let most = types.iter().max_by_key(|(_, elements)| **elements);
+    let token = |id: Option<u32>| id.map_or("", |id| loaded.tokenizer.token_text(id)).to_owned();
+    ModelFacts {
+        architecture: config.arch.clone(),
+        parameters: types.values().sum(),
+        bytes: gguf.files().map(|(_, bytes)| bytes).sum(),
+        quantization: most.map_or("", |(name, _)| *name).to_uppercase(),
+        layers: config.layers,
+        width: config.width,
+        ctx_train: config.ctx_train,
+        template: loaded.template.source().to_owned(),
+        bos: token(loaded.tokenizer.bos()),
+        eos: token(loaded.tokenizer.eos()),
+    }
 }
 
 /// Opens the database. Without accounts and prepaid limits a server runs without its file too.

@@ -5,6 +5,7 @@
 //! aborted choice is billed for the tokens that arrived and for what the engine had read of its prompt.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use foretoken_cache::store::{LedgerRow, NanoDollars};
 use foretoken_engine::{PromptProgress, Summary};
@@ -90,6 +91,11 @@ impl Bill {
     pub(crate) fn ended(&mut self, choice: usize, summary: &Summary, first_of_prompt: bool) {
         self.open[choice] = None;
         self.totals.add(summary, first_of_prompt);
+    }
+
+    /// Time since the request arrived.
+    pub(crate) fn elapsed(&self) -> Duration {
+        self.trace.arrived.elapsed()
     }
 
     pub(crate) fn totals(&self) -> &Totals {

@@ -6,7 +6,9 @@
 //! else: models' text is parsed in [`crate::answer`], prices and caches are none of its business.
 
 pub(crate) mod anthropic;
+mod error_shapes;
 pub(crate) mod fields;
+pub(crate) mod ollama;
 pub(crate) mod openai;
 pub(crate) mod openai_chat;
 pub(crate) mod openai_completions;
@@ -18,6 +20,7 @@ use crate::config::ServerConfig;
 use crate::error::ApiError;
 use crate::generation::ChatRequest;
 use crate::run::Writer;
+pub(crate) use error_shapes::shape_errors;
 use fields::Fields;
 
 /// A dialect in which conversations are sent and answered.
@@ -27,6 +30,11 @@ pub(crate) trait ChatDialect: 'static {
     /// The field that holds the conversation.
     const PROMPT_PARAM: &'static str;
     type Writer: Writer;
+
+    /// The model that is asked for.
+    fn model(fields: Fields<'_>) -> Result<Option<&str>, ApiError> {
+        fields.string("model")
+    }
 
     /// Reads a request, and makes the writer of its answers. `vocab`: tokens in the vocabulary.
     fn read(

@@ -1,4 +1,4 @@
-//! Every request field that OpenAI, DeepSeek, vLLM, llama.cpp and Anthropic document, and what this server does with it.
+//! Every request field that OpenAI, DeepSeek, vLLM, llama.cpp, Anthropic and Ollama document, and what this server does with it.
 //!
 //! The rule: a field that changes the response is implemented or rejected by name, never silently ignored. One table
 //! per dialect drives both the check of requests and the tests, so a field becomes supported by changing its entry to
@@ -23,12 +23,24 @@ pub enum Route {
     Messages,
     /// `/v1/responses`.
     Responses,
+    /// `/api/chat`.
+    OllamaChat,
+    /// `/api/generate`.
+    OllamaGenerate,
+    /// Both.
+    Ollama,
+    /// The object `options` of both.
+    OllamaOptions,
 }
 
 impl Route {
     /// Whether a field of `self` is documented for the single route `route`.
     pub fn covers(self, route: Route) -> bool {
-        self == route || (self == Route::Both && matches!(route, Route::Chat | Route::Text))
+        match self {
+            Route::Both => matches!(route, Route::Both | Route::Chat | Route::Text),
+            Route::Ollama => matches!(route, Route::Ollama | Route::OllamaChat | Route::OllamaGenerate),
+            single => single == route,
+        }
     }
 }
 
@@ -102,7 +114,9 @@ pub struct RequestField {
 
 /// The fields of all dialects.
 pub fn all() -> impl Iterator<Item = &'static RequestField> {
-    [super::openai::FIELDS, super::openai_responses::FIELDS, super::anthropic::FIELDS].into_iter().flatten()
+    [super::openai::FIELDS, super::openai_responses::FIELDS, super::anthropic::FIELDS, super::ollama::FIELDS]
+        .into_iter()
+        .flatten()
 }
 
 /// Rejects the first field of a body that would change the response and is not supported. `route` is a single one.
@@ -111,7 +125,10 @@ pub(crate) fn check(fields: Fields<'_>, route: Route) -> Result<(), ApiError> {
         if let (Support::Refused(neutral, advice), Some(value)) = (field.support, fields.get(field.name))
             && !neutral.iter().any(|neutral| neutral.matches(value))
         {
-            return Err(ApiError::unsupported(field.name, format!("is not supported; {advice}")));
+            return Err(ApiError::unsupported(
+                fields.path_of(field.name),
+                format!("is not supported; {advice}"),
+            ));
         }
     }
     Ok(())

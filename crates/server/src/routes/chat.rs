@@ -29,7 +29,7 @@ pub(super) async fn complete<D: ChatDialect>(
     let fields = body.fields();
     let payer = caller.payer(fields)?;
     backend.ledger.admit(payer.account)?;
-    backend.check_model(fields.string("model")?)?;
+    backend.check_model(D::model(fields)?)?;
     let codec = &backend.served.codec;
     let (mut request, writer) = D::read(fields, &shared.config, codec.vocab_size())?;
     shared.stable_prompt.apply(&mut request.conversation);
@@ -64,7 +64,11 @@ pub(super) async fn render(
 ) -> Result<ChatPrompt, ApiError> {
     let codec = Arc::clone(codec);
     let (input, prefill) = (conversation.to_input(), conversation.prefill.clone());
+    let raw = conversation.raw.clone();
     blocking(move || {
+        if let Some(text) = raw {
+            return Ok(ChatPrompt { tokens: codec.encode(&text, true, true), opens_reasoning: false });
+        }
         let mut prompt = codec.render(&input).map_err(ApiError::template)?;
         if let Some(text) = prefill {
             if prompt.opens_reasoning {

@@ -10,6 +10,7 @@ mod explain;
 mod health;
 mod metrics;
 mod models;
+mod ollama;
 mod tokens;
 
 use std::any::Any;
@@ -31,9 +32,10 @@ use crate::body::require_known_encoding;
 use crate::error::ApiError;
 use crate::generation::Options;
 use crate::host_check::require_own_host;
-use crate::protocol::anthropic::{Anthropic, shape_errors};
+use crate::protocol::anthropic::Anthropic;
 use crate::protocol::openai_chat::OpenAiChat;
 use crate::protocol::openai_responses::OpenAiResponses;
+use crate::protocol::shape_errors;
 use crate::request_log::log_request;
 use crate::state::{Backend, Shared};
 
@@ -62,6 +64,15 @@ const API: &[Route] = &[
     ("POST", "/cache/pin", || post(cache::pin)),
     ("POST", "/cache/unpin", || post(cache::unpin)),
 ];
+/// Ollama's routes, which have no version.
+const OLLAMA: &[Route] = &[
+    ("POST", "/api/chat", || post(ollama::chat)),
+    ("POST", "/api/generate", || post(ollama::generate)),
+    ("GET", "/api/tags", || get(ollama::tags)),
+    ("POST", "/api/show", || post(ollama::show)),
+    ("GET", "/api/ps", || get(ollama::ps)),
+    ("GET", "/api/version", || get(ollama::version)),
+];
 /// Routes that never need a key.
 const OPEN: &[Route] = &[("GET", HEALTH, || get(health::health)), ("HEAD", ROOT, || head(health::root))];
 /// Routes that need a key unless [`ServerConfig::metrics_open`](crate::ServerConfig::metrics_open).
@@ -79,7 +90,12 @@ pub(crate) fn all() -> impl Iterator<Item = (&'static str, String)> {
     let api = API
         .iter()
         .flat_map(|(method, path, _)| [(*method, (*path).to_owned()), (*method, format!("/v1{path}"))]);
-    api.chain([OPEN, METRICS_ROUTES].concat().into_iter().map(|(method, path, _)| (method, path.to_owned())))
+    api.chain(
+        [OLLAMA, OPEN, METRICS_ROUTES]
+            .concat()
+            .into_iter()
+            .map(|(method, path, _)| (method, path.to_owned())),
+    )
 }
 
 fn router_of(routes: &[Route]) -> Router<Arc<Shared>> {
@@ -89,7 +105,7 @@ fn router_of(routes: &[Route]) -> Router<Arc<Shared>> {
 /// All routes and layers.
 pub(crate) fn router(shared: Arc<Shared>, cors: Option<CorsLayer>) -> Router {
     let api = router_of(API);
-    let mut keyed = Router::new().nest("/v1", api.clone()).merge(api);
+    let mut keyed = Router::new().nest("/v1", api.clone()).merge(api).merge(router_of(OLLAMA));
     let mut open = router_of(OPEN);
     match shared.config.metrics_open {
         true => open = open.merge(router_of(METRICS_ROUTES)),

@@ -126,6 +126,7 @@ fn request(data: &[u8]) -> Option<Request<Body>> {
 async fn exchange(server: &Server, request: Request<Body>) {
     let is_head = request.method() == "HEAD";
     let path = request.uri().path();
+    let is_ollama = path == "/api" || path.starts_with("/api/");
     let is_anthropic = ["/messages", "/v1/messages"].iter().any(|of| path.starts_with(of));
     let response = server.router().oneshot(request).await.unwrap();
     let status = response.status();
@@ -139,6 +140,10 @@ async fn exchange(server: &Server, request: Request<Body>) {
         }
         let error: Value =
             serde_json::from_str(text).unwrap_or_else(|error| panic!("{status}: {error} in {text:?}"));
+        if is_ollama {
+            assert!(error["error"].as_str().is_some_and(|text| !text.is_empty()), "{status}: {text}");
+            return;
+        }
         let has = |field: &str| error["error"][field].as_str().is_some_and(|text| !text.is_empty());
         assert!(has("message") && has("type") && (is_anthropic || has("code")), "{status}: {text}");
         return;
@@ -147,6 +152,7 @@ async fn exchange(server: &Server, request: Request<Body>) {
         Some("application/json") if !is_head => {
             let _: Value = serde_json::from_str(text).unwrap_or_else(|error| panic!("{error} in {text:?}"));
         }
+        Some("application/x-ndjson") => assert_lines(text),
         Some("text/event-stream") if is_anthropic => assert_named_stream(text),
         Some("text/event-stream") => assert_stream(text),
         _ => {}
@@ -161,6 +167,15 @@ fn assert_stream(text: &str) {
         let payload = event.strip_prefix("data: ").unwrap_or_else(|| panic!("{event:?}"));
         let parsed: Result<Value, _> = serde_json::from_str(payload);
         assert!(parsed.is_ok_and(|event| event.get("error").is_none()), "{payload:?}");
+    }
+}
+
+/// Every line is JSON; the last one, and no other, is the end.
+fn assert_lines(text: &str) {
+    let lines: Vec<&str> = text.strip_suffix('\n').expect("a whole line").split('\n').collect();
+    for (at, line) in lines.iter().enumerate() {
+        let value: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error} in {line:?}"));
+        assert_eq!(value["done"], at + 1 == lines.len(), "{text}");
     }
 }
 

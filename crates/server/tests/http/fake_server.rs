@@ -14,7 +14,9 @@ use foretoken_engine::{
     SubmitError, Summary, Timings, TokenEvent, TokenLogprob, Usage,
 };
 use foretoken_model::chat::ChatInput;
-use foretoken_server::{CacheControl, ChatPrompt, Codec, Generator, Served, Server, ServerConfig};
+use foretoken_server::{
+    CacheControl, ChatPrompt, Codec, Generator, ModelFacts, Served, Server, ServerConfig,
+};
 use serde_json::Value;
 use tower::ServiceExt;
 
@@ -248,6 +250,12 @@ pub(crate) fn served(script: Script) -> (Served, Arc<Engine>) {
     let served = Served {
         name: "tiny".into(),
         fingerprint: "0123456789abcdef".into(),
+        facts: ModelFacts {
+            architecture: "llama".into(),
+            bytes: 9,
+            parameters: 134_515_008,
+            ..ModelFacts::default()
+        },
         ctx: CTX,
         created: 1_700_000_000,
         store: Arc::new(Store::in_memory(StoreConfig::default(), Arc::new(SystemClock::new()))),

@@ -21,7 +21,7 @@ async fn from_page(server: &Server, (method, path): (&str, &str), headers: &[(&s
 
 fn message(reply: &Reply) -> String {
     let body: serde_json::Value = serde_json::from_str(&reply.text).unwrap_or_default();
-    body["error"]["message"].as_str().unwrap_or_default().to_owned()
+    body["error"]["message"].as_str().or(body["error"].as_str()).unwrap_or_default().to_owned()
 }
 
 #[tokio::test]

@@ -14,6 +14,7 @@ mod fake_cache;
 mod fake_server;
 mod host_check;
 mod lifecycle;
+mod ollama;
 mod refusals;
 mod request_fields;
 mod responses;

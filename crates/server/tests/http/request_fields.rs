@@ -1,4 +1,4 @@
-//! The documented request fields of OpenAI, DeepSeek, vLLM, llama.cpp and Anthropic: implemented, harmless, or rejected by name.
+//! The documented request fields of OpenAI, DeepSeek, vLLM, llama.cpp, Anthropic and Ollama: implemented, harmless, or rejected by name.
 
 use foretoken_engine::Request;
 use foretoken_server::ServerConfig;
@@ -56,11 +56,24 @@ const RESPONSES: &str = "model input access_programs background background_optio
     safety_identifier service_tier store stream stream_options temperature text tool_choice tools top_logprobs top_p \
     truncation user client_metadata";
 
-const ROUTES: [(Route, &str); 4] = [
+/// Ollama's `POST /api/chat` and `POST /api/generate`.
+const OLLAMA: &str = "model format options stream keep_alive think logprobs top_logprobs truncate shift";
+const OLLAMA_CHAT: &str = "messages tools";
+const OLLAMA_GENERATE: &str = "prompt suffix images system template context raw width height steps";
+/// Their `options`.
+const OLLAMA_OPTIONS: &str = "numa num_ctx num_batch num_gpu main_gpu low_vram f16_kv logits_all vocab_only use_mmap \
+    use_mlock embedding_only num_thread num_keep seed num_predict top_k top_p min_p tfs_z typical_p repeat_last_n \
+    temperature repeat_penalty presence_penalty frequency_penalty mirostat mirostat_tau mirostat_eta penalize_newline \
+    stop draft_num_predict";
+
+const ROUTES: [(Route, &str); 7] = [
     (Route::Chat, "/v1/chat/completions"),
     (Route::Text, "/v1/completions"),
     (Route::Messages, "/v1/messages"),
     (Route::Responses, "/v1/responses"),
+    (Route::OllamaChat, "/api/chat"),
+    (Route::OllamaGenerate, "/api/generate"),
+    (Route::OllamaOptions, "/api/chat"),
 ];
 
 fn fields(route: Route) -> impl Iterator<Item = &'static RequestField> {
@@ -70,13 +83,27 @@ fn fields(route: Route) -> impl Iterator<Item = &'static RequestField> {
 /// A request of a route with one more field.
 fn body(route: Route, name: &str, value: &Value) -> Value {
     let mut body = match route {
-        Route::Text => json!({"prompt": "x"}),
+        Route::Text | Route::OllamaGenerate => json!({"prompt": "x"}),
         Route::Responses => json!({"input": "x"}),
         Route::Messages => json!({"max_tokens": 9, "messages": [{"role": "user", "content": "x"}]}),
         _ => json!({"messages": [{"role": "user", "content": "x"}]}),
     };
-    body[name] = value.clone();
+    match route {
+        Route::OllamaOptions => body["options"] = json!({name: value}),
+        _ => body[name] = value.clone(),
+    }
     body
+}
+
+/// A field's name in messages.
+fn path_of(route: Route, name: &str) -> String {
+    if route == Route::OllamaOptions { format!("options.{name}") } else { name.to_owned() }
+}
+
+/// An error's message, which is the error itself in Ollama's shape.
+fn message_of(reply: &Value) -> String {
+    let error = &reply["error"];
+    error["message"].as_str().or(error.as_str()).unwrap_or_default().to_owned()
 }
 
 #[test]
@@ -86,6 +113,9 @@ fn every_documented_field_is_in_the_table() {
         (Route::Text, [OPENAI_TEXT, VLLM, VLLM_TEXT, LLAMA_CPP].join(" ")),
         (Route::Messages, ANTHROPIC.to_owned()),
         (Route::Responses, RESPONSES.to_owned()),
+        (Route::OllamaChat, [OLLAMA, OLLAMA_CHAT].join(" ")),
+        (Route::OllamaGenerate, [OLLAMA, OLLAMA_GENERATE].join(" ")),
+        (Route::OllamaOptions, OLLAMA_OPTIONS.to_owned()),
     ];
     for (route, names) in documented {
         for name in names.split_whitespace() {
@@ -108,10 +138,11 @@ async fn a_refused_field_is_named_and_its_neutral_values_are_accepted() {
                 let reply = post(&server, path, &body(route, field.name, value)).await;
                 let error = &reply.json()["error"];
                 assert_eq!(reply.status, 400, "{} = {value}: {}", field.name, reply.text);
-                let message = error["message"].as_str().unwrap();
-                assert!(message.starts_with(&format!("'{}' is not supported", field.name)), "{error}");
+                let message = message_of(&reply.json());
+                let path = path_of(route, field.name);
+                assert!(message.starts_with(&format!("'{path}' is not supported")), "{error}");
                 assert!(message.contains(advice), "{error}");
-                if route != Route::Messages {
+                if error["code"].is_string() {
                     assert_eq!(
                         (&error["param"], &error["code"]),
                         (&json!(field.name), &json!("unsupported_value"))
@@ -154,8 +185,8 @@ async fn a_field_that_is_done_is_read() {
             // No field takes an array of an object without fields, so a field that is read complains of it.
             let reply = post(&server, path, &body(route, field.name, &json!([{}]))).await;
             assert_eq!(reply.status, 400, "{} is not read: {}", field.name, reply.text);
-            let message = reply.json()["error"]["message"].as_str().unwrap_or_default().to_owned();
-            assert!(message.starts_with(&format!("'{}", field.name)), "{}: {message}", field.name);
+            let (message, path) = (message_of(&reply.json()), path_of(route, field.name));
+            assert!(message.starts_with(&format!("'{path}")), "{path}: {message}");
         }
     }
 }

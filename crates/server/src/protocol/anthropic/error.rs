@@ -1,41 +1,12 @@
-//! Errors in Anthropic's shape, also those that arise before a request reaches its route.
+//! Errors in Anthropic's shape.
 
-use axum::Json;
-use axum::body::Body;
-use axum::extract::Request;
-use axum::http::{StatusCode, header};
-use axum::middleware::Next;
-use axum::response::{IntoResponse, Response};
+use axum::http::StatusCode;
 use serde_json::{Value, json};
 
-use crate::error::{ApiError, Refused};
-
-/// The routes whose errors have this shape, with or without `/v1` in front.
-const PATH: &str = "/messages";
-
-/// Writes the errors of Anthropic's routes in its shape.
-pub(crate) async fn shape_errors(request: Request, next: Next) -> Response {
-    let path = request.uri().path();
-    let path = path.strip_prefix("/v1").unwrap_or(path);
-    let is_ours = path.strip_prefix(PATH).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-    let response = next.run(request).await;
-    match response.extensions().get::<Refused>() {
-        Some(Refused(error)) if is_ours => {
-            let body = Json(body(error)).into_response().into_body();
-            with_body(response, body)
-        }
-        _ => response,
-    }
-}
-
-fn with_body(response: Response, body: Body) -> Response {
-    let (mut parts, _) = response.into_parts();
-    parts.headers.remove(header::CONTENT_LENGTH);
-    Response::from_parts(parts, body)
-}
+use crate::error::ApiError;
 
 /// The JSON body, also sent inside a stream.
-pub(super) fn body(error: &ApiError) -> Value {
+pub(crate) fn body(error: &ApiError) -> Value {
     json!({"type": "error", "error": {"type": kind(error.status), "message": message(error)}})
 }
 

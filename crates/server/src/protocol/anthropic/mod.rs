@@ -11,7 +11,7 @@ use super::fields::Fields;
 use crate::config::ServerConfig;
 use crate::error::ApiError;
 use crate::generation::ChatRequest;
-pub(crate) use error::shape_errors;
+pub(crate) use error::body as error_body;
 pub(crate) use fields::FIELDS;
 pub(crate) use request::read_conversation;
 use writer::MessageWriter;

@@ -155,6 +155,7 @@ fn token_limit(fields: Fields<'_>) -> Result<TokenLimit, ApiError> {
 
 /// Stop texts: none, one, or an array in the field `name`.
 pub(crate) fn stop(fields: Fields<'_>, name: &str) -> Result<Vec<String>, ApiError> {
+    let path = fields.path_of(name);
     let texts = match fields.get(name) {
         None => Vec::new(),
         Some(Value::String(text)) => vec![text.clone()],
@@ -163,22 +164,22 @@ pub(crate) fn stop(fields: Fields<'_>, name: &str) -> Result<Vec<String>, ApiErr
                 Value::String(text) => Ok(text.clone()),
                 other => {
                     let message = format!("must be a string, got {}", describe(other));
-                    Err(ApiError::bad_value(format!("{name}[{at}]"), message))
+                    Err(ApiError::bad_value(format!("{path}[{at}]"), message))
                 }
             };
             items.iter().enumerate().map(text).collect::<Result<_, _>>()?
         }
         Some(other) => {
             let message = format!("must be a string or an array of strings, got {}", describe(other));
-            return Err(ApiError::bad_value(name, message));
+            return Err(ApiError::bad_value(path, message));
         }
     };
     if texts.len() > STOP_MAX {
         let message = format!("may hold at most {STOP_MAX} texts, got {}", texts.len());
-        return Err(ApiError::bad_value(name, message));
+        return Err(ApiError::bad_value(path, message));
     }
     if texts.iter().any(String::is_empty) {
-        return Err(ApiError::bad_value(name, "must not hold an empty text; remove it"));
+        return Err(ApiError::bad_value(path, "must not hold an empty text; remove it"));
     }
     Ok(texts)
 }

@@ -9,7 +9,7 @@ use super::fields::Fields;
 use crate::config::ServerConfig;
 use crate::error::ApiError;
 use crate::generation::ChatRequest;
-pub(crate) use request::read_conversation;
+pub(crate) use request::{check_tools, read_conversation};
 use writer::ChatWriter;
 
 /// See the [module](self).

@@ -59,8 +59,8 @@ fn logprobs(fields: Fields<'_>) -> Result<Option<usize>, ApiError> {
     }
 }
 
-/// The tools for the template; none if `tool_choice` is "none".
-fn tools(fields: Fields<'_>) -> Result<Vec<Value>, ApiError> {
+/// The tools of a body.
+pub(crate) fn check_tools<'a>(fields: Fields<'a>) -> Result<&'a [Value], ApiError> {
     let tools = fields.array("tools")?.unwrap_or_default();
     for (at, tool) in tools.iter().enumerate() {
         let path = format!("tools[{at}]");
@@ -76,6 +76,12 @@ fn tools(fields: Fields<'_>) -> Result<Vec<Value>, ApiError> {
             return Err(ApiError::missing(function.path_of("name"), "give the function a name"));
         }
     }
+    Ok(tools)
+}
+
+/// The tools for the template; none if `tool_choice` is "none".
+fn tools(fields: Fields<'_>) -> Result<Vec<Value>, ApiError> {
+    let tools = check_tools(fields)?;
     match fields.get("tool_choice") {
         None => Ok(tools.to_vec()),
         Some(Value::String(choice)) if choice == "auto" => Ok(tools.to_vec()),
