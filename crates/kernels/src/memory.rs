@@ -173,7 +173,7 @@ mod tests {
         let mut regions: Vec<Memory> = sizes.map(|len| arena.zeroed(len).unwrap()).into();
         drop(arena);
         for (value, region) in regions.iter_mut().enumerate() {
-            assert!(region.len() == sizes[value] && region.as_ptr() as usize % LINE == 0);
+            assert!(region.len() == sizes[value] && (region.as_ptr() as usize).is_multiple_of(LINE));
             assert!(region.iter().all(|&byte| byte == 0), "region {value}");
             region.fill(value as u8 + 1);
         }
