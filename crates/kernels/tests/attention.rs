@@ -5,7 +5,8 @@ use std::ops::Range;
 
 use foretoken_kernels::attention::{Scoring, attention};
 use foretoken_kernels::kv::{
-    AttnSeq, BLOCK_TOKENS, KvLayout, KvView, LayerKv, store_kv, store_latent, through_f16,
+    AttnSeq, BLOCK_TOKENS, KvLayout, KvView, LayerKv, OpenParts, SealedParts, store_kv, store_latent,
+    through_f16,
 };
 use foretoken_kernels::{Compute, Isa};
 use proptest::prelude::*;
@@ -439,6 +440,43 @@ fn sealed_blocks_read_like_open_ones() {
     let mut view = KvView::new(&shape.layout, sealed, vec![bytes_of(open)]);
     let seq = AttnSeq { kv: &mut view, rows: 0..1, committed: 149, parents: None };
     assert!(bits(&shape.step(&c, &mut [seq], &tokens[149..])) == bits(&expected[149..]));
+}
+
+/// The last of `len` tokens over sealed blocks, the first `absent` of which lack their windowed part.
+fn last_of(shape: &Shape, len: usize, absent: usize) -> Vec<Vec<f32>> {
+    let (c, blocks, tokens) = (plain(), len.div_ceil(BLOCK_TOKENS), tokens(0..len as u64));
+    let mut memory = Memory::new(&shape.layout, blocks);
+    let mut view = memory.view(&shape.layout);
+    let seq = AttnSeq { kv: &mut view, rows: 0..len - 1, committed: 0, parents: None };
+    shape.step(&c, &mut [seq], &tokens[..len - 1]);
+    drop(view);
+    let per_block = memory.lines.len() / blocks;
+    let (sealed, open) = memory.lines.split_at_mut((blocks - 1) * per_block);
+    let lasting = shape.layout.lasting_bytes();
+    let sealed = sealed.chunks_mut(per_block).enumerate().map(|(at, block)| {
+        let (lasting, windowed) = bytes_of(block).split_at(lasting);
+        SealedParts { lasting, windowed: (at >= absent).then_some(windowed) }
+    });
+    let (lasting, windowed) = bytes_of(open).split_at_mut(lasting);
+    let open = vec![OpenParts { lasting, windowed }];
+    let mut view = KvView::of_parts(&shape.layout, sealed.collect(), open);
+    let seq = AttnSeq { kv: &mut view, rows: 0..1, committed: len - 1, parents: None };
+    shape.step(&c, &mut [seq], &tokens[len - 1..])
+}
+
+#[test]
+fn blocks_before_the_window_need_no_windowed_part() {
+    for (window, len, absent) in [(90, 300, 3), (64, 257, 3), (65, 257, 3), (66, 257, 2), (1, 300, 4)] {
+        let shape = Shape::windowed(window, 2, 2, 32);
+        let expected = shape.chunked(&plain(), &tokens(0..len as u64), &[len - 1, 1]);
+        assert!(bits(&last_of(&shape, len, absent)) == bits(&expected[len - 1..]), "window {window}");
+    }
+}
+
+#[test]
+#[should_panic(expected = "without a windowed part")]
+fn a_window_does_not_reach_into_a_block_without_its_windowed_part() {
+    last_of(&Shape::windowed(66, 2, 2, 32), 257, 3);
 }
 
 #[test]

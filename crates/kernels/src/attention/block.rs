@@ -7,7 +7,7 @@ use std::ops::Range;
 use super::plan::{Item, SeqPlan};
 use super::tile::{self, RowsMut, RowsPtr, Softmax, Values};
 use super::{Call, Scores, Source, State};
-use crate::kv::BLOCK_TOKENS;
+use crate::kv::{BLOCK_TOKENS, Part};
 use crate::simd::{MAX_TILE_ROWS, Simd16};
 
 /// A few rows of an item over one block of positions.
@@ -149,8 +149,8 @@ impl Tile<'_> {
     #[inline(always)]
     fn keys(&self, block: usize) -> &[u8] {
         match self.call.source {
-            Source::Heads(heads) => &self.seq.kv.block(block)[heads.keys(self.item.head)],
-            Source::Latent(latent, _) => &self.seq.kv.block(block)[latent.rows()],
+            Source::Heads(heads) => &self.seq.kv.part(block, heads.part)[heads.keys(self.item.head)],
+            Source::Latent(latent, _) => &self.seq.kv.part(block, Part::Lasting)[latent.rows()],
         }
     }
 
@@ -158,8 +158,8 @@ impl Tile<'_> {
     #[inline(always)]
     fn values(&self, block: usize) -> &[u8] {
         match self.call.source {
-            Source::Heads(heads) => &self.seq.kv.block(block)[heads.values(self.item.head)],
-            Source::Latent(latent, _) => &self.seq.kv.block(block)[latent.rows()],
+            Source::Heads(heads) => &self.seq.kv.part(block, heads.part)[heads.values(self.item.head)],
+            Source::Latent(latent, _) => &self.seq.kv.part(block, Part::Lasting)[latent.rows()],
         }
     }
 

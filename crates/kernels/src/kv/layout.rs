@@ -6,9 +6,12 @@
 //! latent   [64 tokens][rank + rope]            keys and values at once
 //! ```
 //!
+//! A block has two parts. What layers with a sliding window keep is only read for the last positions and may be given up
+//! for all others: it is the windowed part. The rest is the lasting part.
+//!
 //! Layers may differ. The layers of a draft head (multi-token prediction) follow the model's own and are stored and
 //! attended to like them, except that no position sees the first: a head's input at a position takes the hidden row of
-//! the one before. The hidden row, in f32, is last: the model's at the block's last token, the head's input for
+//! the one before. The hidden row, in f32, ends the lasting part: the model's at the block's last token, the head's input for
 //! the next one, so a cache hit restores the head's state too.
 
 use std::ops::Range;
@@ -74,8 +77,12 @@ struct Shape {
     layers: Vec<LayerKv>,
     draft_layers: usize,
     hidden: usize,
-    /// Where each layer starts in a block, then where the hidden row does.
+    /// Where each layer starts in its part of a block.
     starts: Vec<usize>,
+    /// Where the hidden row starts in the lasting part.
+    hidden_start: usize,
+    /// Bytes of the windowed part.
+    windowed: usize,
 }
 
 impl KvLayout {
@@ -86,11 +93,15 @@ impl KvLayout {
     /// If there are fewer layers than draft layers.
     pub fn new(layers: Vec<LayerKv>, draft_layers: usize, hidden: usize) -> Self {
         assert!(draft_layers <= layers.len(), "{draft_layers} draft layers of {}", layers.len());
-        let mut starts = vec![0];
-        for layer in &layers {
-            starts.push(starts[starts.len() - 1] + layer.token_bytes() * BLOCK_TOKENS);
-        }
-        Self(Arc::new(Shape { layers, draft_layers, hidden, starts }))
+        let (mut lasting, mut windowed) = (0, 0);
+        let place = |layer: &LayerKv| {
+            let end = if layer.window().is_some() { &mut windowed } else { &mut lasting };
+            let start = *end;
+            *end += layer.token_bytes() * BLOCK_TOKENS;
+            start
+        };
+        let starts = layers.iter().map(place).collect();
+        Self(Arc::new(Shape { layers, draft_layers, hidden, starts, hidden_start: lasting, windowed }))
     }
 
     /// Layers of a model without a draft head, all alike.
@@ -118,23 +129,40 @@ impl KvLayout {
         self.0.hidden
     }
 
-    /// Bytes of a block.
+    /// Bytes of a block, both parts.
     pub fn block_bytes(&self) -> usize {
+        self.lasting_bytes() + self.windowed_bytes()
+    }
+
+    /// Bytes of the part of a block that every later position reads.
+    pub fn lasting_bytes(&self) -> usize {
         self.hidden_bytes().end.next_multiple_of(BLOCK_ALIGN)
     }
 
-    /// Bytes of a block that hold the hidden row.
+    /// Bytes of the part of a block that layers with a window keep; 0 if there are none.
+    pub fn windowed_bytes(&self) -> usize {
+        self.0.windowed.next_multiple_of(BLOCK_ALIGN)
+    }
+
+    /// The largest window: the windowed parts of blocks that end before the last `window` positions are not read. 0 if
+    /// no layer has one.
+    pub fn window(&self) -> usize {
+        self.0.layers.iter().filter_map(LayerKv::window).max().unwrap_or(0)
+    }
+
+    /// Bytes of the lasting part that hold the hidden row.
     pub(super) fn hidden_bytes(&self) -> Range<usize> {
-        let start = self.0.starts[self.0.layers.len()];
+        let start = self.0.hidden_start;
         start..start + self.0.hidden * size_of::<f32>()
     }
 
-    /// Where a layer's parts are.
+    /// Where a layer's keys and values are.
     pub(crate) fn place(&self, layer: usize) -> LayerPlace {
         let start = self.0.starts[layer];
         match self.0.layers[layer] {
-            LayerKv::Heads { kv_heads, dim_k, dim_v, .. } => {
-                LayerPlace::Heads(HeadsPlace { start, kv_heads, dim_k, dim_v })
+            LayerKv::Heads { kv_heads, dim_k, dim_v, window } => {
+                let part = if window.is_some() { Part::Windowed } else { Part::Lasting };
+                LayerPlace::Heads(HeadsPlace { part, start, kv_heads, dim_k, dim_v })
             }
             LayerKv::Latent { rank, rope } => LayerPlace::Latent(LatentPlace { start, rank, rope }),
             LayerKv::None => LayerPlace::None,
@@ -142,7 +170,16 @@ impl KvLayout {
     }
 }
 
-/// Where a layer's parts are in a block.
+/// A part of a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// What every later position reads.
+    Lasting,
+    /// What is read for the last positions only.
+    Windowed,
+}
+
+/// Where a layer's keys and values are in a block.
 #[derive(Clone, Copy)]
 pub(crate) enum LayerPlace {
     Heads(HeadsPlace),
@@ -150,9 +187,10 @@ pub(crate) enum LayerPlace {
     None,
 }
 
-/// Where keys and values are in a block.
+/// Where keys and values are in a part of a block.
 #[derive(Clone, Copy)]
 pub(crate) struct HeadsPlace {
+    pub(crate) part: Part,
     start: usize,
     pub(crate) kv_heads: usize,
     pub(crate) dim_k: usize,
@@ -160,7 +198,7 @@ pub(crate) struct HeadsPlace {
 }
 
 impl HeadsPlace {
-    /// Bytes of a block that hold the keys of one head: `[dim_k][64]`.
+    /// Bytes of the part that hold the keys of one head: `[dim_k][64]`.
     #[inline(always)]
     pub(crate) fn keys(&self, head: usize) -> Range<usize> {
         debug_assert!(head < self.kv_heads);
@@ -169,7 +207,7 @@ impl HeadsPlace {
         start..start + len
     }
 
-    /// Bytes of a block that hold the values of one head: `[64][dim_v]`.
+    /// Bytes of the part that hold the values of one head: `[64][dim_v]`.
     #[inline(always)]
     pub(crate) fn values(&self, head: usize) -> Range<usize> {
         debug_assert!(head < self.kv_heads);
@@ -180,7 +218,7 @@ impl HeadsPlace {
     }
 }
 
-/// Where latents are in a block.
+/// Where latents are in the lasting part of a block.
 #[derive(Clone, Copy)]
 pub(crate) struct LatentPlace {
     start: usize,
@@ -195,7 +233,7 @@ impl LatentPlace {
         self.rank + self.rope
     }
 
-    /// Bytes of a block that hold the latents: `[64][rank + rope]`.
+    /// Bytes of the part that hold the latents: `[64][rank + rope]`.
     #[inline(always)]
     pub(crate) fn rows(&self) -> Range<usize> {
         self.start..self.start + self.width() * BLOCK_TOKENS * size_of::<u16>()
@@ -208,7 +246,7 @@ mod tests {
 
     #[test]
     fn layers_that_differ_follow_each_other_without_gaps() {
-        let heads = LayerKv::Heads { kv_heads: 2, dim_k: 3, dim_v: 5, window: Some(7) };
+        let heads = LayerKv::Heads { kv_heads: 2, dim_k: 3, dim_v: 5, window: None };
         let latent = LayerKv::Latent { rank: 9, rope: 2 };
         let layout = KvLayout::new(vec![heads, LayerKv::None, latent, heads], 1, 4);
         let LayerPlace::Heads(first) = layout.place(0) else { panic!("the first layer has heads") };
@@ -220,6 +258,25 @@ mod tests {
         assert_eq!(last.keys(0).start, third.rows().end);
         assert_eq!(layout.hidden_bytes(), (2 * 8 * 2 + 11) * 128..(2 * 8 * 2 + 11) * 128 + 16);
         assert!(layout.block_bytes().is_multiple_of(BLOCK_ALIGN));
+        assert_eq!((layout.windowed_bytes(), layout.window()), (0, 0));
+    }
+
+    #[test]
+    fn windowed_layers_have_a_part_of_their_own() {
+        let heads = |window| LayerKv::Heads { kv_heads: 2, dim_k: 3, dim_v: 5, window };
+        let layout = KvLayout::new(vec![heads(Some(7)), heads(None), heads(Some(9)), heads(None)], 0, 4);
+        let places: Vec<(Part, usize)> = (0..4)
+            .map(|layer| match layout.place(layer) {
+                LayerPlace::Heads(heads) => (heads.part, heads.keys(0).start),
+                _ => panic!("every layer has heads"),
+            })
+            .collect();
+        let layer = 2 * 8 * 128;
+        use Part::{Lasting, Windowed};
+        assert_eq!(places, [(Windowed, 0), (Lasting, 0), (Windowed, layer), (Lasting, layer)]);
+        assert_eq!(layout.hidden_bytes(), 2 * layer..2 * layer + 16);
+        assert_eq!((layout.lasting_bytes(), layout.windowed_bytes()), (2 * layer + 64, 2 * layer));
+        assert_eq!((layout.block_bytes(), layout.window()), (4 * layer + 64, 9));
     }
 
     #[test]

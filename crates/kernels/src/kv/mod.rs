@@ -1,6 +1,7 @@
 //! Paged keys and values: the block table of a sequence, and the code that writes blocks.
 //!
 //! A block holds 64 tokens of all layers as f16, and is opaque bytes outside this crate; [`KvLayout`] says what is where.
+//! Its two parts may lie apart, and sealed blocks that no window reaches any more may lack the windowed one.
 //! This module does not own, share or evict blocks; a [`KvView`] is the block table of one sequence for one step.
 
 mod layout;
@@ -8,7 +9,7 @@ mod store;
 
 use std::ops::Range;
 
-pub(crate) use layout::{HeadsPlace, LatentPlace, LayerPlace};
+pub(crate) use layout::{HeadsPlace, LatentPlace, LayerPlace, Part};
 pub use layout::{KvLayout, LayerKv};
 pub use store::{store_kv, store_latent, through_f16};
 
@@ -21,20 +22,67 @@ pub const BLOCK_ALIGN: usize = 64;
 #[derive(Debug)]
 pub struct KvView<'a> {
     layout: KvLayout,
-    sealed: Vec<&'a [u8]>,
-    open: Vec<&'a mut [u8]>,
+    sealed: Vec<SealedParts<'a>>,
+    open: Vec<OpenParts<'a>>,
+}
+
+/// The parts of a full block, possibly shared.
+#[derive(Clone, Copy, Debug)]
+pub struct SealedParts<'a> {
+    /// What every later position reads.
+    pub lasting: &'a [u8],
+    /// What layers with a window keep; `None` if no position to come reads it. Empty if no layer has a window.
+    pub windowed: Option<&'a [u8]>,
+}
+
+/// The parts of a block that its sequence writes.
+#[derive(Debug)]
+pub struct OpenParts<'a> {
+    /// What every later position reads.
+    pub lasting: &'a mut [u8],
+    /// What layers with a window keep. Empty if no layer has a window.
+    pub windowed: &'a mut [u8],
 }
 
 impl<'a> KvView<'a> {
+    /// Blocks whose parts are one slice, the lasting one first. `sealed`: full blocks, possibly shared; `open`: the blocks
+    /// after them, which this sequence writes.
+    ///
+    /// # Panics
+    /// As [`KvView::of_parts`].
+    pub fn new(layout: &KvLayout, sealed: Vec<&'a [u8]>, open: Vec<&'a mut [u8]>) -> Self {
+        let lasting = layout.lasting_bytes();
+        let split = |block: &'a [u8]| {
+            let (lasting, windowed) = block.split_at(lasting.min(block.len()));
+            SealedParts { lasting, windowed: Some(windowed) }
+        };
+        let split_mut = |block: &'a mut [u8]| {
+            let (lasting, windowed) = block.split_at_mut(lasting.min(block.len()));
+            OpenParts { lasting, windowed }
+        };
+        let (sealed, open) =
+            (sealed.into_iter().map(split).collect(), open.into_iter().map(split_mut).collect());
+        Self::of_parts(layout, sealed, open)
+    }
+
     /// `sealed`: full blocks, possibly shared; `open`: the blocks after them, which this sequence writes.
     ///
     /// # Panics
-    /// If a block's size differs from the layout's, or it is not aligned to [`BLOCK_ALIGN`].
-    pub fn new(layout: &KvLayout, sealed: Vec<&'a [u8]>, open: Vec<&'a mut [u8]>) -> Self {
-        let bytes = layout.block_bytes();
-        for block in sealed.iter().copied().chain(open.iter().map(|block| &**block)) {
-            assert_eq!(block.len(), bytes, "a KV block whose size differs from the layout's");
-            assert!(block.as_ptr().addr().is_multiple_of(BLOCK_ALIGN), "a KV block that is not aligned");
+    /// If the size of a part differs from the layout's, or it is not aligned to [`BLOCK_ALIGN`].
+    pub fn of_parts(layout: &KvLayout, sealed: Vec<SealedParts<'a>>, open: Vec<OpenParts<'a>>) -> Self {
+        let (lasting, windowed) = (layout.lasting_bytes(), layout.windowed_bytes());
+        let check = |part: &[u8], bytes: usize| {
+            assert_eq!(part.len(), bytes, "a KV block whose size differs from the layout's");
+            let aligned = bytes == 0 || part.as_ptr().addr().is_multiple_of(BLOCK_ALIGN);
+            assert!(aligned, "a KV block that is not aligned");
+        };
+        for block in &sealed {
+            check(block.lasting, lasting);
+            block.windowed.iter().for_each(|part| check(part, windowed));
+        }
+        for block in &open {
+            check(block.lasting, lasting);
+            check(block.windowed, windowed);
         }
         Self { layout: layout.clone(), sealed, open }
     }
@@ -56,13 +104,13 @@ impl<'a> KvView<'a> {
     pub fn keep_hidden(&mut self, block: usize, row: &[f32]) {
         assert_eq!(row.len(), self.layout.hidden(), "a hidden row whose length differs from the layout's");
         let place = self.layout.hidden_bytes();
-        let bytes = self.open_block(block)[place].as_chunks_mut().0;
+        let bytes = self.open_part(block, Part::Lasting)[place].as_chunks_mut().0;
         bytes.iter_mut().zip(row).for_each(|(bytes, x)| *bytes = x.to_ne_bytes());
     }
 
     /// The hidden row stored in a block.
     pub fn hidden(&self, block: usize) -> Vec<f32> {
-        let bytes = self.block(block)[self.layout.hidden_bytes()].as_chunks().0;
+        let bytes = self.part(block, Part::Lasting)[self.layout.hidden_bytes()].as_chunks().0;
         bytes.iter().map(|bytes| f32::from_ne_bytes(*bytes)).collect()
     }
 
@@ -81,7 +129,7 @@ impl<'a> KvView<'a> {
                 LayerPlace::Latent(place) => {
                     let row = 2 * place.width();
                     let at = |slot| (slot / BLOCK_TOKENS, place.rows().start + row * (slot % BLOCK_TOKENS));
-                    self.copy_bytes(at(from), at(to), row);
+                    self.copy_bytes(Part::Lasting, at(from), at(to), row);
                 }
                 LayerPlace::None => {}
             }
@@ -99,35 +147,44 @@ impl<'a> KvView<'a> {
             let row = 2 * place.dim_v;
             let value = (values.start + row * from_lane, values.start + row * to_lane, row);
             for (source, target, len) in spans.chain([value]) {
-                self.copy_bytes((from / BLOCK_TOKENS, source), (to / BLOCK_TOKENS, target), len);
+                self.copy_bytes(place.part, (from / BLOCK_TOKENS, source), (to / BLOCK_TOKENS, target), len);
             }
         }
     }
 
-    /// Copies `len` bytes between (block, offset) places.
-    fn copy_bytes(&mut self, from: (usize, usize), to: (usize, usize), len: usize) {
+    /// Copies `len` bytes between (block, offset) places of one kind of part.
+    fn copy_bytes(&mut self, part: Part, from: (usize, usize), to: (usize, usize), len: usize) {
         if from.0 == to.0 {
-            let block = self.open_block(to.0);
+            let block = self.open_part(to.0, part);
             block.copy_within(from.1..from.1 + len, to.1);
             return;
         }
-        let source = self.block(from.0)[from.1..from.1 + len].as_ptr();
-        let target = self.open_block(to.0)[to.1..to.1 + len].as_mut_ptr();
+        let source = self.part(from.0, part)[from.1..from.1 + len].as_ptr();
+        let target = self.open_part(to.0, part)[to.1..to.1 + len].as_mut_ptr();
         // SAFETY: both ranges were bounds-checked, and lie in different blocks, which don't overlap since
         // one of them is borrowed mutably.
         unsafe { std::ptr::copy_nonoverlapping(source, target, len) };
     }
 
-    pub(crate) fn block(&self, index: usize) -> &[u8] {
-        match index.checked_sub(self.sealed.len()) {
-            None => self.sealed[index],
-            Some(open) => &*self.open[open],
+    /// # Panics
+    /// If it is the windowed part of a block that lacks it.
+    pub(crate) fn part(&self, index: usize, part: Part) -> &[u8] {
+        match (index.checked_sub(self.sealed.len()), part) {
+            (None, Part::Lasting) => self.sealed[index].lasting,
+            (None, Part::Windowed) => {
+                self.sealed[index].windowed.expect("a window reaches into a block without a windowed part")
+            }
+            (Some(open), Part::Lasting) => &*self.open[open].lasting,
+            (Some(open), Part::Windowed) => &*self.open[open].windowed,
         }
     }
 
-    fn open_block(&mut self, index: usize) -> &mut [u8] {
+    fn open_part(&mut self, index: usize, part: Part) -> &mut [u8] {
         let open = index.checked_sub(self.sealed.len()).expect("a write to a sealed KV block");
-        &mut *self.open[open]
+        match part {
+            Part::Lasting => &mut *self.open[open].lasting,
+            Part::Windowed => &mut *self.open[open].windowed,
+        }
     }
 
     fn assert_open(&self, slots: Range<usize>) {

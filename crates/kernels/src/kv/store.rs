@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use half::f16;
 
-use super::{AttnSeq, BLOCK_TOKENS, HeadsPlace, KvLayout, LatentPlace, LayerPlace};
+use super::{AttnSeq, BLOCK_TOKENS, HeadsPlace, KvLayout, LatentPlace, LayerPlace, Part};
 use crate::compute::Compute;
 use crate::share::Shared;
 use crate::simd::{Kernel, LANES, Simd16, dispatch};
@@ -29,7 +29,7 @@ pub fn store_kv(
     let (row_k, row_v) = (place.kv_heads * place.dim_k, place.kv_heads * place.dim_v);
     for seq in seqs {
         let (rows, first) = (seq.rows.clone(), seq.committed);
-        let (sealed, blocks) = open_blocks(layout, seq);
+        let (sealed, blocks) = open_parts(layout, seq, place.part);
         let k = &k[rows.start * row_k..rows.end * row_k];
         let v = &v[rows.start * row_v..rows.end * row_v];
         c.pool().split(place.kv_heads, k.len() + v.len(), &|heads| {
@@ -51,7 +51,7 @@ pub fn store_latent(c: &Compute, layout: &KvLayout, layer: usize, seqs: &mut [At
     let width = place.width();
     for seq in seqs {
         let (rows, first) = (seq.rows.clone(), seq.committed);
-        let (sealed, blocks) = open_blocks(layout, seq);
+        let (sealed, blocks) = open_parts(layout, seq, Part::Lasting);
         let x = &x[rows.start * width..rows.end * width];
         c.pool().split(rows.len(), x.len(), &|rows| {
             for row in rows {
@@ -64,11 +64,19 @@ pub fn store_latent(c: &Compute, layout: &KvLayout, layer: usize, seqs: &mut [At
     }
 }
 
-/// The number of sealed blocks, and the open ones.
-fn open_blocks<'b>(layout: &KvLayout, seq: &'b mut AttnSeq<'_, '_>) -> (usize, Vec<Shared<'b, u8>>) {
+/// The number of sealed blocks, and one part of the open ones.
+fn open_parts<'b>(
+    layout: &KvLayout,
+    seq: &'b mut AttnSeq<'_, '_>,
+    part: Part,
+) -> (usize, Vec<Shared<'b, u8>>) {
     assert_eq!(*layout, seq.kv.layout, "the sequence's KV layout differs from the model's");
     seq.kv.assert_open(seq.committed..seq.committed + seq.rows.len());
-    (seq.kv.sealed.len(), seq.kv.open.iter_mut().map(|block| Shared::new(block)).collect())
+    let open = seq.kv.open.iter_mut().map(|block| match part {
+        Part::Lasting => Shared::new(&mut *block.lasting),
+        Part::Windowed => Shared::new(&mut *block.windowed),
+    });
+    (seq.kv.sealed.len(), open.collect())
 }
 
 /// Stores one head of one sequence's rows.
