@@ -32,12 +32,12 @@ impl ContextCache {
         // The last token of a prompt is always computed: its logits are what the answer begins with.
         let usable = tokens.len().saturating_sub(1);
         let in_memory = self.closest(scope, tokens);
+        let (whole, resumable) = self.survey(scope, &tokens[..usable]);
         let shared = if self.has_shared() { None } else { Some(0) };
         let Some(disk) = self.disk() else {
-            let memory = in_memory.agreed.min(usable);
             return Explained {
                 closest: self.with_next_block(scope, tokens, in_memory),
-                memory,
+                memory: resumable,
                 disk: 0,
                 shared,
             };
@@ -45,7 +45,7 @@ impl ContextCache {
         let chain: Vec<_> = scope.chain(tokens).collect();
         let blocks = in_memory.agreed / BLOCK_TOKENS;
         let more = chain[blocks..].iter().take_while(|(_, key)| disk.contains(key)).count();
-        let hit = more.min((usable / BLOCK_TOKENS).saturating_sub(blocks)) * BLOCK_TOKENS;
+        let hit = self.below(scope, &tokens[..usable], (&whole, resumable), false).tokens();
         let whole = blocks + more;
         let place = match whole.checked_sub(1) {
             Some(last) => scope.next(chain[last].0, chain[last].1),
@@ -53,7 +53,7 @@ impl ContextCache {
         };
         let on_disk = closest_on_disk(disk, scope, place, &tokens[whole * BLOCK_TOKENS..]);
         let agreed = whole * BLOCK_TOKENS + on_disk.agreed;
-        let memory = if hit > 0 { blocks * BLOCK_TOKENS } else { in_memory.agreed.min(usable) };
+        let memory = if hit > 0 { resumable / BLOCK_TOKENS * BLOCK_TOKENS } else { resumable };
         let closest = match (agreed, on_disk.cached.len()) > (in_memory.agreed, in_memory.cached.len()) {
             true => Closest { agreed, cached: on_disk.cached },
             false => self.with_next_block(scope, tokens, in_memory),

@@ -1,5 +1,6 @@
-//! The serialised block: 512 bytes of header, then the payload. The same on disk and in a shared
-//! store.
+//! The serialised part of a block: 512 bytes of header, then the payload. The same on disk and in a shared
+//! store. The lasting part has the block's key; the windowed part, if there is one, is a file or entry of its own
+//! under a key [derived](BlockKey::windowed) from it, so that each is written, read and evicted as far as it is needed.
 //!
 //! All integers are little-endian. The header says everything that decides the payload, so a reader trusts
 //! nothing it has not checked: magic, version, checksum of the header, fingerprint, place, token ids, length
@@ -17,12 +18,14 @@
 //! | 144 | 256 | 64 token ids |
 //! | 400 | 8 | payload bytes |
 //! | 408 | 8 | XXH3 of the payload |
-//! | 416 | 88 | zeros |
+//! | 416 | 4 | 0: lasting part, 1: windowed part |
+//! | 420 | 84 | zeros |
 //! | 504 | 8 | XXH3 of bytes 0 to 503 |
 
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::BLOCK_TOKENS;
+use crate::block_layout::Part;
 use crate::faults::Fault;
 use crate::keys::{BlockKey, Fingerprint, Place, Scope, ScopeId};
 use crate::pool::SealedBlock;
@@ -43,51 +46,69 @@ pub struct Header {
     pub scope: ScopeId,
     /// Its position in the prefix.
     pub place: Place,
-    /// Its key.
+    /// The part's key.
     pub key: BlockKey,
     /// The tokens whose state it holds.
     pub tokens: [u32; BLOCK_TOKENS],
+    /// Which part it is.
+    pub part: Part,
     /// Length of the payload in bytes.
     pub payload_bytes: u64,
     /// XXH3 of the payload.
     pub payload_xxh3: u64,
 }
 
-/// The block that a reader expects: the values a header must have.
+/// The part of a block that a reader expects: the values a header must have.
 #[derive(Debug, Clone)]
 pub struct Wanted {
     /// The block's scope and model.
     pub scope: Scope,
     /// Its position in the prefix.
     pub place: Place,
-    /// Its key.
+    /// The part's key.
     pub key: BlockKey,
     /// The token ids it must have.
     pub tokens: [u32; BLOCK_TOKENS],
+    /// Which part.
+    pub part: Part,
 }
 
 impl Wanted {
-    /// The full blocks of `tokens`, in order, without the first `skip`.
+    /// The lasting parts of the full blocks of `tokens`, in order, without the first `skip`.
     pub fn chain(scope: &Scope, tokens: &[u32], skip: usize) -> Vec<Wanted> {
         let (blocks, _) = tokens.as_chunks::<BLOCK_TOKENS>();
         let chain = scope.chain(tokens).zip(blocks).skip(skip);
         chain
-            .map(|((place, key), &tokens)| Wanted { scope: scope.at(place.depth), place, key, tokens })
+            .map(|((place, key), &tokens)| Wanted {
+                scope: scope.at(place.depth),
+                place,
+                key,
+                tokens,
+                part: Part::Lasting,
+            })
             .collect()
+    }
+
+    /// The windowed part of a block, given its lasting one.
+    pub fn windowed(&self) -> Wanted {
+        Wanted { key: self.key.windowed(), part: Part::Windowed, ..self.clone() }
     }
 }
 
 impl Header {
-    /// The header of a full block; `None` for an unfilled one. Reads the whole payload for its checksum.
-    pub fn of(block: &SealedBlock) -> Option<Header> {
+    /// The header of a part of a full block; `None` for an unfilled one, or if the handle lacks the part. Reads the whole
+    /// payload for its checksum.
+    pub fn of(block: &SealedBlock, part: Part) -> Option<Header> {
+        let (key, payload) = (block.key()?, block.part(part)?);
         Some(Header {
             fingerprint: block.scope().fingerprint(),
             scope: block.scope().id(),
             place: block.place(),
-            key: block.key()?,
+            key: part.key(key),
             tokens: block.tokens().try_into().ok()?,
-            payload_bytes: block.len() as u64,
-            payload_xxh3: xxh3_64(block),
+            part,
+            payload_bytes: payload.len() as u64,
+            payload_xxh3: xxh3_64(payload),
         })
     }
 
@@ -109,6 +130,7 @@ impl Header {
         self.tokens.iter().for_each(|token| put(&token.to_le_bytes()));
         put(&self.payload_bytes.to_le_bytes());
         put(&self.payload_xxh3.to_le_bytes());
+        put(&self.part.code().to_le_bytes());
         let hash = xxh3_64(&bytes[..CHECKED_BYTES]);
         bytes[CHECKED_BYTES..].copy_from_slice(&hash.to_le_bytes());
         bytes
@@ -130,7 +152,7 @@ impl Header {
             return Err(Fault::Corrupt);
         }
         let depth = u32::from_le_bytes(fields.take());
-        Ok(Header {
+        let header = Header {
             fingerprint: Fingerprint::from_bytes(fields.take()),
             scope: ScopeId::from_bytes(fields.take()),
             place: Place { parent: BlockKey::from_bytes(fields.take()), depth },
@@ -138,7 +160,10 @@ impl Header {
             tokens: std::array::from_fn(|_| u32::from_le_bytes(fields.take())),
             payload_bytes: u64::from_le_bytes(fields.take()),
             payload_xxh3: u64::from_le_bytes(fields.take()),
-        })
+            part: Part::Lasting,
+        };
+        let part = Part::of_code(u32::from_le_bytes(fields.take())).ok_or(Fault::OtherVersion)?;
+        Ok(Header { part, ..header })
     }
 
     /// Checks that this is the header of the expected block.
@@ -152,6 +177,7 @@ impl Header {
         let same = self.key == wanted.key
             && self.scope == wanted.scope.id()
             && self.place == wanted.place
+            && self.part == wanted.part
             && self.tokens == wanted.tokens;
         if same { Ok(()) } else { Err(Fault::WrongTokens) }
     }
@@ -165,6 +191,27 @@ impl Header {
             return Err(Fault::Torn);
         }
         if xxh3_64(payload) == self.payload_xxh3 { Ok(()) } else { Err(Fault::Corrupt) }
+    }
+}
+
+impl Part {
+    /// The key of a part of a block.
+    pub(crate) fn key(self, block: BlockKey) -> BlockKey {
+        match self {
+            Part::Lasting => block,
+            Part::Windowed => block.windowed(),
+        }
+    }
+
+    fn code(self) -> u32 {
+        match self {
+            Part::Lasting => 0,
+            Part::Windowed => 1,
+        }
+    }
+
+    fn of_code(code: u32) -> Option<Part> {
+        [Part::Lasting, Part::Windowed].into_iter().find(|part| part.code() == code)
     }
 }
 
@@ -184,16 +231,17 @@ impl Fields<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::block_layout::BlockLayout;
     use crate::keys::ServerSecret;
-    use crate::pool::{BlockLayout, BlockPool};
+    use crate::pool::BlockPool;
 
     fn sample() -> (Header, Wanted) {
         let scope = ServerSecret::new([1; 32]).scope("t", Fingerprint::of(&[]));
         let prompt: Vec<u32> = (5..133).collect();
-        let pool = BlockPool::new(BlockLayout { bytes: 100 }, 1);
+        let pool = BlockPool::new(BlockLayout::whole(100), 1);
         let wanted = Wanted::chain(&scope, &prompt, 1).remove(0);
         let block = pool.open().unwrap().seal(&scope, wanted.place, &wanted.tokens);
-        (Header::of(&block).unwrap(), wanted)
+        (Header::of(&block, Part::Lasting).unwrap(), wanted)
     }
 
     #[test]
@@ -203,6 +251,35 @@ mod tests {
         assert_eq!(read, header);
         assert_eq!(read.check(&wanted), Ok(()));
         assert_eq!(read.check_payload(&[0; 100]), Ok(()));
+    }
+
+    #[test]
+    fn the_parts_of_a_block_are_not_taken_for_each_other() {
+        let layout = BlockLayout { lasting: 100, windowed: 100, window: 64 };
+        let (scope, wanted) = (ServerSecret::new([1; 32]).scope("t", Fingerprint::of(&[])), sample().1);
+        let pool = BlockPool::new(layout, 1);
+        let block = pool.open().unwrap().seal(&scope, wanted.place, &wanted.tokens);
+        let headers = [Part::Lasting, Part::Windowed].map(|part| Header::of(&block, part).unwrap());
+        let wanted = [wanted.clone(), wanted.windowed()];
+        for (at, header) in headers.iter().enumerate() {
+            let read = Header::decode(&header.encode()).unwrap();
+            assert_eq!(read, *header);
+            assert_eq!(read.check(&wanted[at]), Ok(()));
+            assert_eq!(read.check(&wanted[1 - at]), Err(Fault::WrongTokens));
+            // Not even under the other's name.
+            let renamed = Header { key: wanted[1 - at].key, ..read };
+            assert_eq!(renamed.check(&wanted[1 - at]), Err(Fault::WrongTokens));
+        }
+        assert_eq!(Header::of(&block.without_windowed(), Part::Windowed), None);
+    }
+
+    #[test]
+    fn a_part_of_a_later_version_is_no_fault_of_the_file() {
+        let mut bytes = sample().0.encode();
+        bytes[416] = 2;
+        let hash = xxh3_64(&bytes[..CHECKED_BYTES]);
+        bytes[CHECKED_BYTES..].copy_from_slice(&hash.to_le_bytes());
+        assert_eq!(Header::decode(&bytes), Err(Fault::OtherVersion));
     }
 
     #[test]

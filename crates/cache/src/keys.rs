@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use crate::BLOCK_TOKENS;
 
+const TAG_WINDOWED: &str = "foretoken windowed part v1";
 const TAG_BLOCK: &str = "foretoken block v1";
 const TAG_RESPONSE: &str = "foretoken response v1";
 const TAG_ROOT: &str = "foretoken root v1";
@@ -74,6 +75,16 @@ digest_type! {
 digest_type! {
     /// The public id of a [`Scope`], by which its entries can be listed or deleted. Reveals no secret.
     ScopeId
+}
+
+impl BlockKey {
+    /// The name of the block's windowed part in the lower tiers; the block's own names its lasting part.
+    pub fn windowed(&self) -> BlockKey {
+        let mut hasher = blake3::Hasher::new();
+        field(&mut hasher, TAG_WINDOWED.as_bytes());
+        field(&mut hasher, &self.0);
+        Self(hasher.finalize().into())
+    }
 }
 
 /// A string that is not a digest.

@@ -11,6 +11,7 @@
 //! error for the caller and never a wrong answer.
 #![forbid(unsafe_code)]
 
+pub mod block_layout;
 pub mod clock;
 pub mod data_folder;
 pub mod disk;
@@ -31,6 +32,7 @@ pub mod suffix_automaton;
 pub mod tiers;
 pub mod tree;
 
+pub use block_layout::{BlockLayout, Capacity, Part};
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use disk::{DiskConfig, DiskEntry, DiskStats, DiskTier, Enqueued, VerifyReport};
 pub use draft_files::{DraftFiles, DraftFilesConfig, DraftFilesStats};
@@ -39,7 +41,7 @@ pub use explain::Explained;
 pub use faults::{Fault, Faults};
 pub use format::Wanted;
 pub use keys::{BlockKey, Fingerprint, Place, Scope, ScopeId, ServerSecret, SharedPrefix};
-pub use pool::{BlockLayout, BlockPool, Evictable, OpenBlock, PoolCounts, SealedBlock};
+pub use pool::{BlockPool, Evictable, OpenBlock, OpenWindowed, PoolCounts, SealedBlock};
 pub use recompute_cost::RecomputeCost;
 pub use restore::{Below, Rates, Restore, Restored, Tier};
 pub use shared::{SharedConfig, SharedError, SharedStats, SharedTier, Store};

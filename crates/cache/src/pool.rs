@@ -5,190 +5,125 @@
 //! to take a sealed block's memory while it is cached. Dropping the last handle returns the slot, on any
 //! thread, so nothing leaks on any path. The invariant: `free + open + sealed == capacity`, always.
 //!
+//! A block has two parts, each in a slot of its own kind. The lasting part is read by everything after the block. The
+//! windowed part is only read near it, by layers with a sliding window; a handle may give it up, and it is freed when
+//! no handle has it any more. Dereferencing a block gives its lasting part.
+//!
 //! The pool knows of a block's prefix only what was sealed into it, and it evicts
 //! nothing itself: see [`tree`](crate::tree) for the eviction order.
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
-use bytes::BytesMut;
+use std::sync::Arc;
 
 use crate::BLOCK_TOKENS;
+use crate::block_layout::{BlockLayout, Capacity, Part};
 use crate::keys::{BlockKey, Place, Scope};
 
-/// Alignment of every block's first byte, so that a kernel may use whole cache lines.
-pub const BLOCK_ALIGN_BYTES: usize = 64;
-/// Bytes allocated at a time: many huge pages, so that the loss at both ends is small.
-const SLAB_BYTES: usize = 64 << 20;
+mod slots;
 
-/// The size of a block. The bytes are the model's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct BlockLayout {
-    /// Bytes of one block of [`BLOCK_TOKENS`] tokens.
-    pub bytes: usize,
-}
-
-/// A snapshot of how many slots are in which state.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PoolCounts {
-    /// Total slots.
-    pub capacity: usize,
-    /// Slots that [`BlockPool::open`] can still return.
-    pub free: usize,
-    /// Slots that are being filled.
-    pub open: usize,
-    /// Slots that hold a sealed block, however many hold that block.
-    pub sealed: usize,
-}
+pub use slots::{BLOCK_ALIGN_BYTES, PoolCounts};
+use slots::{Slot, Slots};
 
 /// A bounded set of block slots. Clones are handles on the same slots.
 #[derive(Clone)]
 pub struct BlockPool {
-    shared: Arc<Shared>,
-}
-
-struct Shared {
     layout: BlockLayout,
-    capacity: usize,
-    /// Called with each slab before its first use.
-    advise: fn(&mut [u8]),
-    state: Mutex<State>,
-}
-
-#[derive(Default)]
-struct State {
-    /// Free block memory, and whether it was used before.
-    spare: Vec<(BytesMut, bool)>,
-    /// Blocks whose memory was allocated.
-    made: usize,
-    open: usize,
-    sealed: usize,
-}
-
-impl Shared {
-    fn state(&self) -> MutexGuard<'_, State> {
-        // Every update below leaves the counts consistent, so a panic elsewhere does not spoil them.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Allocates the memory of several blocks at a time and splits it, each block at a cache line. Its pages
-    /// take no physical memory until they are written.
-    fn make_slab(&self, state: &mut State) {
-        let stride = self.layout.bytes.next_multiple_of(BLOCK_ALIGN_BYTES).max(BLOCK_ALIGN_BYTES);
-        let blocks = (SLAB_BYTES / stride).clamp(1, self.capacity - state.made);
-        let mut slab = BytesMut::zeroed(blocks * stride + BLOCK_ALIGN_BYTES - 1);
-        (self.advise)(&mut slab);
-        let start = slab.as_ptr().align_offset(BLOCK_ALIGN_BYTES);
-        assert!(start < BLOCK_ALIGN_BYTES, "a byte pointer can always be aligned");
-        drop(slab.split_to(start));
-        for _ in 0..blocks {
-            let mut block = slab.split_to(stride);
-            block.truncate(self.layout.bytes);
-            state.spare.push((block, false));
-        }
-        state.made += blocks;
-    }
+    lasting: Arc<Slots>,
+    windowed: Arc<Slots>,
 }
 
 impl BlockPool {
-    /// A pool of `capacity` slots. Memory is allocated when a slot is first opened, not here.
-    pub fn new(layout: BlockLayout, capacity: usize) -> Self {
+    /// A pool with slots for both parts of `capacity` blocks, or as many of each as [`Capacity`] says. Memory is
+    /// allocated when a slot is first opened, not here.
+    pub fn new(layout: BlockLayout, capacity: impl Into<Capacity>) -> Self {
         Self::advised(layout, capacity, |_| {})
     }
 
     /// As [`new`](Self::new), with a function that may advise the system to use huge pages for the memory it is given.
-    pub fn advised(layout: BlockLayout, capacity: usize, advise: fn(&mut [u8])) -> Self {
-        Self { shared: Arc::new(Shared { layout, capacity, advise, state: Mutex::default() }) }
+    pub fn advised(layout: BlockLayout, capacity: impl Into<Capacity>, advise: fn(&mut [u8])) -> Self {
+        let Capacity { blocks, windowed } = capacity.into();
+        let lasting = Slots::new(layout.lasting, blocks, advise);
+        Self { layout, lasting, windowed: Slots::new(layout.windowed, windowed, advise) }
     }
 
     /// The size of every block in this pool.
     pub fn layout(&self) -> BlockLayout {
-        self.shared.layout
+        self.layout
     }
 
-    /// A block of zeros to fill, or `None` if all slots are taken.
+    /// A block of zeros to fill, or `None` if all slots of a part are taken.
     pub fn open(&self) -> Option<OpenBlock> {
-        let (mut buffer, used) = {
-            let mut state = self.shared.state();
-            if state.open + state.sealed == self.shared.capacity {
-                return None;
-            }
-            state.open += 1;
-            if state.spare.is_empty() {
-                self.shared.make_slab(&mut state);
-            }
-            state.spare.pop().expect("fewer blocks are taken than the pool may have")
-        };
-        if used {
-            // Equal prefixes must give equal bytes, whatever the slot held before.
-            buffer.fill(0);
-        }
-        Some(OpenBlock { slot: Slot { buffer, sealed: false, pool: self.shared.clone() } })
+        self.try_open().ok()
     }
 
-    /// How many slots are in which state, now.
-    pub fn counts(&self) -> PoolCounts {
-        let capacity = self.shared.capacity;
-        let state = self.shared.state();
-        PoolCounts {
-            capacity,
-            free: capacity - state.open - state.sealed,
-            open: state.open,
-            sealed: state.sealed,
+    /// As [`open`](Self::open).
+    ///
+    /// # Errors
+    /// The part whose slots are all taken.
+    pub(crate) fn try_open(&self) -> Result<OpenBlock, Part> {
+        let mut block = self.open_lasting().ok_or(Part::Lasting)?;
+        if self.layout.windowed > 0 {
+            block.windowed = Some(self.windowed.open().ok_or(Part::Windowed)?);
         }
+        Ok(block)
+    }
+
+    /// A block to fill without its windowed part.
+    pub(crate) fn open_lasting(&self) -> Option<OpenBlock> {
+        Some(OpenBlock { slot: self.lasting.open()?, windowed: None, windows: self.layout.windowed > 0 })
+    }
+
+    /// The windowed part of a block, to fill.
+    pub fn open_windowed(&self) -> Option<OpenWindowed> {
+        self.windowed.open().map(|slot| OpenWindowed { slot })
+    }
+
+    /// How many slots for lasting parts are in which state, now.
+    pub fn counts(&self) -> PoolCounts {
+        self.lasting.counts()
+    }
+
+    /// How many slots for windowed parts are in which state, now.
+    pub fn windowed_counts(&self) -> PoolCounts {
+        self.windowed.counts()
     }
 }
 
 impl fmt::Debug for BlockPool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("BlockPool")
-            .field("layout", &self.shared.layout)
+            .field("layout", &self.layout)
             .field("counts", &self.counts())
+            .field("windowed", &self.windowed_counts())
             .finish()
     }
 }
 
-/// A slot in use; returned to the pool when dropped.
-struct Slot {
-    buffer: BytesMut,
-    sealed: bool,
-    pool: Arc<Shared>,
-}
-
-impl Slot {
-    fn seal(&mut self) {
-        let mut state = self.pool.state();
-        state.open -= 1;
-        state.sealed += 1;
-        self.sealed = true;
-    }
-}
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        let buffer = std::mem::take(&mut self.buffer);
-        let mut state = self.pool.state();
-        match self.sealed {
-            true => state.sealed -= 1,
-            false => state.open -= 1,
-        }
-        state.spare.push((buffer, true));
-    }
-}
-
-/// A block that is being filled. Exclusive; dropping it gives the slot back.
+/// A block that is being filled. Exclusive; dropping it gives the slots back.
 pub struct OpenBlock {
     slot: Slot,
+    windowed: Option<Slot>,
+    /// Whether blocks of this pool have a windowed part.
+    windows: bool,
 }
 
 impl OpenBlock {
     /// Copies another block's bytes, for copy on write.
     ///
     /// # Panics
-    /// If `from` has another length than this block.
-    pub fn copy_from(&mut self, from: &[u8]) {
+    /// If `from` has another length than this block, or lacks a part that this one has.
+    pub fn copy_from(&mut self, from: &SealedBlock) {
         self.slot.buffer.copy_from_slice(from);
+        if let Some(windowed) = &mut self.windowed {
+            windowed.buffer.copy_from_slice(from.windowed().expect("a copy of a whole block"));
+        }
+    }
+
+    /// The lasting and the windowed part, which is empty in a pool without windows.
+    pub fn parts_mut(&mut self) -> (&mut [u8], &mut [u8]) {
+        let windowed = self.windowed.as_mut().map_or(&mut [][..], |slot| &mut slot.buffer);
+        (&mut self.slot.buffer, windowed)
     }
 
     /// Ends writing. The block now holds the state needed to resume after `tokens` at `place`.
@@ -209,7 +144,9 @@ impl OpenBlock {
                 place,
                 key,
                 tokens: tokens.into(),
+                windows: self.windows,
             }),
+            windowed: self.windowed.map(|slot| OpenWindowed { slot }.seal()),
         }
     }
 }
@@ -234,18 +171,64 @@ impl fmt::Debug for OpenBlock {
     }
 }
 
+/// The windowed part of a block that is being filled.
+pub struct OpenWindowed {
+    slot: Slot,
+}
+
+impl OpenWindowed {
+    /// Ends writing.
+    pub(crate) fn seal(mut self) -> SealedWindowed {
+        self.slot.seal();
+        SealedWindowed(Arc::new(self.slot))
+    }
+}
+
+impl Deref for OpenWindowed {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.slot.buffer
+    }
+}
+
+impl DerefMut for OpenWindowed {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        &mut self.slot.buffer
+    }
+}
+
+impl fmt::Debug for OpenWindowed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "OpenWindowed({} bytes)", self.len())
+    }
+}
+
+/// A finished windowed part: immutable, shared by reference count.
+#[derive(Clone)]
+pub(crate) struct SealedWindowed(Arc<Slot>);
+
+impl fmt::Debug for SealedWindowed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SealedWindowed({} bytes)", self.0.buffer.len())
+    }
+}
+
 struct Sealed {
     slot: Slot,
     scope: Scope,
     place: Place,
     key: Option<BlockKey>,
     tokens: Arc<[u32]>,
+    windows: bool,
 }
 
-/// A finished block: immutable, shared by reference count. A handle keeps it in memory.
+/// A finished block: immutable, shared by reference count. A handle keeps it in memory, its windowed part only if the
+/// handle has it.
 #[derive(Clone)]
 pub struct SealedBlock {
     inner: Arc<Sealed>,
+    windowed: Option<SealedWindowed>,
 }
 
 impl SealedBlock {
@@ -274,6 +257,65 @@ impl SealedBlock {
         self.inner.key.map(|key| self.inner.place.child(key))
     }
 
+    /// The windowed part: empty in a pool without windows, `None` if this handle lacks it.
+    pub fn windowed(&self) -> Option<&[u8]> {
+        match &self.windowed {
+            Some(windowed) => Some(&windowed.0.buffer),
+            None => (!self.inner.windows).then_some(&[]),
+        }
+    }
+
+    /// Whether this handle lacks no part.
+    pub fn is_whole(&self) -> bool {
+        self.windowed.is_some() || !self.inner.windows
+    }
+
+    /// Gives up this handle's windowed part.
+    pub fn drop_windowed(&mut self) {
+        self.windowed = None;
+    }
+
+    /// A handle without the windowed part.
+    pub fn without_windowed(&self) -> SealedBlock {
+        SealedBlock { inner: self.inner.clone(), windowed: None }
+    }
+
+    /// A part's bytes; `None` if this handle lacks it, or there is no such part.
+    pub(crate) fn part(&self, part: Part) -> Option<&[u8]> {
+        match part {
+            Part::Lasting => Some(self),
+            Part::Windowed => self.windowed.as_ref().map(|windowed| &windowed.0.buffer[..]),
+        }
+    }
+
+    pub(crate) fn has_windowed(&self) -> bool {
+        self.windowed.is_some()
+    }
+
+    pub(crate) fn take_windowed(&mut self) -> Option<SealedWindowed> {
+        self.windowed.take()
+    }
+
+    /// Completes a handle. False if it has a windowed part already.
+    pub(crate) fn put_windowed(&mut self, windowed: SealedWindowed) -> bool {
+        let missing = self.inner.windows && self.windowed.is_none();
+        if missing {
+            self.windowed = Some(windowed);
+        }
+        missing
+    }
+
+    /// Frees the windowed part if no other handle has it. False if there is one.
+    pub(crate) fn evict_windowed(&mut self) -> bool {
+        match self.windowed.take().map(|windowed| Arc::try_unwrap(windowed.0)) {
+            Some(Err(held)) => {
+                self.windowed = Some(SealedWindowed(held));
+                false
+            }
+            _ => true,
+        }
+    }
+
     /// Whether two handles are on the same memory.
     pub fn same(&self, other: &SealedBlock) -> bool {
         Arc::ptr_eq(&self.inner, &other.inner)
@@ -290,9 +332,10 @@ impl SealedBlock {
     /// # Errors
     /// Returns the block itself while another handle exists.
     pub fn into_evictable(self) -> Result<Evictable, SealedBlock> {
+        let windowed = self.windowed;
         match Arc::try_unwrap(self.inner) {
             Ok(sealed) => Ok(Evictable { sealed }),
-            Err(inner) => Err(SealedBlock { inner }),
+            Err(inner) => Err(SealedBlock { inner, windowed }),
         }
     }
 
@@ -315,6 +358,7 @@ impl fmt::Debug for SealedBlock {
             .field("tokens", &self.tokens().len())
             .field("depth", &self.place().depth)
             .field("key", &self.key())
+            .field("whole", &self.is_whole())
             .finish()
     }
 }
@@ -337,7 +381,7 @@ mod tests {
     use crate::keys::{Fingerprint, ServerSecret};
 
     fn pool(capacity: usize) -> BlockPool {
-        BlockPool::new(BlockLayout { bytes: 1000 }, capacity)
+        BlockPool::new(BlockLayout::whole(1000), capacity)
     }
 
     fn scope() -> Scope {
@@ -424,6 +468,59 @@ mod tests {
         copy.copy_from(&original);
         copy[0] = 2;
         assert_eq!((original[0], copy[0], copy[1]), (1, 2, 1));
+    }
+
+    const WINDOWED: BlockLayout = BlockLayout { lasting: 100, windowed: 300, window: 100 };
+
+    #[test]
+    fn the_window_says_which_windowed_parts_resuming_reads() {
+        assert_eq!(
+            [0, 64, 100, 128, 163, 164, 192].map(|n| WINDOWED.windowed_from(n)),
+            [0, 0, 0, 0, 0, 1, 1]
+        );
+        assert_eq!(WINDOWED.windowed_blocks(), 2);
+        let plain = BlockLayout::whole(9);
+        assert_eq!(
+            ([0, 1, 64, 65].map(|n| plain.windowed_from(n)), plain.windowed_blocks()),
+            ([0, 1, 1, 2], 0)
+        );
+    }
+
+    #[test]
+    fn a_windowed_part_is_freed_with_the_last_handle_that_has_it() {
+        let (pool, scope) = (BlockPool::new(WINDOWED, 2), scope());
+        let mut block = pool.open().unwrap().seal(&scope, scope.root(), &[1]);
+        let (lasting, whole) = (block.without_windowed(), block.clone());
+        assert!(block.is_whole() && !lasting.is_whole());
+        assert_eq!((whole.windowed().map(<[u8]>::len), lasting.windowed()), (Some(300), None));
+        block.drop_windowed();
+        assert_eq!(pool.windowed_counts().sealed, 1);
+        drop(whole);
+        assert_eq!((pool.windowed_counts().sealed, pool.counts().sealed), (0, 1));
+    }
+
+    #[test]
+    fn a_block_without_room_for_one_part_takes_no_slot_for_the_other() {
+        let pool = BlockPool::new(WINDOWED, Capacity { blocks: 3, windowed: 1 });
+        let first = pool.open().unwrap();
+        assert_eq!(pool.try_open().err(), Some(Part::Windowed));
+        assert_eq!((pool.counts().open, pool.windowed_counts().open), (1, 1));
+        let second = pool.open_lasting().unwrap();
+        assert!(!second.seal(&scope(), scope().root(), &[1]).is_whole());
+        drop(first);
+        assert!(pool.open().is_some());
+    }
+
+    #[test]
+    fn a_copy_has_both_parts() {
+        let (pool, scope) = (BlockPool::new(WINDOWED, 2), scope());
+        let mut open = pool.open().unwrap();
+        open.parts_mut().0[99] = 1;
+        open.parts_mut().1[299] = 2;
+        let original = open.seal(&scope, scope.root(), &[1]);
+        let mut copy = pool.open().unwrap();
+        copy.copy_from(&original);
+        assert_eq!((copy.parts_mut().0[99], copy.parts_mut().1[299]), (1, 2));
     }
 
     #[test]

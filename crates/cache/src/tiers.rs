@@ -14,23 +14,26 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::BLOCK_TOKENS;
+use crate::block_layout::{BlockLayout, Capacity, Part};
 use crate::clock::Clock;
 use crate::disk::{DiskStats, DiskTier};
-use crate::format::Wanted;
 use crate::keys::{Scope, ScopeId};
-use crate::pool::{BlockLayout, BlockPool, OpenBlock, PoolCounts, SealedBlock};
+use crate::pool::{BlockPool, OpenBlock, OpenWindowed, PoolCounts, SealedBlock};
 use crate::recompute_cost::RecomputeCost;
-use crate::restore::{Below, Rates, Restore, RestoreJob, Restored, Tier, run};
+use crate::restore::{Below, Rates, RestoreJob, run};
 use crate::shared::{SharedStats, SharedTier};
 use crate::stats::{AgeSnapshot, Counter, LatencySnapshot};
 use crate::tree::{CachedPrefix, Closest, Inserted, IntegrityError, Match, PrefixTree, TreeCounts};
+
+mod lower;
+mod pin_budget;
+
+pub use pin_budget::{PinBudget, PinLimit};
 
 /// Restores that may queue behind the one in progress.
 const RESTORES_MAX: usize = 64;
 /// Assumed seconds per block until one was read. Low, so that one is read and measured.
 const BLOCK_S_ASSUMED: f64 = 2e-3;
-/// One in this many restores that are not worth it reads a block all the same, to measure again.
-const MEASURE_AGAIN_EVERY: u64 = 64;
 
 /// The size of the cache in memory.
 #[derive(Debug, Clone, Copy)]
@@ -38,7 +41,7 @@ pub struct CacheConfig {
     /// The size of a block.
     pub layout: BlockLayout,
     /// Capacity in blocks, those of running sequences included.
-    pub ram_blocks: usize,
+    pub ram: Capacity,
     /// May advise the system to use huge pages for the blocks' memory.
     pub advise: fn(&mut [u8]),
     /// The cost that blocks are ranked by until a measured one is set.
@@ -52,43 +55,6 @@ pub struct Hit {
     pub ram: Match,
     /// Blocks that lower tiers may add after the full blocks of `ram`.
     pub below: Below,
-}
-
-/// How many blocks may be pinned.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PinBudget {
-    /// By all tenants together.
-    pub all: usize,
-    /// By one tenant; blocks of shared prefixes do not count.
-    pub tenant: usize,
-}
-
-impl From<usize> for PinBudget {
-    fn from(all: usize) -> Self {
-        PinBudget { all, tenant: all }
-    }
-}
-
-impl PinBudget {
-    /// Checks `wanted` further blocks, `own` of them under the tenant's scope, beside those pinned by all and by it.
-    fn check(self, (wanted, own): (usize, usize), (all, tenant): (usize, usize)) -> Result<(), PinLimit> {
-        let (left, own_left) = (self.all.saturating_sub(all), self.tenant.saturating_sub(tenant));
-        if own > own_left && own_left < left {
-            return Err(PinLimit { wanted: own, left: own_left, share: true });
-        }
-        if wanted > left { Err(PinLimit { wanted, left, share: false }) } else { Ok(()) }
-    }
-}
-
-/// A pin that was refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PinLimit {
-    /// Blocks that it would have added.
-    pub wanted: usize,
-    /// Blocks that may still be pinned.
-    pub left: usize,
-    /// Whether the tenant's share is what does not suffice.
-    pub share: bool,
 }
 
 /// A snapshot of all counters.
@@ -112,6 +78,8 @@ pub struct CacheStats {
     pub inserted: u64,
     /// Blocks evicted from memory to make room.
     pub evicted: u64,
+    /// Windowed parts evicted from memory to make room, without their blocks.
+    pub evicted_windowed: u64,
     /// Blocks removed by [`clear`](ContextCache::clear).
     pub cleared: u64,
     /// Blocks that are pinned.
@@ -128,8 +96,12 @@ pub struct CacheStats {
     pub restores_refused: u64,
     /// The prefix tree.
     pub tree: TreeCounts,
-    /// The slots; `None` only in a default value.
+    /// The slots for lasting parts; `None` only in a default value.
     pub pool: Option<PoolCounts>,
+    /// Bytes of the blocks in the tree.
+    pub ram_bytes: u64,
+    /// Bytes of all slots.
+    pub ram_bytes_max: u64,
     /// The disk tier, if there is one.
     pub disk: Option<DiskStats>,
     /// The shared tier, if there is one.
@@ -147,6 +119,7 @@ struct Counters {
     shared_hit_tokens: Counter,
     inserted: Counter,
     evicted: Counter,
+    evicted_windowed: Counter,
     cleared: Counter,
     out_of_slots: Counter,
     restores_not_worth: Counter,
@@ -183,8 +156,8 @@ impl ContextCache {
             .name("cache-restorer".into())
             .spawn(move || run(&jobs, below.0.as_deref(), below.1.as_deref()))?;
         Ok(Self {
-            pool: BlockPool::advised(config.layout, config.ram_blocks, config.advise),
-            tree: Mutex::new(PrefixTree::new(config.cost)),
+            pool: BlockPool::advised(config.layout, config.ram, config.advise),
+            tree: Mutex::new(PrefixTree::new(config.layout, config.cost)),
             disk,
             shared,
             clock,
@@ -199,15 +172,32 @@ impl ContextCache {
         self.pool.layout()
     }
 
-    /// A block to fill. Evicts if needed; `None` if every block in memory is held or pinned.
+    /// A block to fill. Evicts if needed; `None` if every block in memory is held or pinned, or every windowed part.
     pub fn open(&self) -> Option<OpenBlock> {
+        self.open_evicting(|pool| pool.try_open())
+    }
+
+    fn open_lasting(&self) -> Option<OpenBlock> {
+        self.open_evicting(|pool| pool.open_lasting().ok_or(Part::Lasting))
+    }
+
+    fn open_windowed(&self) -> Option<OpenWindowed> {
+        self.open_evicting(|pool| pool.open_windowed().ok_or(Part::Windowed))
+    }
+
+    fn open_evicting<T>(&self, open: impl Fn(&BlockPool) -> Result<T, Part>) -> Option<T> {
         // A slot that was freed here may be taken by another thread before this one opens it.
         loop {
-            if let Some(open) = self.pool.open() {
-                return Some(open);
-            }
-            let evicted = self.tree().evict(1, self.clock.elapsed());
-            self.counters.evicted.add(evicted as u64);
+            let full = match open(&self.pool) {
+                Ok(open) => return Some(open),
+                Err(full) => full,
+            };
+            let now = self.clock.elapsed();
+            let (evicted, counter) = match full {
+                Part::Lasting => (self.tree().evict(1, now), &self.counters.evicted),
+                Part::Windowed => (self.tree().evict_windowed(1, now), &self.counters.evicted_windowed),
+            };
+            counter.add(evicted as u64);
             if evicted == 0 {
                 self.counters.out_of_slots.add(1);
                 return None;
@@ -216,9 +206,16 @@ impl ContextCache {
     }
 
     /// Upper bound of the blocks that [`open`](Self::open) could return: free ones and those that the tree may evict.
-    /// An overestimate, since a block in the tree may be held.
+    /// An overestimate, since a block in the tree may be held, and windowed parts may run out.
     pub fn available_max(&self) -> usize {
         self.pool.counts().free + self.tree().counts().blocks
+    }
+
+    /// Windowed parts that running sequences may have between them: all that are not pinned. `None` without windows.
+    pub fn windowed_max(&self) -> Option<usize> {
+        let pinned = || self.tree().windowed_pinned(None, self.clock.elapsed()).0;
+        let windows = self.layout().windowed > 0;
+        windows.then(|| self.pool.windowed_counts().capacity.saturating_sub(pinned()))
     }
 
     /// Looks a prompt up. Changes recency only; contacts no network.
@@ -246,22 +243,7 @@ impl ContextCache {
         hit
     }
 
-    fn find(&self, scope: &Scope, tokens: &[u32]) -> Hit {
-        let ram = self.tree().match_prefix(scope, tokens);
-        let store = self.shared.as_ref().is_some_and(|shared| shared.is_available());
-        if self.disk.is_none() && !store {
-            return Hit { ram, below: Below::default() };
-        }
-        let mut wanted = Wanted::chain(scope, tokens, ram.blocks.len());
-        let has = |wanted: &&Wanted| self.disk.as_ref().is_some_and(|disk| disk.contains(&wanted.key));
-        let on_disk = wanted.iter().take_while(has).count();
-        if !store {
-            wanted.truncate(on_disk);
-        }
-        Hit { ram, below: Below { wanted, on_disk } }
-    }
-
-    /// Inserts a computed block and queues it for the lower tiers. Returns the one physical copy
+    /// Inserts a computed block and queues its lasting part for the lower tiers. Returns the one physical copy
     /// to continue with: another one if these tokens are cached here already.
     pub fn insert(&self, block: SealedBlock) -> SealedBlock {
         let (block, added) = self.remember(block);
@@ -303,55 +285,6 @@ impl ContextCache {
         }
     }
 
-    /// Starts restoring as many blocks as are worth it and fit. `None` if that is
-    /// none. Never blocks; see [`poll_restore`](Self::poll_restore).
-    pub fn begin_restore(&self, mut below: Below, rates: &Rates) -> Option<Restore> {
-        if below.wanted.is_empty() {
-            return None;
-        }
-        let worth = below.worth_restoring(rates);
-        if worth == 0 {
-            self.counters.restores_not_worth.add(1);
-            if !self.counters.restores_not_worth.get().is_multiple_of(MEASURE_AGAIN_EVERY) {
-                return None;
-            }
-        }
-        below.wanted.truncate(worth.max(1));
-        let items: Vec<_> =
-            below.wanted.into_iter().map_while(|wanted| Some((wanted, self.open()?))).collect();
-        let started = match &self.restores {
-            Some(queue) if !items.is_empty() => Restore::start(items, queue),
-            _ => None,
-        };
-        if started.is_none() {
-            self.counters.restores_refused.add(1);
-        }
-        started
-    }
-
-    /// The blocks restored since the last call; they are in the tree now. Never blocks.
-    pub fn poll_restore(&self, restore: &mut Restore) -> Restored {
-        self.take_restored(restore, None)
-    }
-
-    /// As [`poll_restore`](Self::poll_restore), but waits up to `wait` for the first block.
-    pub fn wait_restore(&self, restore: &mut Restore, wait: Duration) -> Restored {
-        self.take_restored(restore, Some(wait))
-    }
-
-    fn take_restored(&self, restore: &mut Restore, wait: Option<Duration>) -> Restored {
-        let (blocks, done) = restore.take(wait);
-        let blocks = blocks.into_iter().map(|(block, tier)| {
-            match tier {
-                Tier::Disk => self.counters.disk_hit_tokens.add(BLOCK_TOKENS as u64),
-                Tier::Shared => self.counters.shared_hit_tokens.add(BLOCK_TOKENS as u64),
-                Tier::Ram => {}
-            }
-            self.remember(block).0
-        });
-        Restored { blocks: blocks.collect(), done }
-    }
-
     /// The prefix in memory that agrees longest with a prompt, and the tokens that follow it. Changes nothing.
     pub fn closest(&self, scope: &Scope, tokens: &[u32]) -> Closest {
         self.tree().closest(scope, tokens)
@@ -371,7 +304,10 @@ impl ContextCache {
         let now = self.clock.elapsed();
         let mut tree = self.tree();
         let (all, own) = (tree.pinned(Some((scope, tokens)), now), tree.pinned_by(scope, tokens, now));
-        budget.into().check((all.1 - all.0, own.1 - own.0), (all.0, own.0))?;
+        let budget = budget.into();
+        budget.check((all.1 - all.0, own.1 - own.0), (all.0, own.0))?;
+        let windowed = tree.windowed_pinned(Some((scope, tokens)), now);
+        budget.check_windowed(windowed.1 - windowed.0, windowed.0)?;
         let blocks = tree.pin(scope, tokens, now.saturating_add(ttl));
         self.keep_pinned(&tree);
         Ok(blocks)
@@ -395,7 +331,11 @@ impl ContextCache {
         // What is missing of a shared prefix is not the tenant's own.
         let own_missing =
             tokens.len().saturating_sub(agreed.max(scope.own_root().tokens_before())).div_ceil(BLOCK_TOKENS);
-        budget.into().check((all.1 - all.0 + missing, own.1 - own.0 + own_missing), (all.0, own.0))
+        let budget = budget.into();
+        budget.check((all.1 - all.0 + missing, own.1 - own.0 + own_missing), (all.0, own.0))?;
+        let windowed = tree.windowed_pinned(Some((scope, tokens)), now);
+        let most = (self.layout().windowed_blocks() + 2).min(tokens.len().div_ceil(BLOCK_TOKENS));
+        budget.check_windowed(if missing > 0 { most } else { windowed.1 - windowed.0 }, windowed.0)
     }
 
     /// Removes the pin of a prefix; returns how many blocks it covered, 0 if the prefix was not pinned.
@@ -409,6 +349,15 @@ impl ContextCache {
     /// Capacity of memory in blocks.
     pub fn capacity(&self) -> usize {
         self.pool.counts().capacity
+    }
+
+    /// Capacity of memory in windowed parts of blocks.
+    pub fn windowed_capacity(&self) -> usize {
+        self.pool.windowed_counts().capacity
+    }
+
+    pub(crate) fn survey(&self, scope: &Scope, tokens: &[u32]) -> (Vec<bool>, usize) {
+        self.tree().survey(scope, tokens)
     }
 
     /// Blocks that are pinned now.
@@ -480,7 +429,14 @@ impl ContextCache {
         let (pinned, oldest, ages, counts) =
             (tree.pinned(None, now).0, tree.oldest(now), tree.ages(), tree.counts());
         drop(tree);
+        let (layout, pool, windowed) = (self.layout(), self.pool.counts(), self.pool.windowed_counts());
+        let bytes = |blocks: usize, windowed: usize| {
+            blocks as u64 * layout.lasting as u64 + windowed as u64 * layout.windowed as u64
+        };
         CacheStats {
+            ram_bytes: bytes(counts.blocks, counts.windowed),
+            ram_bytes_max: bytes(pool.capacity, windowed.capacity),
+            evicted_windowed: counters.evicted_windowed.get(),
             cleared: counters.cleared.get(),
             disk_query_tokens: counters.disk_query_tokens.get(),
             shared_query_tokens: counters.shared_query_tokens.get(),
@@ -498,7 +454,7 @@ impl ContextCache {
             restores_not_worth: counters.restores_not_worth.get(),
             restores_refused: counters.restores_refused.get(),
             tree: counts,
-            pool: Some(self.pool.counts()),
+            pool: Some(pool),
             disk: self.disk.as_ref().map(|disk| disk.stats()),
             shared: self.shared.as_ref().map(|shared| shared.stats()),
         }

@@ -6,17 +6,24 @@
 //! shares the most tokens with it, whether it matches whole, ends early (the last, unfilled block of a
 //! sequence) or branches off inside. Matching compares tokens; keys only find the parent of a new block.
 //!
+//! A block in the tree may lack its windowed part. A match ends where resuming is possible: after the last token before
+//! which all windowed parts are there that its window reaches. Windowed parts are evicted on their own: first those that
+//! the sequence that computed them has left behind, then the least recently added or read. So a long prompt evicts its
+//! own middle, not the ends of others.
+//!
 //! The verbs, and what each changes:
 //!
 //! | verb | changes | its result is valid |
 //! |---|---|---|
 //! | [`match_prefix`](PrefixTree::match_prefix) | recency only | as long as the blocks in it are held: holding them is the lock |
-//! | [`closest`](PrefixTree::closest) | nothing | until the next change |
-//! | [`insert`](PrefixTree::insert) | adds a block | until it is evicted |
+//! | [`survey`](PrefixTree::survey), [`closest`](PrefixTree::closest) | nothing | until the next change |
+//! | [`insert`](PrefixTree::insert) | adds a block, or a windowed part that one lacks | until it is evicted |
+//! | [`leave_windowed`](PrefixTree::leave_windowed) | which windowed part is evicted first | until it is read |
 //! | [`pin`](PrefixTree::pin), [`unpin`](PrefixTree::unpin) | when a path may be evicted | until the given time |
 //! | [`prefixes`](PrefixTree::prefixes), [`pinned`](PrefixTree::pinned) | nothing | until the next change |
 //! | [`set_time`](PrefixTree::set_time) | the time that entries are dated with | until the next time |
 //! | [`evict`](PrefixTree::evict) | removes leaves without other handles | permanently |
+//! | [`evict_windowed`](PrefixTree::evict_windowed) | removes windowed parts without other handles | permanently |
 //! | [`reset`](PrefixTree::reset) | removes everything, or one scope | permanently |
 //! | [`check_integrity`](PrefixTree::check_integrity) | nothing | until the next change |
 //!
@@ -29,23 +36,28 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::BLOCK_TOKENS;
+use crate::block_layout::BlockLayout;
 use crate::keys::{BlockKey, Scope, ScopeId};
 use crate::pool::SealedBlock;
 use crate::recompute_cost::RecomputeCost;
 use crate::stats::Ages;
 
 mod pins;
+mod windowed;
 
 pub use pins::CachedPrefix;
 
 /// The part of a prefix that is in the tree. Holding it keeps its blocks in memory.
 #[derive(Debug, Clone, Default)]
 pub struct Match {
-    /// Full blocks from the root on, in order.
+    /// Full blocks from the root on, in order. Those that the window does not reach are without their windowed part.
     pub blocks: Vec<SealedBlock>,
     /// The next block if only its beginning agrees, and in how many tokens (1 or more, fewer than
     /// [`BLOCK_TOKENS`]): copy it and overwrite the rest.
     pub branch: Option<(SealedBlock, usize)>,
+    /// For each full block of the prefix that is in the tree, whether its windowed part is, too. There are more than in
+    /// `blocks` if windowed parts are missing.
+    pub whole: Vec<bool>,
 }
 
 impl Match {
@@ -85,6 +97,8 @@ pub struct TreeCounts {
     pub unfilled: usize,
     /// Blocks without children.
     pub leaves: usize,
+    /// Blocks with their windowed part, of a model that has windows.
+    pub windowed: usize,
     /// Roots with at least one block: one per scope, and one more after each shared prefix.
     pub scopes: usize,
 }
@@ -118,6 +132,8 @@ struct Node {
     children: Children,
     saved_s_per_byte: f64,
     rank: Rank,
+    /// The rank of the windowed part; 0 without one.
+    windowed_rank: u64,
     /// Set on the last block of a pinned prefix only: while it is there, so are those before it.
     pinned_until: Option<Duration>,
     added: Duration,
@@ -126,6 +142,7 @@ struct Node {
 
 /// See the [module](self).
 pub struct PrefixTree {
+    layout: BlockLayout,
     cost: RecomputeCost,
     nodes: Vec<Option<Node>>,
     vacant: Vec<NodeId>,
@@ -133,6 +150,8 @@ pub struct PrefixTree {
     by_key: HashMap<BlockKey, NodeId>,
     roots: HashMap<BlockKey, NodeId>,
     leaves: BTreeSet<(Rank, NodeId)>,
+    /// Nodes with a windowed part, by its rank.
+    windowed: BTreeSet<(u64, NodeId)>,
     unfilled: usize,
     /// The worth of the last block evicted.
     floor: f64,
@@ -145,15 +164,17 @@ pub struct PrefixTree {
 }
 
 impl PrefixTree {
-    /// An empty tree that ranks blocks by `cost`.
-    pub fn new(cost: RecomputeCost) -> Self {
+    /// An empty tree for blocks of this layout, ranked by `cost`.
+    pub fn new(layout: BlockLayout, cost: RecomputeCost) -> Self {
         Self {
+            layout,
             cost,
             nodes: Vec::new(),
             vacant: Vec::new(),
             by_key: HashMap::new(),
             roots: HashMap::new(),
             leaves: BTreeSet::new(),
+            windowed: BTreeSet::new(),
             unfilled: 0,
             floor: 0.0,
             uses: 0,
@@ -168,18 +189,40 @@ impl PrefixTree {
         self.cost = cost;
     }
 
-    /// The longest cached prefix of `tokens`. Changes recency only.
+    /// The longest cached prefix of `tokens` that can be resumed after. Changes recency only.
     pub fn match_prefix(&mut self, scope: &Scope, tokens: &[u32]) -> Match {
-        let (path, branch) = self.walk(scope, tokens);
+        let (mut path, branch) = self.walk(scope, tokens);
+        let whole = path.iter().map(|&node| self.block(node).is_whole()).collect();
+        let resumable = self.resumable_on(&path, branch);
+        path.truncate(resumable / BLOCK_TOKENS);
+        let branch = branch.filter(|_| resumable > path.len() * BLOCK_TOKENS);
+        // The end of a whole block is one where a sequence may be resumed, too.
+        let reads = self.layout.windowed_from(path.len() * BLOCK_TOKENS);
         let tip = branch.map(|(node, _)| node);
-        for &node in path.iter().chain(&tip) {
+        for (at, &node) in path.iter().chain(&tip).enumerate() {
             self.ages.reused(self.now.saturating_sub(self.node(node).used));
             self.touch(node);
+            if at >= reads {
+                self.touch_windowed(node);
+            }
         }
+        let handle = |(at, &node): (usize, &NodeId)| {
+            let block = self.block(node);
+            if at >= reads { block.clone() } else { block.without_windowed() }
+        };
         Match {
-            blocks: path.iter().map(|&node| self.block(node).clone()).collect(),
+            blocks: path.iter().enumerate().map(handle).collect(),
             branch: branch.map(|(node, agreed)| (self.block(node).clone(), agreed)),
+            whole,
         }
+    }
+
+    /// For each full block of a prefix that is in the tree whether it has its windowed part, and how many tokens
+    /// [`match_prefix`](Self::match_prefix) would find. Changes nothing.
+    pub fn survey(&self, scope: &Scope, tokens: &[u32]) -> (Vec<bool>, usize) {
+        let (path, branch) = self.walk(scope, tokens);
+        let resumable = self.resumable_on(&path, branch);
+        (path.iter().map(|&node| self.block(node).is_whole()).collect(), resumable)
     }
 
     /// The cached prefix that agrees longest with `tokens`, and the tokens that follow it. Changes nothing.
@@ -209,6 +252,7 @@ impl PrefixTree {
             && tokens.starts_with(block.tokens())
         {
             self.touch(covering);
+            self.complete(covering, block);
             return Inserted::Known(self.block(covering).clone());
         }
         let before = up_to(siblings, block.tokens());
@@ -272,6 +316,7 @@ impl PrefixTree {
             blocks: self.nodes.len() - self.vacant.len() - self.roots.len(),
             unfilled: self.unfilled,
             leaves: self.leaves.len(),
+            windowed: self.windowed.len(),
             scopes: self.roots.len(),
         }
     }
@@ -333,6 +378,7 @@ impl PrefixTree {
             children: BTreeMap::new(),
             saved_s_per_byte: 0.0,
             rank: Rank::default(),
+            windowed_rank: 0,
             pinned_until: None,
             added: self.now,
             used: self.now,
@@ -352,6 +398,7 @@ impl PrefixTree {
             root_of: None,
             children: BTreeMap::new(),
             rank: Rank::default(),
+            windowed_rank: 0,
             pinned_until,
             added: self.now,
             used: self.now,
@@ -368,6 +415,7 @@ impl PrefixTree {
         self.node_mut(parent).children.insert(tokens, node);
         self.leaves.insert((Rank::default(), node));
         self.touch(node);
+        self.touch_windowed(node);
     }
 
     fn add(&mut self, node: Node) -> NodeId {
@@ -449,6 +497,8 @@ impl PrefixTree {
     }
 
     fn vacate(&mut self, id: NodeId) {
+        let rank = self.node(id).windowed_rank;
+        self.windowed.remove(&(rank, id));
         self.nodes[id as usize] = None;
         self.pins.remove(&id);
         self.vacant.push(id);
@@ -486,6 +536,8 @@ impl PrefixTree {
         let pinned =
             |id: &NodeId| self.nodes[*id as usize].as_ref().is_some_and(|n| n.pinned_until.is_some());
         ensure(self.pins.iter().all(pinned), || "a pin is on no block".into())?;
+        let windowed = self.windowed.len();
+        ensure(windowed == seen.windowed, || format!("{windowed} windowed parts listed"))?;
         ensure(self.unfilled == seen.unfilled, || format!("{} unfilled counted", self.unfilled))?;
         let keys = seen.nodes - seen.unfilled + self.roots.len();
         ensure(self.by_key.len() == keys, || format!("{} keys for {keys} nodes", self.by_key.len()))
@@ -526,7 +578,11 @@ impl PrefixTree {
         ensure(full || leaf, || format!("node {id} goes on after an unfilled block"))?;
         let keyed = block.key().is_none_or(|key| self.by_key.get(&key) == Some(&id));
         ensure(keyed, || format!("the key of node {id} is another's"))?;
+        let windowed = block.has_windowed();
+        let listed = self.windowed.contains(&(node.windowed_rank, id));
+        ensure(windowed == listed, || format!("the windowed part of node {id} is misfiled"))?;
         seen.nodes += 1;
+        seen.windowed += usize::from(windowed);
         seen.leaves += usize::from(leaf);
         seen.unfilled += usize::from(!full);
         Ok(())
@@ -538,6 +594,7 @@ struct Seen {
     nodes: usize,
     leaves: usize,
     unfilled: usize,
+    windowed: usize,
 }
 
 fn ensure(holds: bool, what: impl FnOnce() -> String) -> Result<(), IntegrityError> {

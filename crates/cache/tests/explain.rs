@@ -15,7 +15,7 @@ use foretoken_cache::{
 
 fn cache(fs: Option<&Arc<RamFileSystem>>) -> ContextCache {
     let config =
-        CacheConfig { layout: LAYOUT, ram_blocks: 64, advise: |_| {}, cost: RecomputeCost::default() };
+        CacheConfig { layout: LAYOUT, ram: 64.into(), advise: |_| {}, cost: RecomputeCost::default() };
     let clock = Arc::new(ManualClock::new(SystemTime::UNIX_EPOCH));
     let disk = fs.map(|fs| {
         let config = DiskConfig { queue_blocks: 500, ..DiskConfig::new("/cache", u64::MAX) };

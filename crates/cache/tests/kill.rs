@@ -17,7 +17,7 @@ use foretoken_cache::disk::file_system::RealFileSystem;
 use foretoken_cache::{BlockLayout, BlockPool, DiskConfig, DiskTier, SystemClock, Wanted};
 
 const FOLDER_VARIABLE: &str = "FORETOKEN_KILL_FOLDER";
-const LAYOUT: BlockLayout = BlockLayout { bytes: 256 * 1024 };
+const LAYOUT: BlockLayout = BlockLayout::whole(256 * 1024);
 const PROMPTS: u32 = 8;
 const BLOCKS: usize = 8;
 const BUDGET_BYTES: u64 = 40 * 256 * 1024;

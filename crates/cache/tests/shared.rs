@@ -206,7 +206,7 @@ mod redis {
         let port = free_port();
         let _server = Server::start(port, "4mb");
         let tier = open(config(store(port)));
-        let large = BlockPool::new(foretoken_cache::BlockLayout { bytes: 256 << 10 }, 50);
+        let large = BlockPool::new(foretoken_cache::BlockLayout::whole(256 << 10), 50);
         let blocks = compute_all(&large, &scope("alice"), &prompt(1, 50));
         blocks.iter().for_each(|block| assert_eq!(tier.write(block), Enqueued::Queued));
         tier.flush();

@@ -39,7 +39,12 @@ fn store(folder: &Path) -> SharedTier {
 }
 
 fn cache(ram_blocks: usize, disk: Option<DiskTier>, shared: Option<SharedTier>) -> ContextCache {
-    let config = CacheConfig { layout: LAYOUT, ram_blocks, advise: |_| {}, cost: RecomputeCost::default() };
+    let config = CacheConfig {
+        layout: LAYOUT,
+        ram: ram_blocks.into(),
+        advise: |_| {},
+        cost: RecomputeCost::default(),
+    };
     ContextCache::new(config, disk, shared, Arc::new(ManualClock::new(SystemTime::UNIX_EPOCH))).unwrap()
 }
 
@@ -405,7 +410,7 @@ fn pins_respect_the_limit_and_pinning_the_same_again_costs_nothing() {
 #[test]
 fn a_tenant_pins_its_share_at_most_and_others_can_still_pin() {
     let cache = cache(16, None, None);
-    let budget = PinBudget { all: 6, tenant: 3 };
+    let budget = PinBudget { all: 6, tenant: 3, windowed: usize::MAX };
     let ttl = Duration::from_secs(60);
     for seed in 0..4 {
         prefill(&cache, &scope("alice"), &prompt(seed, 1));
@@ -428,11 +433,11 @@ fn a_pinned_block_outlives_others_on_disk_until_unpinned() {
     let fs = Arc::new(RamFileSystem::default());
     let clock = Arc::new(ManualClock::new(SystemTime::UNIX_EPOCH));
     // Room for six files.
-    let budget = 6 * (LAYOUT.bytes as u64 + 512) + 100;
+    let budget = 6 * (LAYOUT.lasting as u64 + 512) + 100;
     let config = DiskConfig { queue_blocks: 500, ..DiskConfig::new("/cache", budget) };
     let tier = DiskTier::open(config, fs, clock.clone());
     let memory =
-        CacheConfig { layout: LAYOUT, ram_blocks: 64, advise: |_| {}, cost: RecomputeCost::default() };
+        CacheConfig { layout: LAYOUT, ram: 64.into(), advise: |_| {}, cost: RecomputeCost::default() };
     let cache = ContextCache::new(memory, Some(tier), None, clock.clone()).unwrap();
     let (pinned, alice) = (prompt(1, 2), scope("alice"));
     let on_disk = |cache: &ContextCache| {

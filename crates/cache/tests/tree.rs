@@ -15,7 +15,7 @@ use proptest::prelude::*;
 const NOW: Duration = Duration::ZERO;
 
 fn tree() -> PrefixTree {
-    PrefixTree::new(RecomputeCost { token_s: 0.001, context_token_s: 1e-6 })
+    PrefixTree::new(LAYOUT, RecomputeCost { token_s: 0.001, context_token_s: 1e-6 })
 }
 
 fn remember(tree: &mut PrefixTree, pool: &BlockPool, scope: &Scope, tokens: &[u32]) {
@@ -53,7 +53,7 @@ fn a_branch_inside_a_block_is_found_to_the_token() {
     remember(&mut tree, &pool, &alice, &tokens);
     for shared in 1..64 {
         let asked = [&tokens[..64 + shared], &[7, 7, 7]].concat();
-        let Match { blocks, branch } = tree.match_prefix(&alice, &asked);
+        let Match { blocks, branch, .. } = tree.match_prefix(&alice, &asked);
         let (block, agreed) = branch.unwrap();
         assert_eq!((blocks.len(), agreed, block.tokens()), (1, shared, &tokens[64..]));
     }
@@ -167,7 +167,7 @@ fn of_equal_worth_the_least_recently_used_is_evicted() {
 #[test]
 fn costly_blocks_outlive_cheap_ones() {
     let (pool, alice) = (BlockPool::new(LAYOUT, 8), scope("alice"));
-    let mut tree = PrefixTree::new(RecomputeCost { token_s: 0.001, context_token_s: 0.001 });
+    let mut tree = PrefixTree::new(LAYOUT, RecomputeCost { token_s: 0.001, context_token_s: 0.001 });
     let (deep, shallow) = (prompt(1, 3), prompt(2, 1));
     remember(&mut tree, &pool, &alice, &deep);
     remember(&mut tree, &pool, &alice, &shallow);
@@ -178,7 +178,7 @@ fn costly_blocks_outlive_cheap_ones() {
 #[test]
 fn costly_but_unused_blocks_are_evicted_eventually() {
     let (pool, alice) = (BlockPool::new(LAYOUT, 3), scope("alice"));
-    let mut tree = PrefixTree::new(RecomputeCost { token_s: 0.001, context_token_s: 1e-6 });
+    let mut tree = PrefixTree::new(LAYOUT, RecomputeCost { token_s: 0.001, context_token_s: 1e-6 });
     let deep = prompt(1, 2);
     remember(&mut tree, &pool, &alice, &deep);
     for seed in 2..100 {
@@ -454,7 +454,7 @@ impl Both {
         for block in blocks {
             let end = block.place().tokens_before() + block.tokens().len();
             let before = block.place().tokens_before();
-            let saved = cost.seconds(before, block.tokens().len()) / LAYOUT.bytes as f64;
+            let saved = cost.seconds(before, block.tokens().len()) / LAYOUT.lasting as f64;
             let added = matches!(self.tree.insert(block), Inserted::Added);
             assert_eq!(added, self.naive.insert(scope, &tokens[..end], saved), "insert to {end}");
         }

@@ -14,6 +14,7 @@ use foretoken_cache::{
 
 use crate::api::{CacheUse, Request, SpeculationChoice};
 use crate::block_table::blocks_for;
+use crate::capacity::windowed_min;
 use crate::engine::Engine;
 
 /// Cache statistics.
@@ -21,8 +22,8 @@ use crate::engine::Engine;
 pub struct CacheInfo {
     /// All tiers.
     pub stats: CacheStats,
-    /// Bytes of a block in memory.
-    pub block_bytes: usize,
+    /// For a model with windows: blocks in memory with their windowed part, and how many may have it.
+    pub windowed: Option<(usize, usize)>,
     /// Blocks that may be pinned in all.
     pub pinned_max: usize,
     /// Answers that can be replayed or drafted from, and their bytes.
@@ -156,10 +157,11 @@ impl Engine {
 
     /// Cache statistics. Takes time linear in the blocks.
     pub fn cache_info(&self) -> CacheInfo {
-        let stats = self.stats();
+        let (stats, cache) = (self.stats(), self.cache().stats());
+        let windows = self.cache().layout().windowed > 0;
         CacheInfo {
-            stats: self.cache().stats(),
-            block_bytes: self.cache().layout().bytes,
+            windowed: windows.then(|| (cache.tree.windowed, self.cache().windowed_capacity())),
+            stats: cache,
             pinned_max: self.pinned_max(),
             responses: self.store().map_or((0, 0), |store| store.response_totals()),
             drafts: self.draft_files_stats(),
@@ -190,7 +192,12 @@ impl Engine {
     /// Blocks that may be pinned in all, and by one tenant.
     fn pin_budget(&self) -> PinBudget {
         let all = self.pinned_max();
-        PinBudget { all, tenant: all * usize::from(self.pin_share()) / 100 }
+        let context = windowed_min(&self.cache().layout(), self.ctx(), self.step_tokens());
+        PinBudget {
+            all,
+            tenant: all * usize::from(self.pin_share()) / 100,
+            windowed: self.cache().windowed_capacity().saturating_sub(context),
+        }
     }
 
     /// Blocks that may be pinned in all.

@@ -11,7 +11,7 @@ use std::time::Instant;
 use foretoken_cache::disk::file_system::FileSystem;
 use foretoken_cache::store::Store;
 use foretoken_cache::{
-    BlockLayout, CacheConfig, CacheStats, ContextCache, DiskConfig, DiskTier, DraftFiles, DraftFilesConfig,
+    CacheConfig, CacheStats, Capacity, ContextCache, DiskConfig, DiskTier, DraftFiles, DraftFilesConfig,
     DraftFilesStats, Fingerprint, RecomputeCost, Scope, ServerSecret, SharedConfig, SharedPrefix, SharedTier,
     SystemClock,
 };
@@ -23,7 +23,7 @@ use crate::api::{
     Answer, EngineStats, InvalidParam, MAX_DRAFT_LIMIT, Policy, Request, Speculation, SubmitError,
     TOP_LOGPROBS_MAX,
 };
-use crate::block_table::blocks_for;
+use crate::capacity::{block_layout, context_bytes, split};
 use crate::config::{EngineConfig, EngineError, Responses};
 use crate::fairness::Owner;
 use crate::inbox::Inbox;
@@ -32,7 +32,7 @@ use crate::replay::{self, Keep};
 use crate::scheduler::Limits;
 use crate::shared::Shared;
 use crate::speculate::drafts::DraftsConfig;
-use crate::speculate::{DraftModel, Mutex as Lock, Tenants};
+use crate::speculate::{DRAFT_STEP_TOKENS, DraftModel, Mutex as Lock, Tenants};
 use crate::step_loop::{CloseOnDrop, Parts, StepLoop};
 
 /// Divisor of the disk budget that gives the draft model's own disk budget.
@@ -62,13 +62,14 @@ struct Handle {
     tenants: Arc<Lock<Tenants>>,
     files: Option<Arc<DraftFiles>>,
     pin_share: u8,
+    step_tokens: usize,
     draft_model: Option<Arc<DraftModel>>,
 }
 
 /// A cache for a model's blocks.
 fn open_cache(
     model: &Model,
-    ram_blocks: usize,
+    ram: Capacity,
     disk: Option<(PathBuf, u64)>,
     file_system: Arc<dyn FileSystem>,
     shared: Option<SharedConfig>,
@@ -77,29 +78,27 @@ fn open_cache(
     let disk = disk
         .map(|(folder, bytes)| DiskTier::open(DiskConfig::new(folder, bytes), file_system, clock.clone()));
     let shared = shared.map(|shared| SharedTier::open(shared, clock.clone())).transpose()?;
-    let layout = BlockLayout { bytes: model.kv_layout().block_bytes() };
+    let layout = block_layout(&model.kv_layout());
     let cost = RecomputeCost::default();
-    Ok(ContextCache::new(
-        CacheConfig { layout, ram_blocks, advise: advise_huge_pages, cost },
-        disk,
-        shared,
-        clock,
-    )?)
+    Ok(ContextCache::new(CacheConfig { layout, ram, advise: advise_huge_pages, cost }, disk, shared, clock)?)
 }
 
 /// Opens the configured draft model, with caches of its own.
 fn open_draft_model(config: &EngineConfig) -> Result<Option<Arc<DraftModel>>, EngineError> {
     let Some((model, kv_bytes)) = config.draft_model.clone() else { return Ok(None) };
-    let ram_blocks = (kv_bytes / model.kv_layout().block_bytes()).max(blocks_for(config.ctx));
+    // A draft model that one context does not fit beside gets what that needs.
+    let kv = model.kv_layout();
+    let bytes = kv_bytes.max(context_bytes(&kv, config.ctx, DRAFT_STEP_TOKENS));
+    let ram = split(&kv, bytes, config.ctx, DRAFT_STEP_TOKENS).unwrap_or(Capacity { blocks: 0, windowed: 0 });
     let share = |(folder, bytes): &(PathBuf, u64)| (folder.with_extension("draft"), bytes / DRAFT_DISK_SHARE);
     let disk = config.disk.as_ref().map(share);
-    let cache = open_cache(&model, ram_blocks, disk, Arc::clone(&config.file_system), None)?;
+    let cache = open_cache(&model, ram, disk, Arc::clone(&config.file_system), None)?;
     let fingerprint = fingerprint(&model);
     Ok(Some(Arc::new(DraftModel::new(model, cache, ServerSecret::new(config.secret), fingerprint))))
 }
 
 /// Blocks of a model that fit in memory.
-fn capacity(model: &Model, config: &EngineConfig) -> Result<usize, EngineError> {
+fn capacity(model: &Model, config: &EngineConfig) -> Result<Capacity, EngineError> {
     let bounds = [
         ("ctx", config.ctx),
         ("step_tokens", config.step_tokens),
@@ -110,13 +109,8 @@ fn capacity(model: &Model, config: &EngineConfig) -> Result<usize, EngineError> 
     if let Some((name, _)) = bounds.into_iter().find(|&(_, bound)| bound == 0) {
         return Err(EngineError::Zero(name));
     }
-    let block_bytes = model.kv_layout().block_bytes();
-    let (capacity, needed) = (config.kv_bytes / block_bytes, blocks_for(config.ctx));
-    if capacity < needed {
-        let (needed, budget) = (needed * block_bytes, config.kv_bytes);
-        return Err(EngineError::KvBudget { ctx: config.ctx, needed, budget });
-    }
-    Ok(capacity)
+    split(&model.kv_layout(), config.kv_bytes, config.ctx, config.step_tokens)
+        .map_err(|needed| EngineError::KvBudget { ctx: config.ctx, needed, budget: config.kv_bytes })
 }
 
 /// Everything about a model that determines the bytes of its blocks.
@@ -148,10 +142,10 @@ impl Engine {
         tokenizer: Arc<Tokenizer>,
         config: EngineConfig,
     ) -> Result<Engine, EngineError> {
-        let blocks = capacity(&model, &config)?;
+        let ram = capacity(&model, &config)?;
         let draft_model = open_draft_model(&config)?;
         let file_system = Arc::clone(&config.file_system);
-        let cache = open_cache(&model, blocks, config.disk, config.file_system, config.shared)?;
+        let cache = open_cache(&model, ram, config.disk, config.file_system, config.shared)?;
         let cache = Arc::new(cache);
         let shared = Arc::new(Shared::new(Inbox::new(config.queue)));
         let (secret, fingerprint) = (ServerSecret::new(config.secret), fingerprint(&model));
@@ -180,6 +174,7 @@ impl Engine {
             tenants: Arc::clone(&tenants),
             files: files.clone(),
             pin_share: config.pin_share,
+            step_tokens: config.step_tokens,
             draft_model: draft_model.clone(),
         };
         let drafts = DraftsConfig {
@@ -195,7 +190,7 @@ impl Engine {
                 running_max: config.running_max,
                 per_tenant_max: config.running_per_tenant_max.unwrap_or(config.running_max),
             },
-            blocks,
+            blocks: ram.blocks,
             store: config.store,
             model,
             tokenizer,
@@ -306,6 +301,11 @@ impl Engine {
     /// Percentage of the pinnable blocks that one tenant may pin.
     pub(crate) fn pin_share(&self) -> u8 {
         self.handle.pin_share
+    }
+
+    /// Rows of a step, at most.
+    pub(crate) fn step_tokens(&self) -> usize {
+        self.handle.step_tokens
     }
 
     /// Figures of the drafters' files, if there is a folder for them.

@@ -8,6 +8,7 @@
 
 pub mod api;
 mod block_table;
+mod capacity;
 mod config;
 mod control;
 mod dice;
@@ -33,6 +34,7 @@ mod stop;
 mod work;
 
 pub use api::*;
+pub use capacity::{context_bytes, prefix_disk_bytes, tokens_held};
 pub use config::{EngineConfig, EngineError, Responses};
 pub use control::{CacheInfo, DatabaseInfo, Forgotten, PinRefused};
 pub use engine::{DRAFT_DISK_SHARE, Engine};

@@ -9,6 +9,7 @@
 use foretoken_cache::{ContextCache, RecomputeCost, ScopeId};
 
 use crate::block_table::blocks_for;
+use crate::capacity::windowed_held;
 use crate::fairness::{Demand, Fairness, Owner, Places};
 use crate::inbox::Inbox;
 use crate::job::Job;
@@ -98,7 +99,17 @@ impl Scheduler {
             .iter()
             .map(|seq| blocks_for(seq.tokens.len()).saturating_sub(seq.table.blocks()))
             .sum();
-        available >= reserved + blocks_for(tokens + 1)
+        available >= reserved + blocks_for(tokens + 1) && self.has_windowed_room(cache, tokens)
+    }
+
+    /// Whether there are windowed parts for a further sequence of `tokens` tokens. All but those of running sequences can
+    /// be evicted, unless they are pinned.
+    fn has_windowed_room(&self, cache: &ContextCache, tokens: usize) -> bool {
+        let Some(room) = cache.windowed_max() else { return true };
+        let lengths = || self.running.iter().map(|seq| seq.tokens.len()).chain([tokens]).map(|len| len + 1);
+        let held: usize = lengths().map(|len| windowed_held(&cache.layout(), len)).sum();
+        let all: usize = lengths().map(blocks_for).sum();
+        all.min(held + blocks_for(self.limits.step_tokens)) <= room
     }
 
     /// Demand of every owner with a request; `queued` are the owners with requests in the inbox and the arrival number

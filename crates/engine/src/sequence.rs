@@ -26,6 +26,9 @@ use crate::speculate::head::HeadSequence;
 use crate::speculate::planner::Candidate;
 use crate::speculate::speculator::Speculator;
 
+/// Most resume points of a sequence.
+const RESUME_POINTS_MAX: usize = 4;
+
 /// A running request.
 pub(crate) struct Sequence {
     /// Prompt and answer.
@@ -38,6 +41,10 @@ pub(crate) struct Sequence {
     pub(crate) hidden: Vec<f32>,
     /// Blocks on their way from a slower tier; the sequence waits for them.
     pub(crate) restore: Option<Restore>,
+    /// Numbers of blocks after which later requests may resume: of a model with windows, the cache keeps the windowed
+    /// parts that this reads. The ends of the prompt and of a declared prefix, and where more of the prompt was cached
+    /// than could be resumed after.
+    resume_points: Vec<usize>,
     /// Another sequence that is computing a shared prefix, and the length of that prefix.
     pub(crate) follows: Option<(u64, usize)>,
     /// Its arrival number, unique within the engine.
@@ -99,6 +106,7 @@ impl Sequence {
             expected: TextFollower::of_prediction(&mut request),
             output: Output::new(&mut request, events),
             prompt_len: request.prompt.len(),
+            resume_points: vec![request.prompt.len() / BLOCK_TOKENS, scope.own_root().depth as usize],
             progress: request.progress,
             tokens: request.prompt,
             committed: 0,
@@ -174,6 +182,14 @@ impl Sequence {
             (false, Some(_)) => cache.lookup_again(&self.scope, known, usize::MAX),
             (false, None) => cache.lookup_again(&self.scope, known, self.committed),
         };
+        let known = found.below.known_blocks().max(found.ram.whole.len());
+        let resumable = found.ram.tokens() / BLOCK_TOKENS;
+        if known > resumable
+            && !self.resume_points.contains(&known)
+            && self.resume_points.len() < RESUME_POINTS_MAX
+        {
+            self.resume_points.push(known);
+        }
         if restore {
             self.restore = cache.begin_restore(found.below, &cache.rates(cost));
         }
@@ -367,9 +383,15 @@ impl Sequence {
 
     /// Records that `rows` more tokens have their KV.
     fn commit(&mut self, cache: &ContextCache, rows: usize) {
+        let before = self.committed / BLOCK_TOKENS;
         self.committed += rows;
-        let Sequence { table, scope, tokens, committed, cache_use, .. } = self;
+        let Sequence { table, scope, tokens, committed, cache_use, resume_points, .. } = self;
         table.seal_full(cache, scope, tokens, *committed, cache_use.write);
+        if cache_use.write {
+            let passed = resume_points.iter().filter(|&&point| before < point && point <= table.sealed());
+            passed.for_each(|&point| table.write_windowed(cache, point));
+        }
+        table.drop_windowed(cache, *committed, resume_points);
     }
 
     /// Appends and emits a token; returns the finish reason if the answer ends with it.
@@ -396,6 +418,7 @@ impl Sequence {
     pub(crate) fn finish(mut self, cache: &ContextCache, drafts: &mut Drafts, reason: FinishReason) {
         let (prompt, answer) = self.tokens.split_at(self.prompt_len);
         if self.cache_use.write {
+            self.table.write_windowed(cache, self.table.sealed());
             self.table.share_tail(cache, &self.scope, &self.tokens, self.committed);
             if let Some(speculator) = &self.speculator {
                 drafts.remember(speculator, prompt, answer);

@@ -70,8 +70,9 @@ fn a_block_has_the_same_bytes_however_it_was_computed() {
         let whole = || request(prompt(), 120, 5);
         let mut answer = Vec::new();
         let expected = blocks(&fixture, |_| {}, |engine| answer = ask_for(engine, whole()));
-        // 319 tokens: the last one is never fed.
-        assert_eq!(expected.len(), 4, "{kind}: {:?}", expected.keys());
+        // 319 tokens: the last one is never fed. With windows, also the windowed parts before the ends of prompt and answer.
+        let files = if kind == "gemma3" { 4 + 3 } else { 4 };
+        assert_eq!(expected.len(), files, "{kind}: {:?}", expected.keys());
 
         let got = blocks(&fixture, |config| config.step_tokens = 7, |engine| drop(ask_for(engine, whole())));
         assert_same(kind, "in small steps", &got, &expected);

@@ -20,7 +20,7 @@ impl<'m> Sequence<'m> {
     /// Allocates blocks for `ctx` tokens.
     pub(crate) fn new(model: &'m Model, ctx: usize) -> Result<Self> {
         let capacity = ctx.div_ceil(BLOCK_TOKENS);
-        let pool = BlockPool::new(BlockLayout { bytes: model.kv_layout().block_bytes() }, capacity);
+        let pool = BlockPool::new(BlockLayout::whole(model.kv_layout().block_bytes()), capacity);
         let blocks = (0..capacity).map(|_| pool.open()).collect::<Option<Vec<_>>>();
         let blocks = blocks.context("the pool has as many blocks as were asked for")?;
         Ok(Self { model, scratch: model.scratch(), blocks, len: 0 })

@@ -6,8 +6,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow, bail};
-use foretoken_cache::{BLOCK_TOKENS, data_folder};
-use foretoken_engine::{Engine, EngineConfig, MAX_DRAFT_LIMIT, Policy, Source, Speculation, Thresholds};
+use foretoken_cache::data_folder;
+use foretoken_engine::{
+    Engine, EngineConfig, MAX_DRAFT_LIMIT, Policy, Source, Speculation, Thresholds, context_bytes,
+};
 use foretoken_kernels::affinity::physical_cores;
 use foretoken_kernels::kv::KvLayout;
 use foretoken_kernels::{Compute, Isa};
@@ -223,7 +225,7 @@ impl Loaded {
             tracing::warn!("--ctx {asked} is more than the {trained} tokens that the model was trained for");
         }
         if args.ctx.is_none() && (1..trained).contains(&held) {
-            let whole = (trained.div_ceil(BLOCK_TOKENS) * layout.block_bytes()) as u64;
+            let whole = context_bytes(&layout, trained, EngineConfig::default().step_tokens) as u64;
             let whole = ByteSize(whole.next_multiple_of(1 << 20));
             tracing::warn!(
                 "the context is {held} tokens, not the model's {trained}: --cache-ram {} holds no more; \
@@ -290,7 +292,8 @@ pub(crate) fn local_file(reference: &str, base: &BaseArgs) -> Result<Option<Path
     }
 }
 
-/// Tokens whose KV fits in `bytes`, in whole blocks.
+/// Tokens of a context whose KV fits in `bytes`, in whole blocks.
 fn tokens_held(layout: &KvLayout, bytes: u64) -> usize {
-    usize::try_from(bytes / layout.block_bytes() as u64).unwrap_or(usize::MAX / BLOCK_TOKENS) * BLOCK_TOKENS
+    let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+    foretoken_engine::tokens_held(layout, bytes, EngineConfig::default().step_tokens)
 }

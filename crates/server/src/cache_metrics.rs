@@ -45,7 +45,7 @@ impl Collector for CacheCollector {
                 }
             }
         }
-        for (name, help, samples) in gauges(stats, info.block_bytes) {
+        for (name, help, samples) in gauges(stats) {
             let mut family = out.encode_descriptor(name, help, None, MetricType::Gauge)?;
             for (tier, value) in samples {
                 ConstGauge::new(value).encode(family.encode_family(&[("tier", tier)])?)?;
@@ -180,9 +180,9 @@ fn data_folder(info: &CacheInfo, out: &mut DescriptorEncoder<'_>) -> Result<(), 
 
 type Gauges = (&'static str, &'static str, Vec<(&'static str, f64)>);
 
-fn gauges(stats: &CacheStats, block_bytes: usize) -> [Gauges; 5] {
+fn gauges(stats: &CacheStats) -> [Gauges; 5] {
     let mut blocks = vec![("memory", stats.tree.blocks as f64)];
-    let mut bytes = vec![("memory", stats.tree.blocks as f64 * block_bytes as f64)];
+    let mut bytes = vec![("memory", stats.ram_bytes as f64)];
     let mut oldest = vec![("memory", stats.oldest.unwrap_or_default().as_secs_f64())];
     let mut available = Vec::new();
     if let Some(disk) = &stats.disk {

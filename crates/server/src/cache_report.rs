@@ -4,7 +4,7 @@
 
 use foretoken_cache::data_folder::{self, Usage};
 use foretoken_cache::store::Store;
-use foretoken_cache::{CachedPrefix, DiskEntry, DiskStats, VerifyReport};
+use foretoken_cache::{CachedPrefix, DiskEntry, DiskStats, Part, VerifyReport};
 use foretoken_engine::CacheInfo;
 use serde_json::{Map, Value, json};
 use std::collections::HashSet;
@@ -72,14 +72,13 @@ pub fn folder(folder: &Path, store: &Store) -> Value {
 
 fn memory(info: &CacheInfo) -> Value {
     let stats = &info.stats;
-    let bytes = |blocks: usize| blocks as u64 * info.block_bytes as u64;
     let pool = stats.pool;
-    json!({
+    let mut tier = json!({
         "tier": "memory",
         "blocks": stats.tree.blocks,
-        "bytes": bytes(stats.tree.blocks),
+        "bytes": stats.ram_bytes,
         "blocks_max": pool.map_or(0, |pool| pool.capacity),
-        "bytes_max": bytes(pool.map_or(0, |pool| pool.capacity)),
+        "bytes_max": stats.ram_bytes_max,
         "pinned_blocks": stats.pinned,
         "pinned_blocks_max": info.pinned_max,
         "oldest_s": stats.oldest.map(seconds),
@@ -87,7 +86,13 @@ fn memory(info: &CacheInfo) -> Value {
         "hit_tokens": stats.ram_hit_tokens,
         "hit_rate": rate(stats.ram_hit_tokens, stats.query_tokens),
         "evicted": {"room": stats.evicted, "cleared": stats.cleared},
-    })
+    });
+    if let Some((windowed, capacity)) = info.windowed {
+        tier["windowed_blocks"] = windowed.into();
+        tier["windowed_blocks_max"] = capacity.into();
+        tier["evicted"]["windowed"] = stats.evicted_windowed.into();
+    }
+    tier
 }
 
 /// Statistics of a disk tier that are known without a running server.
@@ -127,8 +132,9 @@ pub fn entries(memory: &[CachedPrefix], disk: &[DiskEntry], limit: usize) -> Val
         })
         .collect();
     // A block that has a child is part of the child's prefix.
-    let parents: HashSet<_> = disk.iter().map(|entry| entry.place.parent).collect();
-    rows.extend(disk.iter().filter(|entry| !parents.contains(&entry.key)).map(|entry| {
+    let blocks = || disk.iter().filter(|entry| entry.part == Part::Lasting);
+    let parents: HashSet<_> = blocks().map(|entry| entry.place.parent).collect();
+    rows.extend(blocks().filter(|entry| !parents.contains(&entry.key)).map(|entry| {
         let tokens = entry.place.child(entry.key).tokens_before();
         (entry.unused, row("disk", entry.scope.to_string(), Some(entry.key), tokens, entry.unused))
     }));

@@ -5,13 +5,16 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use super::lister::{Name, sort};
 use super::{DiskTier, file_bytes};
+use crate::block_layout::Part;
 use crate::keys::{BlockKey, Fingerprint, Place, ScopeId};
 
 /// A file whose header is valid. Its payload was not checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DiskEntry {
-    /// The block's key.
+    /// The part's key.
     pub key: BlockKey,
+    /// Which part of the block it is.
+    pub part: Part,
     /// The scope that owns it.
     pub scope: ScopeId,
     /// The model that computed it.
@@ -43,6 +46,7 @@ impl DiskTier {
                 let used = meta.modified.duration_since(UNIX_EPOCH).unwrap_or_default();
                 each(DiskEntry {
                     key,
+                    part: header.part,
                     scope: header.scope,
                     fingerprint: header.fingerprint,
                     place: header.place,

@@ -1,4 +1,6 @@
-//! The disk tier: one file per full block, in 256 folders, named by its key. The file system is the index.
+//! The disk tier: one file per full block, in 256 folders, named by its key. The file system is the index. The windowed
+//! part of a block, if its model has one, is a file of its own; nothing here but the header tells the two apart, so the
+//! windowed parts that restoring reads outlast those that it does not.
 //!
 //! The life of a block: [`DiskTier::write`] puts it in a bounded queue (or returns why not); the **writer**'s
 //! thread writes it under a temporary name and renames it; the **reader** checks everything that the
@@ -37,6 +39,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, UNIX_EPOCH};
 
+use crate::block_layout::Part;
 use crate::clock::Clock;
 use crate::faults::{Fault, Faults};
 use crate::format::HEADER_BYTES;
@@ -90,7 +93,7 @@ pub enum Enqueued {
     Present,
     /// The queue is full; it is not written.
     QueueFull,
-    /// It is not a full block.
+    /// It is not a full block, or lacks the part.
     Unfilled,
 }
 
@@ -228,15 +231,24 @@ impl DiskTier {
         Self { shared, queue: Some(queue), stop_lister: Some(stop_lister), threads }
     }
 
-    /// Queues a block for writing. Never blocks.
+    /// Queues a block's lasting part for writing. Never blocks.
     pub fn write(&self, block: &SealedBlock) -> Enqueued {
+        self.enqueue(block.without_windowed(), Part::Lasting)
+    }
+
+    /// Queues a block's windowed part for writing; [`Enqueued::Unfilled`] if it has none. Never blocks.
+    pub fn write_windowed(&self, block: &SealedBlock) -> Enqueued {
+        if block.has_windowed() { self.enqueue(block.clone(), Part::Windowed) } else { Enqueued::Unfilled }
+    }
+
+    fn enqueue(&self, block: SealedBlock, part: Part) -> Enqueued {
         let Some(key) = block.key() else { return Enqueued::Unfilled };
-        if self.shared.index().has(&key) {
+        if self.shared.index().has(&part.key(key)) {
             return Enqueued::Present;
         }
         let Some(queue) = &self.queue else { return Enqueued::QueueFull };
         self.shared.counters.waiting.fetch_add(1, Ordering::Relaxed);
-        match queue.try_send(Job::Write(block.clone())) {
+        match queue.try_send(Job::Write(block, part)) {
             Ok(()) => Enqueued::Queued,
             Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
                 self.shared.counters.waiting.fetch_sub(1, Ordering::Relaxed);

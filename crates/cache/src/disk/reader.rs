@@ -18,31 +18,37 @@ impl DiskTier {
     /// Whether a block's file exists. Queries the file system for an unknown name:
     /// it may not be listed yet, or another server may have written it. True until the file is removed.
     pub fn contains(&self, key: &BlockKey) -> bool {
-        let index = self.shared.index();
-        if index.is_refused(key) {
-            return false;
-        }
-        if index.has(key) {
-            return true;
-        }
-        drop(index);
-        self.shared.look(key)
+        self.knows(key) || (!self.shared.index().is_refused(key) && self.shared.look(key))
     }
 
-    /// Reads a block into `open` and seals it if it is the expected one. Blocks on the disk.
+    /// Whether a block's file is in the index.
+    pub(crate) fn knows(&self, key: &BlockKey) -> bool {
+        let index = self.shared.index();
+        index.has(key) && !index.is_refused(key)
+    }
+
+    /// Reads a block's lasting part into `open` and seals it if it is the expected one. Blocks on the disk.
     ///
     /// # Errors
     /// On a miss, for whatever reason, returns the block with undefined content.
     pub fn read(&self, wanted: &Wanted, mut open: OpenBlock) -> Result<SealedBlock, OpenBlock> {
-        let began = self.shared.clock.elapsed();
-        if self.shared.index().is_refused(&wanted.key) || !self.shared.read_checked(wanted, &mut open) {
+        if !self.read_part(wanted, &mut open) {
             return Err(open);
+        }
+        Ok(open.seal(&wanted.scope, wanted.place, &wanted.tokens))
+    }
+
+    /// Reads a part and checks that it is the expected one; otherwise its content is undefined. Blocks on the disk.
+    pub(crate) fn read_part(&self, wanted: &Wanted, payload: &mut [u8]) -> bool {
+        let began = self.shared.clock.elapsed();
+        if self.shared.index().is_refused(&wanted.key) || !self.shared.read_checked(wanted, payload) {
+            return false;
         }
         let counters = &self.shared.counters;
         counters.read_latency.observe(self.shared.clock.elapsed().saturating_sub(began));
         counters.read.add(1);
-        counters.read_bytes.add(file_bytes(open.len()));
-        Ok(open.seal(&wanted.scope, wanted.place, &wanted.tokens))
+        counters.read_bytes.add(file_bytes(payload.len()));
+        true
     }
 }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::DiskTier;
 use crate::BLOCK_TOKENS;
+use crate::block_layout::Part;
 use crate::keys::{BlockKey, Place, Scope};
 
 /// Headers read per query.
@@ -28,8 +29,10 @@ impl DiskTier {
         let own = scope.at(place.depth);
         let tokens = |key: BlockKey| {
             let header = self.shared.read_header(&key)?;
-            let fits =
-                header.place == place && header.scope == own.id() && header.fingerprint == own.fingerprint();
+            let fits = header.place == place
+                && header.part == Part::Lasting
+                && header.scope == own.id()
+                && header.fingerprint == own.fingerprint();
             fits.then_some((key, header.tokens))
         };
         keys.into_iter().filter_map(tokens).collect()

@@ -1,4 +1,4 @@
-//! Writes blocks one by one on its own thread: under a temporary name, then renamed.
+//! Writes parts of blocks one by one on its own thread: under a temporary name, then renamed.
 
 use std::io;
 use std::path::Path;
@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::index::Entry;
 use super::{Shared, file_bytes};
+use crate::block_layout::Part;
 use crate::faults::Fault;
 use crate::format::Header;
 use crate::pool::SealedBlock;
@@ -18,7 +19,7 @@ pub(super) const TEMPORARY_PREFIX: &str = ".writing-";
 const PAUSE: Duration = Duration::from_secs(10);
 
 pub(super) enum Job {
-    Write(SealedBlock),
+    Write(SealedBlock, Part),
     /// Acknowledged once everything before it is done.
     Flush(SyncSender<()>),
 }
@@ -31,10 +32,10 @@ pub(super) fn run(shared: &Shared, jobs: &Receiver<Job>) {
                 // The caller may have stopped waiting.
                 done.send(()).ok();
             }
-            Job::Write(block) => {
+            Job::Write(block, part) => {
                 if shared.clock.elapsed() < paused_until {
                     shared.counters.dropped_paused.add(1);
-                } else if !write_timed(shared, &block) {
+                } else if !write_timed(shared, &block, part) {
                     shared.counters.dropped_failed.add(1);
                     paused_until = shared.clock.elapsed() + PAUSE;
                 }
@@ -47,9 +48,9 @@ pub(super) fn run(shared: &Shared, jobs: &Receiver<Job>) {
     }
 }
 
-/// Whether the block is on disk now.
-fn write_timed(shared: &Shared, block: &SealedBlock) -> bool {
-    let Some(header) = Header::of(block) else { return true };
+/// Whether the part is on disk now.
+fn write_timed(shared: &Shared, block: &SealedBlock, part: Part) -> bool {
+    let (Some(header), Some(payload)) = (Header::of(block, part), block.part(part)) else { return true };
     if shared.index().has(&header.key) || shared.index().is_refused(&header.key) {
         return true;
     }
@@ -57,13 +58,13 @@ fn write_timed(shared: &Shared, block: &SealedBlock) -> bool {
     let path = shared.path(&header.key);
     let name = format!("{}{}", shared.temporary_prefix(), shared.counters.written.get());
     let temporary = path.with_file_name(name);
-    if let Err(error) = write(shared, &temporary, &path, &header, block) {
+    if let Err(error) = write(shared, &temporary, &path, &header, payload) {
         shared.faults.record(Fault::of(&error), &path, &error);
         // This may fail as the write did; the lister of a later process tries again.
         shared.fs.remove(&temporary).ok();
         return false;
     }
-    let bytes = file_bytes(block.len());
+    let bytes = file_bytes(payload.len());
     shared.index().put(header.key, Entry { bytes, used: shared.now(), place: Some(header.place) });
     shared.counters.written.add(1);
     shared.counters.written_bytes.add(bytes);

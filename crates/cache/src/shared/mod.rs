@@ -23,6 +23,7 @@ use futures_util::TryStreamExt;
 use opendal::{Buffer, ErrorKind, Operator};
 use tokio::sync::{Notify, mpsc};
 
+use crate::block_layout::Part;
 use crate::clock::Clock;
 use crate::disk::Enqueued;
 use crate::faults::{Fault, Faults};
@@ -122,7 +123,7 @@ struct Counters {
 }
 
 enum Job {
-    Write(SealedBlock),
+    Write(SealedBlock, Part),
     /// For a bad entry, so that it is written again.
     Remove(String),
     Flush(SyncSender<()>),
@@ -235,13 +236,22 @@ impl SharedTier {
         !self.inner.broken.load(Ordering::Relaxed)
     }
 
-    /// Queues a block for writing. Never blocks.
+    /// Queues a block's lasting part for writing. Never blocks.
     pub fn write(&self, block: &SealedBlock) -> Enqueued {
+        self.enqueue(block.without_windowed(), Part::Lasting)
+    }
+
+    /// Queues a block's windowed part for writing; [`Enqueued::Unfilled`] if it has none. Never blocks.
+    pub fn write_windowed(&self, block: &SealedBlock) -> Enqueued {
+        if block.has_windowed() { self.enqueue(block.clone(), Part::Windowed) } else { Enqueued::Unfilled }
+    }
+
+    fn enqueue(&self, block: SealedBlock, part: Part) -> Enqueued {
         if block.key().is_none() {
             return Enqueued::Unfilled;
         }
         let sent =
-            self.writes.as_ref().is_some_and(|writes| writes.try_send(Job::Write(block.clone())).is_ok());
+            self.writes.as_ref().is_some_and(|writes| writes.try_send(Job::Write(block, part)).is_ok());
         if sent {
             return Enqueued::Queued;
         }
@@ -249,29 +259,37 @@ impl SharedTier {
         Enqueued::QueueFull
     }
 
-    /// Reads a block into `open` and seals it if it is the expected one. Blocks on the store, no
+    /// Reads a block's lasting part into `open` and seals it if it is the expected one. Blocks on the store, no
     /// longer than its timeout; not at all while the breaker is open. Must not be called from an async runtime.
     ///
     /// # Errors
     /// On a miss, for whatever reason, returns the block with undefined content.
     pub fn read(&self, wanted: &Wanted, mut open: OpenBlock) -> Result<SealedBlock, OpenBlock> {
+        if !self.read_part(wanted, &mut open) {
+            return Err(open);
+        }
+        Ok(open.seal(&wanted.scope, wanted.place, &wanted.tokens))
+    }
+
+    /// Reads a part and checks that it is the expected one; otherwise its content is undefined. As [`read`](Self::read).
+    pub(crate) fn read_part(&self, wanted: &Wanted, payload: &mut [u8]) -> bool {
         let inner = &self.inner;
         if !self.is_available() {
-            return Err(open);
+            return false;
         }
         inner.counters.queries.add(1);
         let began = inner.clock.elapsed();
         let path = path(&wanted.key);
-        let entry = match self.fetch(&path, HEADER_BYTES + open.len()) {
+        let entry = match self.fetch(&path, HEADER_BYTES + payload.len()) {
             Ok(entry) => entry.to_bytes(),
             Err(failure) => {
                 if let Some(failure) = failure {
                     inner.fail(&failure, &path);
                 }
-                return Err(open);
+                return false;
             }
         };
-        if let Err(fault) = check(&entry, wanted, &mut open) {
+        if let Err(fault) = check(&entry, wanted, payload) {
             inner.faults.record(fault, Path::new(&path), &"bad entry in the shared store");
             if matches!(fault, Fault::Torn | Fault::Corrupt)
                 && let Some(writes) = &self.writes
@@ -279,12 +297,12 @@ impl SharedTier {
                 // If the queue is full it is found bad on the next read.
                 writes.try_send(Job::Remove(path)).ok();
             }
-            return Err(open);
+            return false;
         }
         inner.counters.read_latency.observe(inner.clock.elapsed().saturating_sub(began));
         inner.counters.read.add(1);
         inner.counters.read_bytes.add(entry.len() as u64);
-        Ok(open.seal(&wanted.scope, wanted.place, &wanted.tokens))
+        true
     }
 
     fn fetch(&self, path: &str, bytes: usize) -> Result<Buffer, Option<Failure>> {
@@ -397,10 +415,10 @@ async fn write_all(inner: &Inner, mut jobs: mpsc::Receiver<Job>) {
                 // The caller may have stopped waiting.
                 done.send(()).ok();
             }
-            Job::Write(_) if inner.closing.load(Ordering::Relaxed) || inner.writes_paused() => {
+            Job::Write(..) if inner.closing.load(Ordering::Relaxed) || inner.writes_paused() => {
                 inner.counters.dropped_paused.add(1);
             }
-            Job::Write(block) => write(inner, block).await,
+            Job::Write(block, part) => write(inner, block, part).await,
             Job::Remove(path) => {
                 // An entry that cannot be removed is found bad on the next read.
                 inner.in_time(inner.operator.delete(&path)).await.ok();
@@ -409,10 +427,10 @@ async fn write_all(inner: &Inner, mut jobs: mpsc::Receiver<Job>) {
     }
 }
 
-async fn write(inner: &Inner, block: SealedBlock) {
-    let Some(header) = Header::of(&block) else { return };
+async fn write(inner: &Inner, block: SealedBlock, part: Part) {
+    let (Some(header), Some(payload)) = (Header::of(&block, part), block.part(part)) else { return };
     let path = path(&header.key);
-    let bytes = HEADER_BYTES + block.len();
+    let bytes = HEADER_BYTES + payload.len();
     if bytes > inner.config.entry_bytes_max {
         inner.counters.dropped_failed.add(1);
         inner.faults.record(
@@ -428,7 +446,7 @@ async fn write(inner: &Inner, block: SealedBlock) {
     {
         return;
     }
-    let entry = [&header.encode()[..], &block].concat();
+    let entry = [&header.encode()[..], payload].concat();
     drop(block);
     match inner.in_time(inner.operator.write(&path, entry)).await {
         Ok(_) => {

@@ -1,9 +1,10 @@
 //! Pins with an expiry, and a listing of the tree.
 //!
 //! A pin is on the last block of a prefix. Leaves are evicted first, so while that block is there, so are those before it,
-//! and pins with a common beginning are independent: removing one leaves the other intact.
+//! and pins with a common beginning are independent: removing one leaves the other intact. A pin also keeps the windowed
+//! parts that resuming after its prefix reads.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use super::{NodeId, PrefixTree};
@@ -91,12 +92,49 @@ impl PrefixTree {
         (before, held.len())
     }
 
-    /// The full blocks that are pinned at `now`, lowest depth first, and their expiry.
+    /// The nodes whose windowed parts pins need at `now`, and would with this prefix pinned, too.
+    pub(super) fn pinned_windowed(&self, with: Option<(&Scope, &[u32])>, now: Duration) -> HashSet<NodeId> {
+        let mut needed = HashSet::new();
+        if self.layout.windowed == 0 {
+            return needed;
+        }
+        let pinned = |id: &NodeId| self.node(*id).pinned_until.is_some_and(|until| now < until);
+        let tips = self.pins.iter().copied().filter(pinned);
+        let added = with.and_then(|(scope, tokens)| self.path(scope, tokens).last().copied());
+        for tip in tips.chain(added) {
+            let block = self.block(tip);
+            let tokens = block.place().tokens_before() + block.tokens().len();
+            // The end of the last whole block is one where a sequence may be resumed, too.
+            let from = self.layout.windowed_from(tokens / BLOCK_TOKENS * BLOCK_TOKENS);
+            let mut next = Some(tip);
+            while let Some(id) = next.filter(|&id| self.node(id).block.is_some()) {
+                if (self.block(id).place().depth as usize) < from {
+                    break;
+                }
+                needed.insert(id);
+                next = self.node(id).parent;
+            }
+        }
+        needed
+    }
+
+    /// How many windowed parts are pinned at `now`, and how many would be with this prefix added.
+    pub fn windowed_pinned(&self, with: Option<(&Scope, &[u32])>, now: Duration) -> (usize, usize) {
+        (self.pinned_windowed(None, now).len(), self.pinned_windowed(with, now).len())
+    }
+
+    /// What is pinned at `now` of full blocks, lowest depth first: the keys of both parts, and their expiry.
     pub fn pinned_keys(&self, now: Duration) -> Vec<(BlockKey, Duration)> {
+        let windowed = self.pinned_windowed(None, now);
         let held = self.pinned_until(now).into_iter();
-        let mut blocks: Vec<_> = held.map(|(node, until)| (self.block(node), until)).collect();
-        blocks.sort_by_key(|(block, _)| block.place().depth);
-        blocks.into_iter().filter_map(|(block, until)| Some((block.key()?, until))).collect()
+        let mut blocks: Vec<_> = held.map(|(node, until)| (node, self.block(node), until)).collect();
+        blocks.sort_by_key(|(_, block, _)| block.place().depth);
+        let keys = blocks.into_iter().filter_map(|(node, block, until)| {
+            let key = block.key()?;
+            let windowed = windowed.contains(&node).then(|| (key.windowed(), until));
+            Some(std::iter::once((key, until)).chain(windowed))
+        });
+        keys.flatten().collect()
     }
 
     /// The prefixes that are in memory, in no order. Takes time linear in the tree.

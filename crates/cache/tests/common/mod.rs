@@ -5,11 +5,14 @@
 pub(crate) mod world;
 
 use foretoken_cache::{
-    BLOCK_TOKENS, BlockLayout, BlockPool, Fingerprint, Place, Scope, SealedBlock, ServerSecret,
+    BLOCK_TOKENS, BlockLayout, BlockPool, Fingerprint, OpenBlock, Place, Scope, SealedBlock, ServerSecret,
 };
 
 pub(crate) const BLOCK_BYTES: usize = 4096;
-pub(crate) const LAYOUT: BlockLayout = BlockLayout { bytes: BLOCK_BYTES };
+pub(crate) const LAYOUT: BlockLayout = BlockLayout::whole(BLOCK_BYTES);
+
+/// Blocks of which resuming reads the windowed parts of the last two.
+pub(crate) const WINDOWED: BlockLayout = BlockLayout { lasting: 1024, windowed: 2048, window: 100 };
 
 pub(crate) fn fingerprint() -> Fingerprint {
     Fingerprint::of(&[("weights", b"test")])
@@ -42,8 +45,17 @@ pub(crate) fn expected(scope: &Scope, place: Place, tokens: &[u32], bytes: &mut 
 /// "Computes" one block and seals it.
 pub(crate) fn compute(pool: &BlockPool, scope: &Scope, place: Place, tokens: &[u32]) -> SealedBlock {
     let mut open = pool.open().expect("a free slot");
-    expected(scope, place, tokens, &mut open);
+    fill(scope, place, tokens, &mut open);
     open.seal(scope, place, tokens)
+}
+
+/// Both parts of a block as a model would compute them.
+pub(crate) fn fill(scope: &Scope, place: Place, tokens: &[u32], open: &mut OpenBlock) {
+    let (lasting, windowed) = open.parts_mut();
+    let mut bytes = vec![0; lasting.len() + windowed.len()];
+    expected(scope, place, tokens, &mut bytes);
+    lasting.copy_from_slice(&bytes[..lasting.len()]);
+    windowed.copy_from_slice(&bytes[lasting.len()..]);
 }
 
 /// "Computes" a whole prompt, the unfilled last block included.
@@ -57,9 +69,11 @@ pub(crate) fn compute_all(pool: &BlockPool, scope: &Scope, tokens: &[u32]) -> Ve
     blocks.collect()
 }
 
-/// Asserts that the block has the bytes that computing it again would give.
+/// Asserts that the block has the bytes that computing it again would give, in the parts that it has.
 pub(crate) fn assert_true(block: &SealedBlock) {
-    let mut bytes = vec![0; block.len()];
+    let windowed = block.windowed().unwrap_or_default();
+    let mut bytes = vec![0; block.len() + windowed.len()];
     expected(block.scope(), block.place(), block.tokens(), &mut bytes);
-    assert!(block[..] == bytes[..], "block {:?} holds other bytes than computing it gives", block.key());
+    let holds = [&block[..], windowed].concat();
+    assert!(holds == bytes, "block {:?} holds other bytes than computing it gives", block.key());
 }

@@ -10,7 +10,7 @@ use foretoken_cache::{BlockPool, DiskConfig, DiskTier, Fault, ManualClock, Scope
 use super::{LAYOUT, assert_true, compute_all, prompt, scope};
 
 pub(crate) const FOLDER: &str = "/cache";
-pub(crate) const FILE_BYTES: u64 = 512 + LAYOUT.bytes as u64;
+pub(crate) const FILE_BYTES: u64 = 512 + LAYOUT.lasting as u64;
 
 pub(crate) fn noon() -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(1_800_000_000)

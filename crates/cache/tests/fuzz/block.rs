@@ -6,7 +6,7 @@
 //! block.
 
 use foretoken_cache::format::{HEADER_BYTES, Header};
-use foretoken_cache::{BlockLayout, BlockPool, Fingerprint, ServerSecret, Wanted};
+use foretoken_cache::{BlockLayout, BlockPool, Fingerprint, Part, ServerSecret, Wanted};
 use xxhash_rust::xxh3::xxh3_64;
 
 /// Payload of the block that is wanted.
@@ -16,6 +16,7 @@ const MAGIC_AND_VERSION: std::ops::Range<usize> = 0..12;
 const NAMES: std::ops::Range<usize> = 12..400;
 const PAYLOAD_LEN: std::ops::Range<usize> = 400..408;
 const PAYLOAD_XXH3: std::ops::Range<usize> = 408..416;
+const PART: std::ops::Range<usize> = 416..420;
 const HEADER_XXH3: std::ops::Range<usize> = 504..512;
 
 /// The entry function of the fuzz target.
@@ -31,9 +32,10 @@ pub(crate) fn run(data: &[u8]) {
         "a checksum was not checked"
     );
     // The zeros are not read back; everything else is.
-    assert_eq!(header.encode()[..PAYLOAD_XXH3.end], head[..PAYLOAD_XXH3.end]);
+    assert_eq!(header.encode()[..PART.end], head[..PART.end]);
     if header.check(&wanted).is_ok() {
         assert_eq!((header.key, header.place, header.tokens), (wanted.key, wanted.place, wanted.tokens));
+        assert_eq!(header.part, Part::Lasting);
         assert_eq!((header.scope, header.fingerprint), (wanted.scope.id(), wanted.scope.fingerprint()));
     }
     if header.check_payload(payload).is_ok() {
@@ -71,9 +73,9 @@ pub(crate) fn fixed(fixes: u8, data: &[u8], wanted: &Wanted) -> Vec<u8> {
 
 /// The header that the wanted block would have with this payload.
 fn valid_header(wanted: &Wanted, payload: &[u8]) -> [u8; HEADER_BYTES] {
-    let pool = BlockPool::new(BlockLayout { bytes: PAYLOAD_BYTES }, 1);
+    let pool = BlockPool::new(BlockLayout::whole(PAYLOAD_BYTES), 1);
     let open = pool.open().expect("a new pool has a block");
     let block = open.seal(&wanted.scope, wanted.place, &wanted.tokens);
-    let header = Header::of(&block).expect("the block is full");
+    let header = Header::of(&block, Part::Lasting).expect("the block is full");
     Header { payload_bytes: payload.len() as u64, payload_xxh3: xxh3_64(payload), ..header }.encode()
 }

@@ -38,7 +38,7 @@ impl World {
             ..SharedConfig::new(Store::Folder(folder.path().to_owned()))
         };
         let shared = SharedTier::open(config, Arc::new(SystemClock::new())).expect("a folder is a store");
-        let pool = BlockPool::new(BlockLayout { bytes: PAYLOAD_BYTES }, 2);
+        let pool = BlockPool::new(BlockLayout::whole(PAYLOAD_BYTES), 2);
         World { wanted: wanted(), pool, shared, folder }
     }
 

@@ -260,8 +260,8 @@ fn fingerprint(model: &Model) -> Fingerprint {
 }
 
 fn measure(model: &Model, scratch: &mut Scratch, interrupted: impl Fn() -> bool) -> Option<CostCurve> {
-    let layout = BlockLayout { bytes: model.kv_layout().block_bytes() };
-    let affordable = (CONTEXT_BYTES_MAX / layout.bytes).max(1) * BLOCK_TOKENS;
+    let layout = BlockLayout::whole(model.kv_layout().block_bytes());
+    let affordable = (CONTEXT_BYTES_MAX / layout.lasting).max(1) * BLOCK_TOKENS;
     let context_max = CONTEXT.min(affordable).min(model.config().ctx_train.saturating_sub(ROWS_MAX + 1));
     let count = blocks_for(context_max + ROWS_MAX + 1);
     let pool = BlockPool::new(layout, count);

@@ -9,7 +9,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use foretoken_cache::{ContextCache, Fingerprint, RecomputeCost, Scope, ServerSecret};
+use foretoken_cache::{BLOCK_TOKENS, ContextCache, Fingerprint, RecomputeCost, Scope, ServerSecret};
 use foretoken_kernels::{Compute, math};
 use foretoken_model::Model;
 use foretoken_model::step::{Scratch, SeqStep, WantLogits};
@@ -24,7 +24,7 @@ use crate::block_table::BlockTable;
 use crate::random::uniform_of;
 
 /// Tokens per prefill step.
-const CHUNK: usize = 512;
+pub(crate) const DRAFT_STEP_TOKENS: usize = 512;
 /// Draft tokens per step, at most.
 const AHEAD_MAX: usize = 16;
 /// Steps without a draft before another attempt.
@@ -159,12 +159,17 @@ impl DraftModelDrafter {
         self.ahead.clear();
         let mut logits = None;
         while self.committed < tokens.len() {
-            let rows = (tokens.len() - self.committed).min(CHUNK);
+            let rows = (tokens.len() - self.committed).min(DRAFT_STEP_TOKENS);
             let chunk = &tokens[self.committed..self.committed + rows];
             logits = Some(self.feed(self.committed, chunk, <[f32]>::to_vec)?);
             self.committed += rows;
             let (cache, share) = (&self.draft_model.cache, self.cache_use.write);
             self.table.seal_full(cache, &self.scope, tokens, self.committed, share);
+            if share && self.committed == tokens.len() && rows >= BLOCK_TOKENS {
+                // The end of a prompt, where later requests may resume.
+                self.table.write_windowed(cache, self.table.sealed());
+            }
+            self.table.drop_windowed(cache, self.committed, &[]);
         }
         logits
     }

@@ -24,7 +24,7 @@ mod tenants;
 mod text_drafters;
 mod text_follower;
 
-pub(crate) use draft_model::DraftModel;
+pub(crate) use draft_model::{DRAFT_STEP_TOKENS, DraftModel};
 pub(crate) use mutex::Mutex;
 pub(crate) use tenants::Tenants;
 pub(crate) use text_follower::TextFollower;

@@ -5,6 +5,7 @@ use std::io::Write;
 
 use anyhow::Result;
 use foretoken_cache::BLOCK_TOKENS;
+use foretoken_engine::{EngineConfig, context_bytes, prefix_disk_bytes};
 use foretoken_kernels::PackedMatrix;
 use foretoken_kernels::kv::KvLayout;
 use foretoken_model::gguf::{Array, Gguf, TensorInfo, Value};
@@ -50,6 +51,7 @@ struct Kv {
     windowed: Option<Windowed>,
     ctx: usize,
     total: u64,
+    on_disk: u64,
 }
 
 impl Memory {
@@ -78,9 +80,11 @@ fn packed_bytes(tensor: &TensorInfo) -> Result<u64> {
 fn kv(gguf: &Gguf, ctx: Option<usize>) -> Result<Kv, ModelError> {
     let (config, layout) = foretoken_model::describe(gguf, &Prediction::Own)?;
     let ctx = ctx.unwrap_or(config.ctx_train);
-    let (block, tokens) = (layout.block_bytes() as u64, BLOCK_TOKENS as u64);
-    let total = (ctx as u64).div_ceil(tokens) * block;
-    Ok(Kv { per_token: block / tokens, windowed: Windowed::of(&layout), ctx, total })
+    let (block, blocks) = (layout.block_bytes() as u64, ctx.div_ceil(BLOCK_TOKENS) as u64);
+    let total = context_bytes(&layout, ctx, EngineConfig::default().step_tokens) as u64;
+    let on_disk = prefix_disk_bytes(&layout, ctx) as u64;
+    let windowed = Windowed::of(&layout, blocks * block - total);
+    Ok(Kv { per_token: block / BLOCK_TOKENS as u64, windowed, ctx, total, on_disk })
 }
 
 /// The part of the KV that layers with a sliding window keep. It is only read for the last positions.
@@ -88,14 +92,14 @@ struct Windowed {
     per_token: u64,
     /// The largest window.
     window: usize,
+    /// Memory that a context of the given length would take in addition if it were kept for every position.
+    saved: u64,
 }
 
 impl Windowed {
-    fn of(layout: &KvLayout) -> Option<Self> {
-        let layers = layout.layers().iter().filter_map(|layer| Some((layer.window()?, layer.token_bytes())));
-        let (windows, bytes): (Vec<usize>, Vec<usize>) = layers.unzip();
-        let window = windows.into_iter().max()?;
-        Some(Self { per_token: bytes.into_iter().sum::<usize>() as u64, window })
+    fn of(layout: &KvLayout, saved: u64) -> Option<Self> {
+        let per_token = (layout.windowed_bytes() / BLOCK_TOKENS) as u64;
+        (per_token > 0).then(|| Self { per_token, window: layout.window(), saved })
     }
 }
 
@@ -150,11 +154,15 @@ fn print_memory(memory: &Memory) -> Result<()> {
     match &memory.kv {
         Ok(kv) => {
             table.row(vec!["KV per token".to_owned(), human(kv.per_token)]);
-            if let Some(Windowed { per_token, window }) = kv.windowed {
-                let name = format!("of that, read for the last {window} tokens only");
+            if let Some(Windowed { per_token, window, .. }) = kv.windowed {
+                let name = format!("of that, kept for the last {window} tokens only");
                 table.row(vec![name, human(per_token)]);
             }
             table.row(vec![format!("KV of {} tokens (--ctx)", kv.ctx), human(kv.total)]);
+            if let Some(Windowed { saved, .. }) = kv.windowed {
+                table.row(vec!["saved of it by windows".to_owned(), human(saved)]);
+                table.row(vec![format!("KV of {} tokens on disk", kv.ctx), human(kv.on_disk)]);
+            }
             table.row(vec!["weights and KV".to_owned(), human(memory.weights + kv.total)]);
             table.print()
         }
@@ -260,9 +268,11 @@ fn as_json(gguf: &Gguf, memory: &Memory) -> Result<Json> {
             needed["ctx"] = json!(kv.ctx);
             needed["kv_bytes_per_token"] = json!(kv.per_token);
             needed["kv_bytes"] = json!(kv.total);
-            if let Some(Windowed { per_token, window }) = kv.windowed {
+            needed["kv_disk_bytes"] = json!(kv.on_disk);
+            if let Some(Windowed { per_token, window, saved }) = kv.windowed {
                 needed["kv_windowed_bytes_per_token"] = json!(per_token);
                 needed["kv_window"] = json!(window);
+                needed["kv_windows_save_bytes"] = json!(saved);
             }
             needed["total_bytes"] = json!(memory.weights + kv.total);
         }

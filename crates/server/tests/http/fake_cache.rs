@@ -30,13 +30,7 @@ impl CacheControl for FakeCache {
     fn info(&self) -> CacheInfo {
         let stats =
             CacheStats { query_tokens: 400, ram_hit_tokens: 100, evicted: 7, ..CacheStats::default() };
-        CacheInfo {
-            stats,
-            block_bytes: 10,
-            responses: (2, 30),
-            prefix_tokens: (200, 50),
-            ..CacheInfo::default()
-        }
+        CacheInfo { stats, responses: (2, 30), prefix_tokens: (200, 50), ..CacheInfo::default() }
     }
 
     fn entries(&self) -> (Vec<CachedPrefix>, Vec<DiskEntry>) {

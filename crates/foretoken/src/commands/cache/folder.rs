@@ -10,7 +10,7 @@ use anyhow::{Result, bail};
 use foretoken_cache::disk::file_system::RealFileSystem;
 use foretoken_cache::draft_files::clear_draft_files;
 use foretoken_cache::store::{Store, StoreConfig};
-use foretoken_cache::{DiskConfig, DiskEntry, DiskTier, ScopeId, SystemClock, VerifyReport};
+use foretoken_cache::{DiskConfig, DiskEntry, DiskTier, Part, ScopeId, SystemClock, VerifyReport};
 use foretoken_server::cache_report;
 use serde_json::{Value, json};
 
@@ -54,7 +54,7 @@ pub(super) fn stat(base: &BaseArgs) -> Result<Value> {
         "object": "cache",
         "tiers": [{
             "tier": "disk",
-            "blocks": files.len(),
+            "blocks": files.iter().filter(|entry| entry.part == Part::Lasting).count(),
             "bytes": files.iter().map(|entry| entry.bytes).sum::<u64>(),
             "oldest_s": files.iter().map(|entry| entry.unused.as_secs()).max(),
             "scopes": distinct(|entry| *entry.scope.as_bytes()),
