@@ -180,9 +180,10 @@ fn data_folder(info: &CacheInfo, out: &mut DescriptorEncoder<'_>) -> Result<(), 
 
 type Gauges = (&'static str, &'static str, Vec<(&'static str, f64)>);
 
-fn gauges(stats: &CacheStats) -> [Gauges; 5] {
+fn gauges(stats: &CacheStats) -> [Gauges; 6] {
     let mut blocks = vec![("memory", stats.tree.blocks as f64)];
     let mut bytes = vec![("memory", stats.ram_bytes as f64)];
+    let most = vec![("memory", stats.ram_bytes_max as f64)];
     let mut oldest = vec![("memory", stats.oldest.unwrap_or_default().as_secs_f64())];
     let mut available = Vec::new();
     if let Some(disk) = &stats.disk {
@@ -196,6 +197,7 @@ fn gauges(stats: &CacheStats) -> [Gauges; 5] {
     [
         ("foretoken_cache_blocks", "Blocks in a tier", blocks),
         ("foretoken_cache_bytes", "Bytes in a tier", bytes),
+        ("foretoken_cache_max_bytes", "Bytes that a tier has room for", most),
         (
             "foretoken_cache_oldest_seconds",
             "Age of the oldest block (memory), time since last use of the least recently used (disk)",

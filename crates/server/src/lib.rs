@@ -30,6 +30,7 @@ mod ids;
 mod metrics;
 mod metrics_format;
 mod ndjson;
+mod page;
 mod protocol;
 mod report;
 mod request_log;

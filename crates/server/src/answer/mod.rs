@@ -8,6 +8,7 @@
 
 mod arguments;
 mod call;
+mod drafted;
 mod format;
 mod parser;
 #[cfg(test)]
@@ -17,6 +18,7 @@ mod token_queue;
 use foretoken_engine::TokenLogprob;
 use serde_json::{Map, Value};
 
+pub(crate) use drafted::Drafted;
 pub(crate) use format::Format;
 pub(crate) use parser::AnswerParser;
 
@@ -48,12 +50,15 @@ pub(crate) enum Event {
 pub(crate) struct Piece {
     pub(crate) text: String,
     pub(crate) tokens: Vec<TokenLogprob>,
+    /// Who drafted the text.
+    pub(crate) drafted: Drafted,
 }
 
 impl Piece {
     pub(crate) fn append(&mut self, more: Piece) {
         self.text.push_str(&more.text);
         self.tokens.extend(more.tokens);
+        self.drafted.append(more.drafted);
     }
 }
 

@@ -121,11 +121,11 @@ impl AnswerParser {
         }
         let range = self.decided..self.decided + len;
         self.decided = range.end;
-        let tokens = self.tokens.decide(&range, what);
+        let (tokens, drafted) = self.tokens.decide(&range, what);
         let text: String = self.held.drain(..len).collect();
         match what {
-            Stretch::Reasoning => self.events.push(Event::Reasoning(Piece { text, tokens })),
-            Stretch::Text => self.events.push(Event::Text(Piece { text, tokens })),
+            Stretch::Reasoning => self.events.push(Event::Reasoning(Piece { text, tokens, drafted })),
+            Stretch::Text => self.events.push(Event::Text(Piece { text, tokens, drafted })),
             Stretch::ReasoningTag | Stretch::Other => {}
         }
     }

@@ -1,10 +1,12 @@
 //! What is found in answers, however they are cut into tokens and steps.
 
-use foretoken_engine::{ScoredToken, TokenEvent, TokenLogprob};
+use foretoken_engine::{ScoredToken, Source, TokenEvent, TokenLogprob};
 use foretoken_model::tokenizer::TokenDecoder;
 use proptest::prelude::*;
 
 use super::*;
+
+const SOURCES: [Option<Source>; 3] = [None, Some(Source::Memory), Some(Source::OwnText)];
 
 /// Tokens that end at these bytes of `text`, as the engine sends them. Their ids count up.
 fn tokens(text: &str, cuts: &[usize]) -> Vec<TokenEvent> {
@@ -18,7 +20,7 @@ fn tokens(text: &str, cuts: &[usize]) -> Vec<TokenEvent> {
         let span = Some(start..decoded + usize::from(decoder.is_within_character()));
         let chosen = ScoredToken { id: at as u32, logprob: -1.0, bytes };
         let logprob = Some(TokenLogprob { chosen, top: Vec::new() });
-        TokenEvent { id: at as u32, text, span, logprob, source: None }
+        TokenEvent { id: at as u32, text, span, logprob, source: SOURCES[at % SOURCES.len()] }
     };
     let mut at: Vec<usize> = cuts.to_vec();
     at.extend([0, text.len()]);
@@ -68,6 +70,25 @@ fn parts(text: &str) -> Vec<Result<String, (String, String)>> {
 
 fn ids(piece: &Piece) -> Vec<u32> {
     piece.tokens.iter().map(|token| token.chosen.id).collect()
+}
+
+#[test]
+fn drafters_belong_to_the_text_that_their_tokens_begin() {
+    let stretches = |text: &str, cuts: &[usize]| -> Vec<(String, Option<Source>)> {
+        let piece = parse(chat(), [&tokens(text, cuts)[..]].into_iter()).0.text();
+        let stretches = piece.drafted.stretches(&piece.text).into_iter();
+        stretches.map(|(text, source)| (text.to_owned(), source)).collect()
+    };
+    let [none, memory, own] = SOURCES;
+    let expected = |stretches: &[(&str, Option<Source>)]| -> Vec<(String, Option<Source>)> {
+        stretches.iter().map(|(text, source)| ((*text).to_owned(), *source)).collect()
+    };
+    assert_eq!(stretches("abcd", &[1, 2]), expected(&[("a", none), ("b", memory), ("cd", own)]));
+    // A tag and the white space after it are no text.
+    assert_eq!(stretches("<think>a</think> bc", &[17, 18]), expected(&[("b", memory), ("c", own)]));
+    // The second byte of a character comes with the next token.
+    assert_eq!(stretches("aéb", &[2]), expected(&[("aé", none), ("b", memory)]));
+    assert_eq!(stretches("é", &[1]), expected(&[("é", none)]));
 }
 
 #[test]

@@ -3,7 +3,9 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 
-use foretoken_engine::{TokenEvent, TokenLogprob};
+use foretoken_engine::{Source, TokenEvent, TokenLogprob};
+
+use super::drafted::Drafted;
 
 /// What a stretch of an answer's text is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +22,7 @@ pub(super) enum Stretch {
 struct Undecided {
     span: Range<usize>,
     logprob: Option<TokenLogprob>,
+    source: Option<Source>,
     in_reasoning: bool,
     /// The last part whose log-probabilities have it.
     given: Option<Stretch>,
@@ -37,18 +40,25 @@ impl TokenQueue {
     pub(super) fn push(&mut self, token: &TokenEvent) {
         if let Some(span) = token.span.clone() {
             let logprob = token.logprob.clone();
-            self.tokens.push_back(Undecided { span, logprob, in_reasoning: false, given: None });
+            let source = token.source;
+            self.tokens.push_back(Undecided { span, logprob, source, in_reasoning: false, given: None });
         }
     }
 
     /// Decides what the text in `range` is, which follows the range before. Returns the log-probabilities of tokens
-    /// that begin to have text in that part.
-    pub(super) fn decide(&mut self, range: &Range<usize>, what: Stretch) -> Vec<TokenLogprob> {
-        let mut logprobs = Vec::new();
+    /// that begin to have text in that part, and who drafted it.
+    pub(super) fn decide(&mut self, range: &Range<usize>, what: Stretch) -> (Vec<TokenLogprob>, Drafted) {
+        let (mut logprobs, mut drafted, mut at) = (Vec::new(), Drafted::default(), range.start);
         for token in self.tokens.iter_mut().take_while(|token| token.span.start < range.end) {
             if token.span.end <= range.start {
                 continue;
             }
+            // Text of no token comes with the end of the answer.
+            drafted.push(token.span.start.saturating_sub(at), None);
+            at = at.max(token.span.start);
+            let end = token.span.end.min(range.end);
+            drafted.push(end.saturating_sub(at), token.source);
+            at = at.max(end);
             if matches!(what, Stretch::Reasoning | Stretch::ReasoningTag) && !token.in_reasoning {
                 token.in_reasoning = true;
                 self.reasoning += 1;
@@ -61,7 +71,8 @@ impl TokenQueue {
         while self.tokens.front().is_some_and(|token| token.span.end <= range.end) {
             self.tokens.pop_front();
         }
-        logprobs
+        drafted.push(range.end - at, None);
+        (logprobs, drafted)
     }
 
     /// Tokens of the reasoning so far, its tags included.

@@ -44,8 +44,12 @@ pub(crate) trait ChatDialect: 'static {
     ) -> Result<(ChatRequest, Self::Writer), ApiError>;
 }
 
-/// Refuses `cache.explain` in dialects other than OpenAI's chat, whose fields a report names.
-fn refuse_explain(fields: Fields<'_>) -> Result<(), ApiError> {
+/// Refuses `cache.explain` and `speculation.show` in dialects other than OpenAI's chat and completions.
+fn refuse_reports(fields: Fields<'_>) -> Result<(), ApiError> {
+    if speculation::shows(fields)? {
+        let message = "is not supported here; use /v1/chat/completions or /v1/completions";
+        return Err(ApiError::unsupported("speculation.show", message));
+    }
     let Some(cache) = fields.get("cache") else { return Ok(()) };
     let cache = Fields::at("cache", cache)?;
     match cache.bool("explain")? {

@@ -10,6 +10,7 @@ use foretoken_engine::{
 use serde_json::{Map, Value, json};
 
 use super::fields::{Fields, describe};
+use crate::answer::Piece;
 use crate::error::ApiError;
 
 /// The `speculation` object of a request.
@@ -23,6 +24,18 @@ pub(crate) fn read(fields: Fields<'_>) -> Result<SpeculationChoice, ApiError> {
         max_draft: fields.integer("max_draft", 0..=MAX_DRAFT_LIMIT as i64)?.map(|max| max as usize),
         funded: fields.bool("funded")?,
     })
+}
+
+/// Whether the answer is to say who drafted its text: `speculation.show`.
+pub(crate) fn shows(fields: Fields<'_>) -> Result<bool, ApiError> {
+    let Some(value) = fields.get("speculation") else { return Ok(false) };
+    Ok(Fields::at("speculation", value)?.bool("show")?.unwrap_or(false))
+}
+
+/// A text by drafter, for an answer that shows it.
+pub(crate) fn drafted(piece: &Piece) -> Value {
+    let stretches = piece.drafted.stretches(&piece.text).into_iter();
+    stretches.map(|(text, by)| json!({"text": text, "by": by.map(Source::name)})).collect()
 }
 
 fn policy(fields: Fields<'_>) -> Result<Option<Policy>, ApiError> {

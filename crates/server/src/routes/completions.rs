@@ -14,6 +14,7 @@ use crate::caller::Caller;
 use crate::error::ApiError;
 use crate::explain::{Source, SourcedPrompt, several};
 use crate::protocol::openai_completions::{CompletionRequest, CompletionWriter, Prompt};
+use crate::protocol::speculation;
 use crate::request_log::Trace;
 use crate::run::{Job, respond};
 use crate::state::Shared;
@@ -54,7 +55,8 @@ pub(super) async fn complete(
         requests.extend(options.requests_for(&tokens));
         echoes.resize(requests.len(), echo);
     }
-    let writer = CompletionWriter::new(echoes, options.request.logprobs.is_some(), include_usage);
+    let with = (options.request.logprobs.is_some(), speculation::shows(fields)?);
+    let writer = CompletionWriter::new(echoes, with, include_usage);
     let job = Job {
         requests,
         n: options.n,

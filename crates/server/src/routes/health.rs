@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
@@ -16,9 +15,4 @@ pub(super) async fn health(State(shared): State<Arc<Shared>>) -> Response {
     body["status"] = if error.code == "draining" { "draining" } else { "loading" }.into();
     // Not an `ApiError` response, so that probes are not counted as rejected requests.
     (error.status, Json(body)).into_response()
-}
-
-/// There is a server.
-pub(super) async fn root() -> StatusCode {
-    StatusCode::OK
 }

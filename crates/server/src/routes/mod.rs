@@ -11,6 +11,7 @@ mod health;
 mod metrics;
 mod models;
 mod ollama;
+mod page;
 mod tokens;
 
 use std::any::Any;
@@ -21,7 +22,7 @@ use axum::extract::Request;
 use axum::http::{HeaderValue, Method};
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodRouter, delete, get, head, post};
+use axum::routing::{MethodRouter, delete, get, post};
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 use tower_http::decompression::RequestDecompressionLayer;
@@ -74,12 +75,14 @@ const OLLAMA: &[Route] = &[
     ("GET", "/api/version", || get(ollama::version)),
 ];
 /// Routes that never need a key.
-const OPEN: &[Route] = &[("GET", HEALTH, || get(health::health)), ("HEAD", ROOT, || head(health::root))];
+const OPEN: &[Route] = &[
+    ("GET", HEALTH, || get(health::health)),
+    ("GET", "/", || get(page::index)),
+    ("GET", "/page/{file}", || get(page::file)),
+];
 /// Routes that need a key unless [`ServerConfig::metrics_open`](crate::ServerConfig::metrics_open).
 const METRICS_ROUTES: &[Route] = &[("GET", METRICS, || get(metrics::page))];
 
-/// Clients ask for its head to see whether there is a server.
-const ROOT: &str = "/";
 /// The path of the health check.
 pub(crate) const HEALTH: &str = "/health";
 /// The path of the metrics.

@@ -28,6 +28,46 @@ fn joined(events: &[Value], choice: usize, field: &str) -> String {
 }
 
 #[tokio::test]
+async fn an_answer_shows_who_drafted_it_if_asked() {
+    let (server, _) = start(ServerConfig::default(), say(&["<think>so", "</think>", "Hel", "lo ", "you"]));
+    let prediction = json!({"type": "content", "content": "Hello "});
+    let extra = json!({"prediction": prediction, "speculation": {"show": true}});
+    let stretch = |text: &str, by: Value| json!({"text": text, "by": by});
+    let [content, reasoning] = [
+        json!([stretch("Hello ", json!("prediction")), stretch("you", Value::Null)]),
+        json!([stretch("so", Value::Null)]),
+    ];
+    let events = post(&server, PATH, &streaming(extra.clone())).await.events();
+    let shown = |field: &str| -> Vec<Value> {
+        let drafted = events.iter().filter_map(|event| event["choices"][0]["drafted"][field].as_array());
+        drafted.flatten().cloned().collect()
+    };
+    let text = |stretches: &[Value]| -> String {
+        stretches.iter().filter_map(|stretch| stretch["text"].as_str()).collect()
+    };
+    assert_eq!(text(&shown("content")), "Hello you");
+    assert_eq!(shown("content").last(), Some(&stretch("you", Value::Null)));
+    assert_eq!(Value::from(shown("reasoning_content")), reasoning);
+
+    let (server, _) = start(ServerConfig::default(), say(&["<think>so", "</think>", "Hel", "lo ", "you"]));
+    let choice = post(&server, PATH, &ask(extra)).await.json()["choices"][0].clone();
+    assert_eq!(choice["drafted"], json!({"content": content, "reasoning_content": reasoning}));
+    let plain = post(&server, PATH, &ask(json!({"prediction": prediction}))).await.json();
+    assert_eq!(plain["choices"][0].get("drafted"), None);
+    let body = json!({"prompt": "x", "prediction": prediction, "speculation": {"show": true}});
+    let text = post(&server, "/v1/completions", &body).await.json();
+    assert_eq!(text["choices"][0]["drafted"][1], stretch("Hello ", json!("prediction")));
+    for path in ["/v1/messages", "/api/chat", "/v1/responses"] {
+        let mut body = ask(json!({"max_tokens": 5, "input": "x", "speculation": {"show": true}}));
+        let reply = post(&server, path, &body).await;
+        assert!(reply.status == 400 && reply.text.contains("'speculation.show'"), "{path}: {}", reply.text);
+        body["speculation"]["show"] = false.into();
+        let status = post(&server, path, &body).await.status;
+        assert_eq!(status, 200, "{path}");
+    }
+}
+
+#[tokio::test]
 async fn a_whole_response_has_every_field() {
     let (server, _) = start(ServerConfig::default(), say(&["Hel", "", "lo"]));
     let reply = post(&server, PATH, &ask(json!({}))).await;

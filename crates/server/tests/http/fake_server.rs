@@ -10,8 +10,8 @@ use axum::http::{HeaderMap, Request as HttpRequest, StatusCode};
 use foretoken_cache::store::{Store, StoreConfig};
 use foretoken_cache::{Closest, SystemClock};
 use foretoken_engine::{
-    Answer, DraftTotals, EngineStats, Event, Explained, FinishReason, Request, ScoredToken, SourceTotals,
-    SubmitError, Summary, Timings, TokenEvent, TokenLogprob, Usage,
+    Answer, DraftTotals, EngineStats, Event, Explained, FinishReason, Request, ScoredToken, Source,
+    SourceTotals, SubmitError, Summary, Timings, TokenEvent, TokenLogprob, Usage,
 };
 use foretoken_model::chat::ChatInput;
 use foretoken_server::{
@@ -177,7 +177,15 @@ fn token(text: &str, written: &mut usize, request: &Request) -> TokenEvent {
     let span = *written..*written + text.len();
     *written = span.end;
     let span = (!text.is_empty()).then_some(span);
-    TokenEvent { id: 7, text: text.into(), logprob: logprob.filter(|_| span.is_some()), span, source: None }
+    // Words of a prediction were drafted from it.
+    let source = (!text.is_empty()
+        && !request.prediction.is_empty()
+        && request
+            .prediction
+            .windows(text.len())
+            .any(|ids| ids.iter().zip(text.bytes()).all(|(id, byte)| *id == u32::from(byte))))
+    .then_some(Source::Prediction);
+    TokenEvent { id: 7, text: text.into(), logprob: logprob.filter(|_| span.is_some()), span, source }
 }
 
 fn summary(request: &Request, count: usize, text: String, reason: FinishReason) -> Summary {

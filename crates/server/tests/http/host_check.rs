@@ -10,7 +10,7 @@ use crate::fake_server::{Reply, say, send, start};
 async fn from_page(server: &Server, (method, path): (&str, &str), headers: &[(&str, &str)]) -> Reply {
     let mut request = Request::builder()
         .method(method)
-        .uri(path.replace("{*id}", "tiny"))
+        .uri(path.replace("{*id}", "tiny").replace("{file}", "app.js"))
         .header("user-agent", "Mozilla/5.0")
         .header("content-type", "application/x-www-form-urlencoded");
     for (name, value) in headers {

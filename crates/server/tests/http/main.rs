@@ -15,6 +15,7 @@ mod fake_server;
 mod host_check;
 mod lifecycle;
 mod ollama;
+mod page;
 mod refusals;
 mod request_fields;
 mod responses;

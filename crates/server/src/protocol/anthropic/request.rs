@@ -10,11 +10,11 @@ use crate::generation::{ChatRequest, Options};
 use crate::protocol::fields::{Fields, describe};
 use crate::protocol::openai::options::stop;
 use crate::protocol::request_fields::{self, Route};
-use crate::protocol::{refuse_explain, speculation};
+use crate::protocol::{refuse_reports, speculation};
 
 pub(super) fn read(fields: Fields<'_>) -> Result<ChatRequest, ApiError> {
     request_fields::check(fields, Route::Messages)?;
-    refuse_explain(fields)?;
+    refuse_reports(fields)?;
     let conversation = read_conversation(fields)?;
     let max_tokens = fields.integer("max_tokens", 1..=i64::MAX)?.ok_or_else(|| {
         ApiError::missing("max_tokens", "set the most tokens that the answer may have, such as 4096")

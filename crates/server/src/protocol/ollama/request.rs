@@ -11,7 +11,7 @@ use crate::protocol::fields::{Fields, describe};
 use crate::protocol::openai::options::stop;
 use crate::protocol::openai_chat::check_tools;
 use crate::protocol::request_fields::{self, Route};
-use crate::protocol::{refuse_explain, speculation};
+use crate::protocol::{refuse_reports, speculation};
 
 /// Levels of `think`.
 const LEVELS: [&str; 4] = ["low", "medium", "high", "max"];
@@ -58,7 +58,7 @@ pub(super) fn read_generate(fields: Fields<'_>) -> Result<ChatRequest, ApiError>
 }
 
 fn options(fields: Fields<'_>) -> Result<Options, ApiError> {
-    refuse_explain(fields)?;
+    refuse_reports(fields)?;
     let mut request = Request {
         logprobs: logprobs(fields)?,
         speculation: speculation::read(fields)?,

@@ -4,7 +4,7 @@ use foretoken_engine::TOP_LOGPROBS_MAX;
 use serde_json::{Map, Value};
 
 use super::messages;
-use super::writer::ChatWriter;
+use super::writer::{ChatWriter, With};
 use crate::config::ServerConfig;
 use crate::conversation::Conversation;
 use crate::error::ApiError;
@@ -12,6 +12,7 @@ use crate::generation::ChatRequest;
 use crate::protocol::fields::Fields;
 use crate::protocol::openai::options::Shared;
 use crate::protocol::request_fields::{self, Route};
+use crate::protocol::speculation;
 
 /// The request, and the writer of its answers.
 pub(super) fn read(
@@ -24,7 +25,8 @@ pub(super) fn read(
     let Shared { mut options, include_usage, .. } = Shared::read(fields, config, vocab)?;
     options.request.logprobs = logprobs(fields)?;
     let one_call = !fields.bool("parallel_tool_calls")?.unwrap_or(true);
-    let writer = ChatWriter::new(options.n, options.request.logprobs.is_some(), include_usage);
+    let with = With { logprobs: options.request.logprobs.is_some(), drafters: speculation::shows(fields)? };
+    let writer = ChatWriter::new(options.n, with, include_usage);
     Ok((ChatRequest { conversation, options, one_call }, writer))
 }
 

@@ -7,6 +7,7 @@ use crate::answer::{Answer, Call, Event, Finish, Piece};
 use crate::error::ApiError;
 use crate::protocol::openai::envelope::{Envelope, finish_reason};
 use crate::protocol::openai::logprobs::chat_entry;
+use crate::protocol::speculation;
 use crate::report::Report;
 use crate::run::Writer;
 use crate::sse::Frame;
@@ -15,20 +16,29 @@ use crate::sse::Frame;
 #[derive(Debug)]
 pub(crate) struct ChatWriter {
     envelope: Envelope,
-    with_logprobs: bool,
+    with: With,
     /// Per choice, once its stream has begun: its calls so far.
     calls_begun: Vec<Option<usize>>,
 }
 
+/// What choices have beside their message.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct With {
+    pub(crate) logprobs: bool,
+    /// Who drafted the text.
+    pub(crate) drafters: bool,
+}
+
 impl ChatWriter {
-    pub(crate) fn new(n: usize, with_logprobs: bool, include_usage: bool) -> Self {
+    pub(crate) fn new(n: usize, with: With, include_usage: bool) -> Self {
         let envelope =
             Envelope { object: "chat.completion", chunk_object: "chat.completion.chunk", include_usage };
-        ChatWriter { envelope, with_logprobs, calls_begun: vec![None; n] }
+        ChatWriter { envelope, with, calls_begun: vec![None; n] }
     }
 
     fn choice(&self, at: usize, answer: &Answer, report: &Report) -> Value {
         let (reasoning, text) = (answer.reasoning(), answer.text());
+        let drafted = self.drafted(&reasoning, &text);
         let mut message = json!({"role": "assistant", "content": text.text});
         if !reasoning.text.is_empty() {
             message["reasoning_content"] = reasoning.text.into();
@@ -47,16 +57,32 @@ impl ChatWriter {
                 message["content"] = Value::Null;
             }
         }
-        json!({
+        let mut choice = json!({
             "index": at,
             "message": message,
             "logprobs": self.logprobs(&reasoning.tokens, &text.tokens),
             "finish_reason": finish_reason(&answer.finish),
-        })
+        });
+        if let Some(drafted) = drafted {
+            choice["drafted"] = drafted;
+        }
+        choice
+    }
+
+    /// Who drafted the texts, if that was asked for.
+    fn drafted(&self, reasoning: &Piece, content: &Piece) -> Option<Value> {
+        if !self.with.drafters {
+            return None;
+        }
+        let mut drafted = json!({"content": speculation::drafted(content)});
+        if !reasoning.text.is_empty() {
+            drafted["reasoning_content"] = speculation::drafted(reasoning);
+        }
+        Some(drafted)
     }
 
     fn logprobs(&self, reasoning: &[TokenLogprob], content: &[TokenLogprob]) -> Value {
-        if !self.with_logprobs {
+        if !self.with.logprobs {
             return Value::Null;
         }
         let entries = |tokens: &[TokenLogprob]| tokens.iter().map(chat_entry).collect::<Vec<_>>();
@@ -67,8 +93,19 @@ impl ChatWriter {
         logprobs
     }
 
-    fn chunk(&self, at: usize, delta: Value, logprobs: Value, report: &Report) -> Frame {
-        let choice = json!({"index": at, "delta": delta, "logprobs": logprobs, "finish_reason": null});
+    /// A chunk whose delta has the text of one of two pieces.
+    fn chunk(
+        &self,
+        at: usize,
+        delta: Value,
+        (reasoning, content): (&Piece, &Piece),
+        report: &Report,
+    ) -> Frame {
+        let logprobs = self.logprobs(&reasoning.tokens, &content.tokens);
+        let mut choice = json!({"index": at, "delta": delta, "logprobs": logprobs, "finish_reason": null});
+        if let Some(drafted) = self.drafted(reasoning, content) {
+            choice["drafted"] = drafted;
+        }
         self.envelope.chunk(choice, report)
     }
 
@@ -76,20 +113,18 @@ impl ChatWriter {
     fn chunks(&self, at: usize, step: Step, report: &Report) -> Vec<Frame> {
         let mut frames = Vec::new();
         if !step.reasoning.text.is_empty() {
-            let logprobs = self.logprobs(&step.reasoning.tokens, &[]);
             let delta = json!({"reasoning_content": step.reasoning.text});
-            frames.push(self.chunk(at, delta, logprobs, report));
+            frames.push(self.chunk(at, delta, (&step.reasoning, &Piece::default()), report));
         }
         let mut delta = Map::new();
         if !step.text.text.is_empty() {
-            delta.insert("content".into(), step.text.text.into());
+            delta.insert("content".into(), step.text.text.as_str().into());
         }
         if !step.calls.is_empty() {
             delta.insert("tool_calls".into(), step.calls.into());
         }
         if !delta.is_empty() {
-            let logprobs = self.logprobs(&[], &step.text.tokens);
-            frames.push(self.chunk(at, delta.into(), logprobs, report));
+            frames.push(self.chunk(at, delta.into(), (&Piece::default(), &step.text), report));
         }
         frames
     }
@@ -153,7 +188,8 @@ impl Writer for ChatWriter {
         let mut frames = Vec::new();
         let mut begun = self.calls_begun[at].unwrap_or_else(|| {
             let delta = json!({"role": "assistant", "content": ""});
-            frames.push(self.chunk(at, delta, Value::Null, report));
+            let choice = json!({"index": at, "delta": delta, "logprobs": null, "finish_reason": null});
+            frames.push(self.envelope.chunk(choice, report));
             0
         });
         let mut step = Step::of(events, &mut begun, report);

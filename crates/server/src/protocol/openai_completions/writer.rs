@@ -7,6 +7,7 @@ use crate::answer::{Answer, Event, Finish, Piece};
 use crate::error::ApiError;
 use crate::protocol::openai::envelope::{Envelope, finish_reason};
 use crate::protocol::openai::logprobs::CompletionLogprobs;
+use crate::protocol::speculation;
 use crate::report::Report;
 use crate::run::Writer;
 use crate::sse::Frame;
@@ -27,16 +28,23 @@ pub(crate) struct CompletionWriter {
     envelope: Envelope,
     choices: Vec<Choice>,
     with_logprobs: bool,
+    /// Whether choices say who drafted their text.
+    with_drafters: bool,
 }
 
 impl CompletionWriter {
     /// `echoes` holds the initial text of each choice.
-    pub(crate) fn new(echoes: Vec<String>, with_logprobs: bool, include_usage: bool) -> Self {
+    pub(crate) fn new(
+        echoes: Vec<String>,
+        (with_logprobs, with_drafters): (bool, bool),
+        include_usage: bool,
+    ) -> Self {
         let choice = |echo| Choice { echo, offset: 0, decoder: TokenDecoder::new(true) };
         CompletionWriter {
             envelope: Envelope { object: "text_completion", chunk_object: "text_completion", include_usage },
             choices: echoes.into_iter().map(choice).collect(),
             with_logprobs,
+            with_drafters,
         }
     }
 
@@ -49,7 +57,12 @@ impl CompletionWriter {
             choice.offset += choice.decoder.push_bytes(&token.chosen.bytes).chars().count();
         }
         let logprobs = if self.with_logprobs { logprobs.into_value() } else { Value::Null };
-        json!({"index": at, "text": text, "logprobs": logprobs, "finish_reason": finish.map(finish_reason)})
+        let reason = finish.map(finish_reason);
+        let mut choice = json!({"index": at, "text": text, "logprobs": logprobs, "finish_reason": reason});
+        if self.with_drafters {
+            choice["drafted"] = speculation::drafted(piece);
+        }
+        choice
     }
 }
 

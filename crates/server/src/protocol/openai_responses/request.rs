@@ -10,14 +10,14 @@ use crate::error::ApiError;
 use crate::generation::{ChatRequest, Options};
 use crate::protocol::fields::{Fields, describe};
 use crate::protocol::request_fields::{self, Route};
-use crate::protocol::{refuse_explain, speculation};
+use crate::protocol::{refuse_reports, speculation};
 
 /// The value of `include` that asks for log-probabilities.
 const LOGPROBS: &str = "message.output_text.logprobs";
 
 pub(super) fn read(fields: Fields<'_>) -> Result<(ChatRequest, ResponseWriter), ApiError> {
     request_fields::check(fields, Route::Responses)?;
-    refuse_explain(fields)?;
+    refuse_reports(fields)?;
     check_text(fields)?;
     let conversation = Conversation {
         turns: input::read(fields)?,
