@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use common::{CTX, Fixture, collect, request};
+use foretoken_cache::{SharedConfig, Store};
 use foretoken_engine::{Engine, EngineConfig, Request, Speculation, SpeculationChoice};
 
 /// One tiny model for each kind of layer.
@@ -38,16 +39,25 @@ fn blocks(
     change: impl FnOnce(&mut EngineConfig),
     ask: impl FnOnce(&Engine),
 ) -> BTreeMap<String, Vec<u8>> {
-    let dir = tempfile::tempdir().unwrap();
+    blocks_in(tempfile::tempdir().unwrap().path(), fixture, change, ask)
+}
+
+/// The same in a folder that may have blocks already.
+fn blocks_in(
+    dir: &Path,
+    fixture: &Fixture,
+    change: impl FnOnce(&mut EngineConfig),
+    ask: impl FnOnce(&Engine),
+) -> BTreeMap<String, Vec<u8>> {
     let engine = fixture.start(|config| {
-        config.disk = Some((dir.path().into(), 1 << 30));
+        config.disk = Some((dir.into(), 1 << 30));
         config.speculation = Speculation { enabled: false, ..Speculation::default() };
         change(config);
     });
     ask(&engine);
     engine.flush_cache();
     drop(engine);
-    files(dir.path())
+    files(dir)
 }
 
 fn ask_for(engine: &Engine, request: Request) -> Vec<u32> {
@@ -119,5 +129,33 @@ fn a_block_has_the_same_bytes_however_it_was_computed() {
             },
         );
         assert_same(kind, "preempted", &got, &expected);
+    }
+}
+
+/// What follows a hit from a lower tier is computed from what it left in the blocks, the head's state included: so the
+/// blocks after it, and the draft tokens that are accepted, are those of a run without a hit.
+#[test]
+fn blocks_after_a_hit_from_disk_or_the_shared_store_have_the_same_bytes() {
+    for kind in KINDS {
+        let fixture = Fixture::named(kind);
+        let whole = || request(prompt(), 120, 5);
+        let part = || request(prompt()[..150].to_vec(), 1, 5);
+        let mut answer = Vec::new();
+        let expected = blocks(&fixture, |_| {}, |engine| answer = ask_for(engine, whole()));
+        let hits = |engine: &Engine| {
+            let (ids, _, summary) = collect(engine.submit(whole()).unwrap());
+            assert_eq!((ids, summary.usage.cache_hit_tokens), (answer.clone(), 128), "{kind}");
+        };
+
+        let dir = tempfile::tempdir().unwrap();
+        blocks_in(dir.path(), &fixture, |_| {}, |engine| drop(ask_for(engine, part())));
+        let got = blocks_in(dir.path(), &fixture, |_| {}, hits);
+        assert_same(kind, "after a restart", &got, &expected);
+
+        let store = tempfile::tempdir().unwrap();
+        let shared = || Some(SharedConfig::new(Store::Folder(store.path().into())));
+        blocks(&fixture, |config| config.shared = shared(), |engine| drop(ask_for(engine, part())));
+        let got = blocks(&fixture, |config| config.shared = shared(), hits);
+        assert_same(kind, "on another machine", &got, &expected);
     }
 }
