@@ -21,6 +21,8 @@ use foretoken_engine::Explained;
 
 use crate::backend::Codec;
 
+/// Tokens that agree and cannot be used, from which on the report says why: other reasons leave less than two blocks.
+const UNUSABLE_MIN: usize = 128;
 /// Characters of text shown per side.
 const SHOWN_CHARS: usize = 120;
 /// Replacement for an incomplete UTF-8 character.
@@ -85,6 +87,15 @@ pub fn explain(codec: &dyn Codec, prompt: &SourcedPrompt, known: &Explained, may
     let other = CachedSequence { agreed: known.closest.agreed, rest: &known.closest.cached };
     let mut report = compare(codec, prompt, other);
     report.tiers = Some((known.memory, known.disk, known.shared));
+    let usable = known.memory + known.disk;
+    if known.shared == Some(0) && usable + UNUSABLE_MIN <= report.agreed_tokens {
+        let windows = format!(
+            " Of the {} tokens that agree, {usable} can be used now: what the model's layers with a sliding window need \
+             to resume after more is not kept there. Once this prompt was computed, it hits.",
+            report.agreed_tokens
+        );
+        report.message += &windows;
+    }
     if !may_read {
         report.cause = Cause::NotRead;
         report.message =

@@ -260,3 +260,16 @@ fn tiers_add_up_in_json() {
     assert_eq!(report["tiers"], json!({"memory": 64, "disk": 128, "shared": null}));
     assert_eq!(explain(&Bytes, &sourced(&body), &known, false).cause, Cause::NotRead);
 }
+
+#[test]
+fn what_a_window_leaves_unusable_is_said() {
+    let body = json!({"prompt": "a".repeat(400)});
+    let closest = foretoken_cache::Closest { agreed: 400, cached: Vec::new() };
+    let message = |memory, shared| {
+        let known = Explained { closest: closest.clone(), memory, disk: 64, shared };
+        explain(&Bytes, &sourced(&body), &known, true).message
+    };
+    assert!(message(128, Some(0)).contains("Of the 400 tokens that agree, 192 can be used now"));
+    assert!(!message(300, Some(0)).contains("can be used"), "it is all but the last block");
+    assert!(!message(0, None).contains("can be used"), "the store may have the rest");
+}
