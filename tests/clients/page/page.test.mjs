@@ -53,7 +53,8 @@ async function answers(count) {
 const question = "Count from one to five in words, then count again from one to five in words.";
 
 test("an answer streams, says what it cost, and is coloured by drafter", async () => {
-  await open();
+  // No answer of an earlier run has this seed.
+  await open({ temperature: 0.01, seed: Date.now() % 1e9 });
   await ask(question);
   await giveKey();
   const [first] = await answers(1);

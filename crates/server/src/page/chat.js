@@ -2,7 +2,7 @@
 import { ApiError, askForKey, isNeeded, stream } from "./api.js";
 import { bindSettings, body, conversation, keep } from "./conversation.js";
 import { element } from "./dom.js";
-import { Stretches, legend } from "./drafters.js";
+import { Painter, Stretches, legend } from "./drafters.js";
 import { facts } from "./facts.js";
 import { render } from "./markdown.js";
 
@@ -129,7 +129,7 @@ function shell() {
 function fill(parts, turn) {
   const reasoning = new Stretches(turn.reasoning ?? []);
   parts.reasoning.hidden = !reasoning.text;
-  parts.thought.textContent = reasoning.text;
+  parts.thought.replaceChildren(...new Painter(reasoning).nodes(0, reasoning.text.length));
   parts.text.replaceChildren(...render(new Stretches(turn.stretches ?? [[turn.content, "none"]])));
 }
 
@@ -203,7 +203,6 @@ async function answer() {
   if (turn.cut && turn.report) turn.report.cut = true;
   running = null;
   busy(false);
-  // An answer that was stopped before it began leaves the question to be asked again.
   conversation.turns.push(turn);
   keep();
   finish(parts, turn, at);

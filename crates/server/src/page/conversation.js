@@ -33,7 +33,8 @@ export function keep() {
 export function body() {
   const { turns, settings } = conversation;
   const asked = turns.slice(0, turns.findLastIndex(({ role }) => role === "user") + 1);
-  const messages = asked.map(({ role, content }) => ({ role, content }));
+  // An answer that failed before it began says nothing.
+  const messages = asked.filter(({ content }) => content).map(({ role, content }) => ({ role, content }));
   if (settings.system?.trim()) messages.unshift({ role: "system", content: settings.system });
   const sampling = NUMBERS.filter((name) => Number.isFinite(settings[name]));
   return { messages, ...Object.fromEntries(sampling.map((name) => [name, settings[name]])) };

@@ -35,10 +35,9 @@ function block(lines, at, blocks, painter) {
   if (item(line)) return list(lines, at, blocks, painter);
   let end = at;
   while (end + 1 < lines.length && isParagraph(lines[end + 1].line)) end += 1;
-  const last = lines[end];
   const whole = lines.slice(at, end + 1).map(({ line }) => line).join("\n");
   blocks.push(element("p", {}, ...inline(whole, 0, start, painter)));
-  return end + 1 + Number(last.line === "");
+  return end + 1;
 }
 
 const item = (line) => /^\s*(?:[-*+]|(\d{1,9})[.)])\s+(?=\S)/.exec(line);
