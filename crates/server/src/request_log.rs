@@ -17,7 +17,7 @@ use http_body::{Frame, SizeHint};
 use tokio::time::Instant;
 
 use crate::error::Refused;
-use crate::routes::{HEALTH, METRICS};
+use crate::routes::{HEALTH, METRICS, PING};
 use crate::state::Shared;
 
 /// nginx's status for a client that disconnected before the response.
@@ -127,7 +127,7 @@ struct Line {
 impl Line {
     /// Probes come every few seconds and say little.
     fn is_probe(&self) -> bool {
-        [HEALTH, METRICS].contains(&self.route.as_str()) && self.status < 400
+        [HEALTH, METRICS, PING].contains(&self.route.as_str()) && self.status < 400
     }
 }
 

@@ -18,12 +18,14 @@ use foretoken_engine::{
     Answer, DRAFT_DISK_SHARE, Engine, EngineConfig, EngineStats, Explained, Request, Responses, SubmitError,
 };
 use foretoken_model::Prediction;
-use foretoken_model::chat::{ChatInput, ChatTemplate};
+use foretoken_model::chat::{ChatInput, ChatTemplate, Place, Rendered, TemplateError};
 use foretoken_model::tokenizer::Tokenizer;
 use foretoken_server::{
     ApiKey, CacheControl, ChatPrompt, Codec, Generator, ModelFacts, NamedKey, Prices, Rates, Served, Server,
     ServerConfig, Shutdown, TenantBy,
 };
+
+use serde_json::Value;
 
 use crate::cli::ServeArgs;
 use crate::commands::chat::HISTORY_BYTES_MAX;
@@ -216,6 +218,11 @@ fn load_model(args: &ServeArgs, checked: Checked) -> Result<(Served, Engine)> {
     let (name, ctx) = (loaded.model.config().name.clone(), engine.ctx());
     let seconds = start.elapsed().as_secs_f64();
     tracing::info!(model = name, ctx, "ready after {seconds:.2} s");
+    if !loaded.template.reads_tools() {
+        tracing::info!(
+            "the chat template has no place for tools; those of a request are described in its system message"
+        );
+    }
     let served = Served {
         facts: facts(&loaded),
         name,
@@ -337,9 +344,22 @@ impl Codec for TextCodec {
     }
 
     fn render(&self, input: &ChatInput) -> Result<ChatPrompt, String> {
-        let rendered = self.template.render(input).map_err(|error| error.to_string())?;
+        let rendered = self.rendered(input).map_err(|error| error.to_string())?;
         let tokens = self.tokenizer.encode_rendered(&rendered);
         Ok(ChatPrompt { tokens, opens_reasoning: rendered.opens_reasoning() })
+    }
+}
+
+impl TextCodec {
+    /// Renders the conversation, with its tools as text if the template has no place for them.
+    fn rendered(&self, input: &ChatInput) -> Result<Rendered, TemplateError> {
+        let has_tools = input.tools.as_ref().and_then(Value::as_array).is_some_and(|tools| !tools.is_empty());
+        if !has_tools || self.template.reads_tools() {
+            return self.template.render(input);
+        }
+        let rendered = self.template.render(&input.with_described_tools(Place::System));
+        // Some templates refuse system messages.
+        rendered.or_else(|_| self.template.render(&input.with_described_tools(Place::FirstUser)))
     }
 }
 

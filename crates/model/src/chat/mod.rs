@@ -9,6 +9,7 @@
 
 mod budget;
 mod clock;
+mod described_tools;
 mod dialect;
 mod environment;
 mod json;
@@ -25,6 +26,7 @@ use crate::gguf::{Gguf, GgufError};
 pub use crate::rendered::{Rendered, Segment};
 use crate::special_texts::SpecialTexts;
 use crate::tokenizer::Tokenizer;
+pub use described_tools::Place;
 use dialect::Dialect;
 
 /// The template for models that have none: ChatML, as in llama.cpp.
@@ -133,6 +135,11 @@ impl ChatTemplate {
         template.dialect = Dialect::probe(&template);
         template.environment.set_fuel(Some(environment::FUEL));
         Ok(template)
+    }
+
+    /// Whether it writes tools into the prompt. If not, [`ChatInput::with_described_tools`] does.
+    pub fn reads_tools(&self) -> bool {
+        self.tool_use.is_some() || self.source.contains("tools")
     }
 
     /// The template's source.

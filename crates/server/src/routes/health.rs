@@ -1,11 +1,11 @@
-//! `GET /health`: 200 while requests are accepted, else 503 with the reason. Needs no key.
+//! `GET /health`, and vLLM's `GET` or `POST /ping`: 200 while requests are accepted, else 503 with the reason. Needs no key.
 
 use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::state::Shared;
 
@@ -15,4 +15,9 @@ pub(super) async fn health(State(shared): State<Arc<Shared>>) -> Response {
     body["status"] = if error.code == "draining" { "draining" } else { "loading" }.into();
     // Not an `ApiError` response, so that probes are not counted as rejected requests.
     (error.status, Json(body)).into_response()
+}
+
+/// vLLM's `GET /version`.
+pub(super) async fn version() -> Json<Value> {
+    Json(json!({"version": env!("CARGO_PKG_VERSION")}))
 }

@@ -8,6 +8,7 @@ mod chat;
 mod completions;
 mod explain;
 mod health;
+mod llama_cpp;
 mod metrics;
 mod models;
 mod ollama;
@@ -54,6 +55,10 @@ const API: &[Route] = &[
     ("GET", "/models/{*id}", || get(models::one)),
     ("POST", "/tokenize", || post(tokens::tokenize)),
     ("POST", "/detokenize", || post(tokens::detokenize)),
+    ("GET", "/props", || get(llama_cpp::props)),
+    ("GET", "/slots", || get(llama_cpp::slots)),
+    ("POST", "/apply-template", || post(llama_cpp::apply_template)),
+    ("GET", "/version", || get(health::version)),
     ("GET", "/user/balance", || get(accounts::balance)),
     ("GET", "/usage", || get(accounts::usage)),
     ("POST", "/cache/explain", || post(explain::dry_run)),
@@ -77,6 +82,8 @@ const OLLAMA: &[Route] = &[
 /// Routes that never need a key.
 const OPEN: &[Route] = &[
     ("GET", HEALTH, || get(health::health)),
+    ("GET", PING, || get(health::health)),
+    ("POST", PING, || post(health::health)),
     ("GET", "/", || get(page::index)),
     ("GET", "/page/{file}", || get(page::file)),
 ];
@@ -85,6 +92,8 @@ const METRICS_ROUTES: &[Route] = &[("GET", METRICS, || get(metrics::page))];
 
 /// The path of the health check.
 pub(crate) const HEALTH: &str = "/health";
+/// vLLM's name for the health check, for hosts that expect it.
+pub(crate) const PING: &str = "/ping";
 /// The path of the metrics.
 pub(crate) const METRICS: &str = "/metrics";
 

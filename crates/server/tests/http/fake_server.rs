@@ -261,6 +261,9 @@ pub(crate) fn served(script: Script) -> (Served, Arc<Engine>) {
         facts: ModelFacts {
             architecture: "llama".into(),
             bytes: 9,
+            template: "{{ tools }}".into(),
+            bos: "<s>".into(),
+            eos: "</s>".into(),
             parameters: 134_515_008,
             ..ModelFacts::default()
         },

@@ -157,7 +157,7 @@ async fn the_model_is_listed_shown_and_loaded() {
     for body in [json!({"model": "tiny"}), json!({"name": "tiny:latest"})] {
         let shown = post(&server, "/api/show", &body).await.json();
         assert_eq!(shown["model_info"]["general.parameter_count"], 134_515_008);
-        assert_eq!(shown["capabilities"], json!(["completion"]));
+        assert_eq!(shown["capabilities"], json!(["completion", "tools"]));
     }
     let version = get(&server, "/api/version").await.json();
     assert!(version["version"].as_str().unwrap().split('.').all(|part| part.parse::<u32>().is_ok()));

@@ -109,6 +109,25 @@ async fn models_are_listed_under_their_first_name() {
 }
 
 #[tokio::test]
+async fn clients_of_llama_cpp_and_vllm_find_what_they_ask_for() {
+    let (server, _) = start(ServerConfig::default(), say(&["a"]));
+    let props = get(&server, "/props").await.json();
+    assert_eq!(props["default_generation_settings"]["n_ctx"], CTX);
+    assert_eq!((&props["model_alias"], &props["chat_template"]), (&json!("tiny"), &json!("{{ tools }}")));
+    assert_eq!((&props["bos_token"], &props["eos_token"]), (&json!("<s>"), &json!("</s>")));
+    // Three requests run on the scripted engine.
+    let slots = get(&server, "/slots").await.json();
+    let busy: Vec<_> = slots.as_array().unwrap().iter().map(|slot| slot["is_processing"] == true).collect();
+    assert_eq!(busy, [true, true, true, false]);
+    let body = json!({"messages": [{"role": "user", "content": "Hi"}]});
+    let prompt = post(&server, "/apply-template", &body).await.json();
+    assert_eq!(prompt, json!({"prompt": "user:Hi;"}));
+    assert_eq!(get(&server, "/version").await.json()["version"], env!("CARGO_PKG_VERSION"));
+    assert_eq!(get(&server, "/ping").await.status, 200);
+    assert_eq!(post(&server, "/ping", &json!({})).await.status, 200);
+}
+
+#[tokio::test]
 async fn text_round_trips_through_tokens() {
     let (server, _) = start(ServerConfig::default(), say(&["a"]));
     let tokens = async |body| post(&server, "/v1/tokenize", &body).await.json();

@@ -66,8 +66,8 @@ pub(crate) fn loaded(backend: &Backend) -> Map<String, Value> {
 }
 
 fn capabilities(facts: &ModelFacts) -> Vec<&'static str> {
-    let mut all = vec!["completion"];
-    all.extend(facts.template.contains("tools").then_some("tools"));
+    // A template without a place for tools gets them described.
+    let mut all = vec!["completion", "tools"];
     all.extend(facts.template.contains("think").then_some("thinking"));
     all
 }
