@@ -27,6 +27,10 @@ def run(command, merge=False, **options):
     return done.stdout
 
 
+def has_amx():
+    return sys.platform == "linux" and "amx_tile" in Path("/proc/cpuinfo").read_text()
+
+
 def cpu_model():
     for line in Path("/proc/cpuinfo").read_text().splitlines() if sys.platform == "linux" else []:
         if line.startswith("model name"):

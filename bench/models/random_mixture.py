@@ -197,6 +197,8 @@ SHAPES = {
             "attention.key_length_mla": 192,
             "attention.value_length_mla": 128,
             "attention.kv_lora_rank": 512,
+            # None; llama.cpp wants the key where the number of layers is not V2-Lite's.
+            "attention.q_lora_rank": 0,
             "rope.dimension_count": 64,
             "feed_forward_length": 10944,
             "leading_dense_block_count": 1,

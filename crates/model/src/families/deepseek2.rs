@@ -63,7 +63,8 @@ fn attention(hyper: &Hyperparameters<'_>) -> Result<Latent, ModelError> {
     };
     Ok(Latent {
         heads: hyper.count("attention.head_count")?,
-        q_rank: hyper.optional_count("attention.q_lora_rank")?,
+        // Zero is none, as in llama.cpp.
+        q_rank: hyper.optional_number("attention.q_lora_rank")?.filter(|&rank| rank > 0),
         rank: hyper.count("attention.kv_lora_rank")?,
         nope,
         rope,
