@@ -334,7 +334,10 @@ impl ContextCache {
         let budget = budget.into();
         budget.check((all.1 - all.0 + missing, own.1 - own.0 + own_missing), (all.0, own.0))?;
         let windowed = tree.windowed_pinned(Some((scope, tokens)), now);
-        let most = (self.layout().windowed_blocks() + 2).min(tokens.len().div_ceil(BLOCK_TOKENS));
+        let most = match self.layout().windowed {
+            0 => 0,
+            _ => (self.layout().windowed_blocks() + 2).min(tokens.len().div_ceil(BLOCK_TOKENS)),
+        };
         budget.check_windowed(if missing > 0 { most } else { windowed.1 - windowed.0 }, windowed.0)
     }
 

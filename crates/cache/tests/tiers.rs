@@ -410,8 +410,10 @@ fn pins_respect_the_limit_and_pinning_the_same_again_costs_nothing() {
 #[test]
 fn a_tenant_pins_its_share_at_most_and_others_can_still_pin() {
     let cache = cache(16, None, None);
-    let budget = PinBudget { all: 6, tenant: 3, windowed: usize::MAX };
+    // A model without windows has no windowed parts, to pin neither.
+    let budget = PinBudget { all: 6, tenant: 3, windowed: 0 };
     let ttl = Duration::from_secs(60);
+    assert_eq!(cache.check_pin(&scope("bob"), &prompt(9, 3), budget), Ok(()));
     for seed in 0..4 {
         prefill(&cache, &scope("alice"), &prompt(seed, 1));
     }

@@ -151,7 +151,7 @@ fn a_restart_hits_at_the_ends_that_were_written() {
         assert!(below.known_blocks() * 64 >= resumed);
         assert_eq!(prefill(&after, asked), resumed);
     }
-    // Between them the parts are not there: nothing is read in vain.
+    // Between them the parts are not there: nothing is read that cannot be used.
     let after = cache(ROOMY, Some(disk(&fs)), None);
     let below = after.lookup(&scope("alice"), &tokens[..3 * 64]).below;
     assert_eq!((below.known_blocks(), below.disk_tokens()), (3, 0));
