@@ -52,7 +52,7 @@ pub struct Below {
     pub(crate) wanted: Vec<Wanted>,
     /// How many of them, from the first on, the disk has. The others may be in the shared store.
     pub(crate) on_disk: usize,
-    /// Of a model with windows: how many lasting parts memory has, right before `wanted`.
+    /// Of a model with windows: how many lasting parts memory has of what is restored, all before `wanted`.
     pub(crate) in_memory: usize,
     /// Full blocks that can be resumed after as it is.
     pub(crate) resumable: usize,

@@ -69,6 +69,7 @@ impl ContextCache {
             return Below { resumable, known, ..Below::default() };
         }
         wanted.truncate(end.saturating_sub(in_memory));
+        let in_memory = in_memory.min(end);
         let on_disk = on_disk.min(wanted.len());
         let parts = chain.into_iter().take(end).enumerate().map(|(at, wanted)| (wanted, whole(at)));
         let windowed = parts.collect();
