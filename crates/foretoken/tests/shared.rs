@@ -2,10 +2,8 @@
 
 mod common;
 
-use std::time::Instant;
-
 use common::redis::Redis;
-use common::site::{BLOCK_TOKENS, Site, TIMEOUT, ask, until};
+use common::site::{BLOCK_TOKENS, Site, ask, shared_metric, until};
 
 #[test]
 fn blocks_of_one_server_hit_on_the_other() {
@@ -64,13 +62,12 @@ fn a_store_that_is_killed_or_hangs_costs_its_timeout_once() {
         assert_eq!(ask(&server, &topics[0]).text, expected[0]);
         // A frozen server is kept until the end: once dropped, it refuses connections instead of hanging.
         let frozen = hangs.then(|| redis.freeze()).map(|()| redis);
-        let slow = topics[1..].iter().zip(&expected[1..]).filter(|(topic, text)| {
-            let start = Instant::now();
-            assert_eq!(ask(&server, topic).text, **text, "{name}");
-            start.elapsed() >= TIMEOUT
-        });
-        let slow = slow.count();
-        assert!(slow <= 1, "{slow} requests waited for a store that {name}");
+        for (topic, text) in topics[1..].iter().zip(&expected[1..]) {
+            assert_eq!(ask(&server, topic).text, *text, "{name}");
+        }
+        // One lookup and one write may have been under way when the breaker opened.
+        let waited = shared_metric(&server, "foretoken_cache_faults_total", "timeout");
+        assert!(waited <= 2, "{waited} operations waited for a store that {name}");
         until("it is logged", || !site.complaints(name).is_empty());
         assert!(site.complaints(name).len() <= 2, "{:?}", site.complaints(name));
         drop(frozen);

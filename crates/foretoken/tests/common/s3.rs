@@ -56,6 +56,12 @@ impl S3 {
         // A bucket is a folder of the filer, and making it there needs no signature.
         let made = exchange(filer, &format!("POST /buckets/{BUCKET}/ HTTP/1.0\r\nContent-Length: 0\r\n\r\n"));
         assert!(made.is_some_and(|answer| answer.contains(" 201 ")), "the bucket cannot be made");
+        // The gateway is healthy before the volume server has registered; until then every write fails or waits.
+        let object = format!("PUT /buckets/{BUCKET}/ready HTTP/1.0\r\nContent-Length: 5\r\n\r\nready");
+        while !exchange(filer, &object).is_some_and(|answer| answer.contains(" 201 ")) {
+            assert!(start.elapsed() < Duration::from_secs(60), "the S3 server stores nothing");
+            std::thread::sleep(Duration::from_millis(50));
+        }
         server
     }
 

@@ -91,3 +91,21 @@ pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) {
         std::thread::sleep(Duration::from_millis(10));
     }
 }
+
+/// Blocks that a server has written to the shared store.
+pub(crate) fn written(server: &Server) -> u64 {
+    shared_metric(server, "foretoken_cache_stored_blocks_total", "")
+}
+
+/// Blocks that it did not write, for any reason.
+pub(crate) fn dropped(server: &Server) -> u64 {
+    shared_metric(server, "foretoken_cache_dropped_total", "")
+}
+
+/// The shared tier's counters of a name whose labels contain `label`, added up; 0 if none has counted yet.
+pub(crate) fn shared_metric(server: &Server, name: &str, label: &str) -> u64 {
+    let text = server.get("/metrics").body;
+    let lines = text.lines().filter(|line| line.starts_with(name) && line.contains("tier=\"shared\""));
+    let values = lines.filter(|line| line.contains(label)).filter_map(|line| line.rsplit(' ').next());
+    values.map(|value| value.parse::<u64>().expect("a number")).sum()
+}
