@@ -17,7 +17,7 @@ use foretoken_model::chat::ChatTemplate;
 use foretoken_model::gguf::Gguf;
 use foretoken_model::reference::{Downloads, ModelRef, cached_models};
 use foretoken_model::tokenizer::Tokenizer;
-use foretoken_model::{LoadOptions, Model, Prediction};
+use foretoken_model::{LoadOptions, Model, Prediction, trained_head};
 
 use crate::byte_size::ByteSize;
 use crate::cli::{BaseArgs, ContextArgs, ModelArgs, SpeculationArgs};
@@ -91,8 +91,9 @@ pub(crate) fn load(args: &ModelArgs, speculation: &SpeculationArgs) -> Result<Lo
 /// Resolves, opens and packs `--model` alone.
 pub(crate) fn load_without_head(args: &ModelArgs) -> Result<Loaded> {
     let compute = compute(args)?;
-    let options = LoadOptions { prediction: Prediction::Off, expert_ram: expert_ram(&args.experts)? };
-    OpenModel::open(resolve(&args.model, &args.base)?, options, compute)?.load()
+    let mut model = OpenModel::open(resolve(&args.model, &args.base)?, compute)?;
+    model.options = LoadOptions { prediction: Prediction::Off, expert_ram: expert_ram(&args.experts)? };
+    model.load()
 }
 
 /// `--experts`: the bytes of experts to keep in memory, `None` for all.
@@ -121,13 +122,39 @@ fn available_memory() -> Option<u64> {
 /// Resolves and opens `--model` and `--mtp`, and chooses kernels: all that can fail before the weights are read.
 pub(crate) fn open_model(args: &ModelArgs, speculation: &SpeculationArgs) -> Result<OpenModel> {
     let compute = compute(args)?;
-    let prediction = match speculation.mtp.as_str() {
-        "auto" => Prediction::Own,
-        "off" => Prediction::Off,
-        reference => Prediction::File(Arc::new(open(&resolve(reference, &args.base)?)?)),
-    };
-    let options = LoadOptions { prediction, expert_ram: expert_ram(&args.experts)? };
-    OpenModel::open(resolve(&args.model, &args.base)?, options, compute)
+    let expert_ram = expert_ram(&args.experts)?;
+    let mut model = OpenModel::open(resolve(&args.model, &args.base)?, compute)?;
+    let prediction = prediction(&speculation.mtp, &args.base, &model.path, &model.gguf)?;
+    model.options = LoadOptions { prediction, expert_ram };
+    Ok(model)
+}
+
+/// The head that `--mtp` chooses for the model in `gguf`, whose file is `path`.
+pub(crate) fn prediction(mtp: &str, base: &BaseArgs, path: &Path, gguf: &Gguf) -> Result<Prediction> {
+    match mtp {
+        "auto" => Ok(trained_head_beside(path, gguf)?.map_or(Prediction::Own, Prediction::File)),
+        "off" => Ok(Prediction::Off),
+        reference => Ok(Prediction::File(Arc::new(open(&resolve(reference, base)?)?))),
+    }
+}
+
+/// Where the head that was trained for a model is: beside its file.
+pub(crate) fn trained_head_path(model: &Path) -> PathBuf {
+    model.with_extension("mtp.gguf")
+}
+
+/// The head beside a model without one of its own. One of other weights is left alone, with a warning.
+fn trained_head_beside(path: &Path, gguf: &Gguf) -> Result<Option<Arc<Gguf>>> {
+    let path = trained_head_path(path);
+    if !path.is_file() || foretoken_model::describe(gguf, &Prediction::Own)?.1.draft_layers() > 0 {
+        return Ok(None);
+    }
+    let head = open(&path)?;
+    if let Err(error) = trained_head::check_model(&head, gguf) {
+        tracing::warn!("{} is not used: {error}", path.display());
+        return Ok(None);
+    }
+    Ok(Some(Arc::new(head)))
 }
 
 /// A model file whose metadata, tokenizer and chat template are read, and whose weights are not.
@@ -141,11 +168,12 @@ pub(crate) struct OpenModel {
 }
 
 impl OpenModel {
-    fn open(path: PathBuf, options: LoadOptions, compute: Arc<Compute>) -> Result<OpenModel> {
+    /// With all of a mixture's experts in memory, and no head that is not the file's own.
+    fn open(path: PathBuf, compute: Arc<Compute>) -> Result<OpenModel> {
         let gguf = Arc::new(open(&path)?);
         let texts = text(&gguf).with_context(|| format!("cannot use the model file {}", path.display()));
         let (tokenizer, template) = texts?;
-        Ok(OpenModel { path, gguf, options, tokenizer, template, compute })
+        Ok(OpenModel { path, gguf, options: LoadOptions::default(), tokenizer, template, compute })
     }
 
     /// Checks that `--cache-ram` holds one context.
@@ -212,6 +240,7 @@ pub(crate) fn speculation(args: &SpeculationArgs) -> Result<Speculation> {
         },
         max_draft: args.max_draft,
         funded: args.fund_speculation == "on",
+        always: false,
     })
 }
 
@@ -240,8 +269,9 @@ impl Loaded {
     fn draft_model(&self, base: &BaseArgs, args: &SpeculationArgs) -> Result<Option<(Arc<Model>, usize)>> {
         let Some(reference) = &args.draft_model else { return Ok(None) };
         let path = resolve(reference, base)?;
-        let options = LoadOptions { prediction: Prediction::Off, ..LoadOptions::default() };
-        let draft = OpenModel::open(path, options, Arc::clone(self.model.compute()))?.load()?;
+        let mut draft = OpenModel::open(path, Arc::clone(self.model.compute()))?;
+        draft.options.prediction = Prediction::Off;
+        let draft = draft.load()?;
         if let Some(difference) = self.tokenizer.difference(&draft.tokenizer) {
             bail!(
                 "--draft-model {reference} cannot draft for this model: {difference}; use one of the same family"

@@ -18,6 +18,7 @@ mod rendered;
 mod special_texts;
 pub mod step;
 pub mod tokenizer;
+pub mod trained_head;
 mod weights;
 
 pub use config::{ModelConfig, ModelError};

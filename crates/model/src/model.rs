@@ -16,9 +16,11 @@ use crate::gguf::Gguf;
 use crate::layers::{Blueprint, Decoder, ExpertsScratch, Layer, LayerSpec, Place, rope_factors, rope_tables};
 use crate::prediction::{Before, HeadInput, Prediction, PredictionHead, has_head, rows_before};
 use crate::step::{Logits, Scratch, SeqStep};
+use crate::trained_head;
 use crate::weights::Loader;
 
 const EMBEDDING: &str = "token_embd.weight";
+const OUTPUT: &str = "output.weight";
 
 /// Source of the rows of the embedding table.
 enum Embedding {
@@ -96,7 +98,7 @@ impl Model {
         let decoder = Decoder::load(&loader, &blueprint)?;
         let output_norm = loader.vector("output_norm.weight", config.width)?;
         let rope_factors = rope_factors(&loader, &blueprint.ropes)?;
-        let (embedding, output) = match loader.optional_matrix("output.weight", config.vocab, config.width)? {
+        let (embedding, output) = match loader.optional_matrix(OUTPUT, config.vocab, config.width)? {
             Some(output) => {
                 let table = MappedEmbedding::new(&loader, &gguf, EMBEDDING, (config.vocab, config.width))?;
                 (Embedding::Mapped(table), output)
@@ -111,9 +113,16 @@ impl Model {
             (None, _) => None,
             (Some(spec), None) => Some(PredictionHead::load(&loader, &gguf, config, spec)?),
             (Some(spec), Some(file)) => {
-                // The file may have tensors of the model too, which aren't needed.
-                let loader = Loader::new(file, &compute, &config.arch, expert_bytes);
-                Some(PredictionHead::load(&loader, file, config, spec)?)
+                let head = Loader::new(file, &compute, &config.arch, expert_bytes);
+                Some(if trained_head::is_trained(file) {
+                    let output = if loader.has(OUTPUT) { OUTPUT } else { EMBEDDING };
+                    let trained = PredictionHead::load_trained(&loader, &head, config, (spec, output))?;
+                    head.finish()?;
+                    trained
+                } else {
+                    // The file may have tensors of the model too, which aren't needed.
+                    PredictionHead::load(&head, file, config, spec)?
+                })
             }
         };
         loader.finish()?;
@@ -156,6 +165,12 @@ impl Model {
     /// Whether it has a head for multi-token prediction.
     pub fn has_prediction(&self) -> bool {
         self.prediction.is_some()
+    }
+
+    /// The tokens whose logits [`Model::predict`] gives, in order; `None` if that is the whole vocabulary, or there is no
+    /// head.
+    pub fn predicted_tokens(&self) -> Option<&[u32]> {
+        self.prediction.as_ref()?.tokens.as_deref()
     }
 
     /// Layout of the KV of a block.
@@ -216,7 +231,8 @@ impl Model {
         &mut scratch.logits
     }
 
-    /// Runs the head for multi-token prediction on one token of each sequence: logits and hidden rows in order.
+    /// Runs the head for multi-token prediction on one token of each sequence: logits of
+    /// [`Model::predicted_tokens`] and hidden rows, in order.
     ///
     /// # Panics
     /// If the model has no head, or as [`Model::forward`].
@@ -351,7 +367,7 @@ impl Model {
 
     /// From normed hidden rows in `scratch.activations` to logits.
     fn project(&self, output: &PackedMatrix, scratch: &mut Scratch, rows: usize) {
-        let vocab = self.config().vocab;
+        let vocab = output.rows();
         let Scratch { logits, activations, .. } = scratch;
         let out = logits.reset(rows, vocab);
         if rows == 0 {
@@ -371,6 +387,9 @@ fn blueprint(gguf: &Gguf, prediction: &Prediction) -> Result<Blueprint, ModelErr
     let mut blueprint = families::blueprint(gguf)?;
     blueprint.prediction = match prediction {
         Prediction::Own => blueprint.prediction.filter(|_| has_head(gguf, &blueprint.config)),
+        Prediction::File(file) if trained_head::is_trained(file) => {
+            Some(trained_head::spec(file, &blueprint)?)
+        }
         Prediction::File(file) => Some(head_spec(file, &blueprint.config)?),
         Prediction::Off => None,
     };

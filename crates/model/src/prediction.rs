@@ -18,6 +18,7 @@ use crate::embedding::MappedEmbedding;
 use crate::gguf::Gguf;
 use crate::layers::{Layer, LayerSpec, Place};
 use crate::step::{Scratch, SeqStep};
+use crate::trained_head;
 use crate::weights::Loader;
 
 /// Where a model's head for multi-token prediction comes from.
@@ -26,7 +27,7 @@ pub enum Prediction {
     /// The model's own file, if that has one.
     #[default]
     Own,
-    /// A file of its own.
+    /// A file of its own; also one of a head that was trained for the model.
     File(Arc<Gguf>),
     /// No head.
     Off,
@@ -58,6 +59,8 @@ pub(crate) struct PredictionHead {
     pub(crate) embedding: Option<MappedEmbedding>,
     pub(crate) norm: Option<Vec<f32>>,
     pub(crate) output: Option<PackedMatrix>,
+    /// The tokens of the output's rows, where they are not the whole vocabulary.
+    pub(crate) tokens: Option<Vec<u32>>,
 }
 
 /// Buffers of the head's input.
@@ -104,7 +107,23 @@ impl PredictionHead {
             embedding,
             norm: loader.optional_vector(&name("shared_head_norm"), width)?,
             output: loader.optional_matrix(&name("shared_head_head"), vocab, width)?,
+            tokens: None,
         })
+    }
+
+    /// Takes a trained head from a file of its own, and its rows of the model's output head from `model`.
+    pub(crate) fn load_trained(
+        model: &Loader<'_>,
+        loader: &Loader<'_>,
+        config: &ModelConfig,
+        (spec, output): (&LayerSpec, &str),
+    ) -> Result<PredictionHead, ModelError> {
+        let file = loader.gguf();
+        let tokens = trained_head::rows(file, config)?;
+        let head = PredictionHead::load(loader, file, config, spec)?;
+        trained_head::check_model(file, model.gguf())?;
+        let output = model.gathered_rows(output, config.vocab, &tokens, config.width)?;
+        Ok(PredictionHead { output: Some(output), tokens: Some(tokens), ..head })
     }
 
     pub(crate) fn layer(&self) -> &Layer {

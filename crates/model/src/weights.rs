@@ -80,6 +80,24 @@ impl<'a> Loader<'a> {
         Ok(packed)
     }
 
+    /// The rows of a matrix of `total` outputs and `cols` inputs that `rows` names, as a matrix of their own.
+    pub(crate) fn gathered_rows(
+        &self,
+        name: &str,
+        total: usize,
+        rows: &[u32],
+        cols: usize,
+    ) -> Result<PackedMatrix, ModelError> {
+        let info = self.take(name, &[cols, total])?.ok_or_else(|| self.missing(name))?;
+        let bytes = self.gguf.bytes(info);
+        let row_bytes = bytes.len() / total;
+        let row = |&row: &u32| &bytes[row as usize * row_bytes..][..row_bytes];
+        let gathered: Vec<u8> = rows.iter().flat_map(row).copied().collect();
+        let packed = self.pack(name, info.ty, rows.len(), cols, &gathered)?;
+        self.gguf.release(info);
+        Ok(packed)
+    }
+
     /// `count` matrices of `rows` outputs and `cols` inputs each, from one tensor.
     pub(crate) fn matrices(
         &self,

@@ -9,7 +9,9 @@ use std::sync::Arc;
 use foretoken_kernels::kv::BLOCK_TOKENS;
 use foretoken_kernels::{Compute, Isa, math};
 use foretoken_model::gguf::Gguf;
+use foretoken_model::gguf::writer::{GgufWriter, Meta};
 use foretoken_model::step::{SeqStep, WantLogits};
+use foretoken_model::trained_head::{MODEL_KEY, ROWS_KEY};
 use foretoken_model::{HeadInput, LoadOptions, Model, ModelError, Prediction};
 use serde::Deserialize;
 use support::{blocks, view};
@@ -79,12 +81,18 @@ impl<'m> Reading<'m> {
             let seq = HeadInput { token, hidden: &hidden, slot, kv: &mut kv };
             let logits = self.model.predict(&mut scratch, &mut [seq]);
             let (row, next) = (logits.row(0).to_vec(), logits.hidden(0).to_vec());
-            token = math::argmax(self.model.compute(), &row) as u32;
+            token = draft(self.model, &row);
             all.push((row, next.clone()));
             hidden = next;
         }
         all
     }
+}
+
+/// The token with the head's largest logit.
+fn draft(model: &Model, logits: &[f32]) -> u32 {
+    let at = math::argmax(model.compute(), logits);
+    model.predicted_tokens().map_or(at as u32, |tokens| tokens[at])
 }
 
 /// What the implementation in torch gives; `fixtures/families/README.md` has the format.
@@ -159,8 +167,7 @@ fn assert_agrees(name: &str, model: &Model, head_norm: &[f32]) {
     let logits: Vec<f32> = drafts.iter().flat_map(|(logits, _)| logits.clone()).collect();
     assert_near("the drafting rows", &rows, &normed(draft_rows, head_norm), ROW_TOLERANCE);
     assert_near("the drafting logits", &logits, draft_logits, TOLERANCE);
-    let drafts: Vec<u32> =
-        drafts.iter().map(|(logits, _)| math::argmax(model.compute(), logits) as u32).collect();
+    let drafts: Vec<u32> = drafts.iter().map(|(logits, _)| draft(model, logits)).collect();
     assert_eq!(drafts, expected.drafts);
 }
 
@@ -179,6 +186,79 @@ fn a_head_with_embedding_norm_and_output_of_its_own_gives_what_the_paper_s_formu
     let model = own("heads/deepseek3-mtp-own");
     let norm = vector(model.gguf(), "blk.2.nextn.shared_head_norm.weight");
     assert_agrees("heads/deepseek3-mtp-own", &model, &norm);
+}
+
+#[test]
+fn a_trained_head_gives_what_the_paper_s_formula_gives_for_the_tokens_that_it_knows() {
+    #[derive(Deserialize)]
+    struct Rows {
+        rows: Vec<u32>,
+    }
+    let head = open("heads/llama-trained");
+    let norm = vector(&head, "blk.2.nextn.shared_head_norm.weight");
+    let model = load("llama", Prediction::File(head), Isa::detect(), 2);
+    let json = fs::read(path("heads/llama-trained", "json")).expect("the fixture");
+    let Rows { rows } = serde_json::from_slice(&json).expect("its JSON");
+    assert_eq!(model.predicted_tokens(), Some(&rows[..]));
+    assert_agrees("heads/llama-trained", &model, &norm);
+}
+
+#[test]
+fn a_trained_head_has_the_same_bits_on_any_instructions_and_in_any_chunks() {
+    let text = tokens(150);
+    let trained = |isa, threads| load("llama", Prediction::File(open("heads/llama-trained")), isa, threads);
+    let expected = plainly(&trained(Isa::Scalar, 1), &text);
+    for isa in Isa::available() {
+        let model = trained(isa, 2);
+        let mut reading = Reading::new(&model, text.len() + 4);
+        text[..149].chunks(37).for_each(|chunk| reading.read(chunk));
+        assert!(bits(&reading.drafts(text[149], 3)) == expected, "{isa}");
+    }
+}
+
+#[test]
+fn a_trained_head_of_other_weights_is_refused_with_both_fingerprints() {
+    let compute = Arc::new(Compute::new(Isa::detect(), 1).expect("the detected instruction set"));
+    let refused = |model: Gguf| {
+        let prediction = Prediction::File(open("heads/llama-trained"));
+        let options = LoadOptions { prediction, ..LoadOptions::default() };
+        let loaded = Model::load_with(Arc::new(model), options, Arc::clone(&compute));
+        loaded.err().expect("an error").to_string()
+    };
+    // The same shapes, and one number changed.
+    let mut bytes = fs::read(path("llama", "gguf")).expect("the fixture's weights");
+    *bytes.last_mut().expect("weights") ^= 1;
+    let changed = Gguf::from_bytes("changed.gguf", bytes).expect("a file as good as before");
+    let error = refused(changed);
+    let expected = open("heads/llama-trained");
+    let expected = expected.get_str(MODEL_KEY).expect("a text").expect("a fingerprint");
+    assert!(error.contains("fingerprint of weights is") && error.contains(expected), "{error}");
+    let other = refused(Gguf::open(path("qwen3", "gguf")).expect("the fixture's weights"));
+    assert!(other.contains("architecture is llama, the model's qwen3"), "{other}");
+}
+
+#[test]
+fn the_tokens_of_a_trained_head_are_checked() {
+    let compute = Arc::new(Compute::new(Isa::detect(), 1).expect("the detected instruction set"));
+    let refused = |rows: &[u32]| {
+        let file = GgufWriter::new()
+            .meta("general.architecture", "llama")
+            .meta(MODEL_KEY, "")
+            .meta(ROWS_KEY, Meta::Array(4, rows.iter().copied().map(Meta::U32).collect()))
+            .tensor_f32("blk.2.ffn_down.weight", &[32, 64], &[0.0; 32 * 64]);
+        let head = Gguf::from_bytes("head.gguf", file.finish()).expect("a GGUF file");
+        let options = LoadOptions { prediction: Prediction::File(Arc::new(head)), ..LoadOptions::default() };
+        let loaded = Model::load_with(open("llama"), options, Arc::clone(&compute));
+        loaded.err().expect("an error").to_string()
+    };
+    for rows in [&[][..], &[3, 2], &[4, 4]] {
+        assert!(refused(rows).contains("ascending"), "{}", refused(rows));
+    }
+    assert!(
+        refused(&[0, 260]).contains("token 260 is outside the vocabulary of 260"),
+        "{}",
+        refused(&[0, 260])
+    );
 }
 
 fn tokens(len: usize) -> Vec<u32> {

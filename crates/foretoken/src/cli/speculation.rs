@@ -36,8 +36,8 @@ pub(crate) struct SpeculationArgs {
     #[arg(long, value_name = "REF", help_heading = "Speculation")]
     pub(crate) draft_model: Option<String>,
 
-    /// The head for multi-token prediction to draft with: auto (the model file's own, if it has one), off, or a file that
-    /// holds one for this model.
+    /// The head for multi-token prediction to draft with: auto (the model file's own, or one trained for it in
+    /// MODEL.mtp.gguf beside MODEL.gguf), off, or a file that holds one for this model.
     #[arg(long, value_name = "auto|off|REF", default_value = "auto", help_heading = "Speculation")]
     pub(crate) mtp: String,
 

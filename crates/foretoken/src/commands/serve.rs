@@ -17,7 +17,6 @@ use foretoken_cache::{SharedConfig, SystemClock};
 use foretoken_engine::{
     Answer, DRAFT_DISK_SHARE, Engine, EngineConfig, EngineStats, Explained, Request, Responses, SubmitError,
 };
-use foretoken_model::Prediction;
 use foretoken_model::chat::{ChatInput, ChatTemplate, Place, Rendered, TemplateError};
 use foretoken_model::tokenizer::Tokenizer;
 use foretoken_server::{
@@ -159,8 +158,9 @@ pub(crate) fn computed_settings(args: &ServeArgs) -> Result<Vec<(&'static str, S
     ];
     // Nothing is downloaded to print the settings; a model that is not here yet leaves the context to the start.
     if let Some(path) = load::local_file(&args.model.model, &args.model.base)? {
-        let prediction = if args.speculation.mtp == "off" { Prediction::Off } else { Prediction::Own };
-        let (config, layout) = foretoken_model::describe(&load::open(&path)?, &prediction)?;
+        let gguf = load::open(&path)?;
+        let prediction = load::prediction(&args.speculation.mtp, &args.model.base, &path, &gguf)?;
+        let (config, layout) = foretoken_model::describe(&gguf, &prediction)?;
         settings.push(("ctx", load::default_ctx(&layout, config.ctx_train, &args.context).to_string()));
     }
     Ok(settings)
