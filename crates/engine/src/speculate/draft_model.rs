@@ -10,18 +10,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use foretoken_cache::{BLOCK_TOKENS, ContextCache, Fingerprint, RecomputeCost, Scope, ServerSecret};
-use foretoken_kernels::{Compute, math};
 use foretoken_model::Model;
 use foretoken_model::step::{Scratch, SeqStep, WantLogits};
 
-use super::coupling::{Coupled, Coupling};
+use super::draft_logits::DraftLogits;
 use super::draft_tree::ROOT;
-use super::drafter::{Context, Drafter, Draws, Proposals};
+use super::drafter::{Context, Drafter, Proposals};
 use super::mutex::Mutex;
 use super::settings::Source;
 use crate::api::CacheUse;
 use crate::block_table::BlockTable;
-use crate::random::uniform_of;
 
 /// Tokens per prefill step.
 pub(crate) const DRAFT_STEP_TOKENS: usize = 512;
@@ -31,16 +29,6 @@ const AHEAD_MAX: usize = 16;
 const RETRY: u32 = 32;
 /// Weight of the newest sample in the moving averages of step cost and of `first_token_p`.
 const WEIGHT: f64 = 0.1;
-/// A second child is proposed from this probability on.
-const SECOND_MIN: f32 = 0.15;
-/// Draws are from tokens at most this many nats below the most probable.
-const DRAW_WITHIN: f32 = 6.0;
-/// The same for coupled draft tokens, whose noise lifts less probable ones.
-const COUPLED_WITHIN: f32 = 8.0;
-/// The first bucket of coupled draft tokens.
-const COUPLED: u8 = 32;
-/// Which of the independent uniform numbers of a position is the draw's; the successor table has another.
-const DRAW: u64 = 3;
 /// How long blocks may take to come from disk.
 const RESTORE_MAX: Duration = Duration::from_millis(200);
 
@@ -198,9 +186,10 @@ impl Drafter for DraftModelDrafter {
         loop {
             let position = (tokens.len() + ahead.len()) as u64;
             let compute = self.draft_model.model.compute();
+            let next = DraftLogits { compute, logits: &logits, tokens: None };
             let node = match coupled {
-                Some(coupling) => propose_coupled(compute, &logits, parent, coupling, out),
-                None => propose_next(&likely(compute, &logits, drawn), parent, position, drawn, out),
+                Some(coupling) => next.propose_coupled(parent, coupling, out),
+                None => next.propose(parent, position, drawn, out),
             };
             let Some(node) = node else { break };
             let path = f64::from(out.tree.path(node));
@@ -224,83 +213,4 @@ impl Drafter for DraftModelDrafter {
     }
 
     fn observe(&mut self, _: &[u32], _: usize) {}
-}
-
-/// Adds the coupled draw after `parent` and the next best candidate by a drafter's logits; returns the node to continue
-/// from.
-pub(super) fn propose_coupled(
-    compute: &Compute,
-    logits: &[f32],
-    parent: u32,
-    coupling: Coupling<'_>,
-    out: &mut Proposals<'_>,
-) -> Option<u32> {
-    let mut near = Vec::new();
-    math::near_max(compute, logits, coupling.within(COUPLED_WITHIN), &mut near);
-    let ranked = coupling.rank(&out.tree.tokens_to(parent), &mut near, f32::NEG_INFINITY);
-    let &[first, ref others @ ..] = &ranked[..] else { return None };
-    let mut add = |next: Coupled| out.add(parent, next.token, COUPLED + next.level(), next.estimate);
-    let node = add(first);
-    if let Some(&second) = others.first().filter(|second| second.estimate >= SECOND_MIN) {
-        add(second);
-    }
-    node
-}
-
-/// The tokens that a drafter may propose by its logits, the most probable first: the top two, or where draft tokens must
-/// be drawn, the distribution to draw from.
-pub(super) fn likely(compute: &Compute, logits: &[f32], draws: Option<Draws>) -> Vec<(u32, f32)> {
-    let mut near = Vec::new();
-    let within = DRAW_WITHIN * draws.map_or(1.0, |draws| draws.temperature);
-    math::near_max(compute, logits, within, &mut near);
-    let normaliser = math::log_sum_exp(compute, logits);
-    near.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
-    let Some(Draws { temperature, .. }) = draws else {
-        return near.into_iter().take(2).map(|(logit, id)| (id, (logit - normaliser).exp())).collect();
-    };
-    let top = near.first().map_or(0.0, |(logit, _)| *logit);
-    let mut drawn: Vec<(u32, f32)> =
-        near.into_iter().map(|(logit, id)| (id, ((logit - top) / temperature).exp())).collect();
-    let total: f32 = drawn.iter().map(|(_, p)| p).sum();
-    drawn.iter_mut().for_each(|(_, p)| *p /= total);
-    drawn
-}
-
-/// Adds draft tokens after `parent`; returns the node to continue from.
-pub(super) fn propose_next(
-    likely: &[(u32, f32)],
-    parent: u32,
-    position: u64,
-    draws: Option<Draws>,
-    out: &mut Proposals<'_>,
-) -> Option<u32> {
-    let &[(first, p), ref others @ ..] = likely else { return None };
-    let Some(Draws { seed, .. }) = draws else {
-        let node = out.add(parent, first, class(p), p);
-        if let Some(&(second, p)) = others.first().filter(|(_, p)| *p >= SECOND_MIN) {
-            out.add(parent, second, class(p), p);
-        }
-        return node;
-    };
-    // Tokens that another drafter has proposed are not drawn again.
-    let mut free: Vec<(u32, f32)> =
-        likely.iter().copied().filter(|(token, _)| out.tree.child(parent, *token).is_none()).collect();
-    let total: f32 = free.iter().map(|(_, p)| p).sum();
-    if total <= 0.0 {
-        return None;
-    }
-    free.iter_mut().for_each(|(_, p)| *p /= total);
-    let u = uniform_of(seed, position, DRAW) as f32;
-    let mut sum = 0.0;
-    let drawn = free.iter().find(|(_, p)| {
-        sum += p;
-        sum > u
-    });
-    let &(token, _) = drawn.or(free.last())?;
-    // The class must not tell which token was drawn, only what it was drawn from.
-    out.add_drawn(parent, token, (class(free[0].1) + 16, 0.6), &free)
-}
-
-fn class(p: f32) -> u8 {
-    (p * 16.0).clamp(0.0, 15.0) as u8
 }

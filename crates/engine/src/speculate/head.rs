@@ -11,6 +11,7 @@ use foretoken_model::step::Scratch;
 use foretoken_model::{HeadInput, Model};
 
 use super::coupling::Coupling;
+use super::draft_logits::DraftLogits;
 use super::draft_tree::ROOT;
 use super::settings::Source;
 use super::speculator::Speculator;
@@ -89,8 +90,9 @@ impl Head {
     }
 
     /// Whether to draft for a sequence.
-    fn tries(&self, state: &mut HeadState, worth: Worth) -> bool {
-        let tries = self.pays(state.first_p, worth) || state.idle >= RETRY;
+    fn tries(&self, speculator: &mut Speculator, worth: Worth) -> bool {
+        let (always, state) = (speculator.settings.always, &mut speculator.head);
+        let tries = always || self.pays(state.first_p, worth) || state.idle >= RETRY;
         state.idle = if tries { 0 } else { state.idle + 1 };
         tries
     }
@@ -105,7 +107,7 @@ impl Head {
         worth: Worth,
     ) -> f64 {
         let begin = Instant::now();
-        seqs.retain_mut(|seq| seq.depth > 0 && self.tries(&mut seq.speculator.head, worth));
+        seqs.retain_mut(|seq| seq.depth > 0 && self.tries(seq.speculator, worth));
         loop {
             seqs.retain_mut(|seq| seq.depth > 0 && seq.table.reserve(cache, seq.slot + 1));
             if seqs.is_empty() {
@@ -137,9 +139,9 @@ impl Head {
         let logits = model.predict(scratch, &mut inputs.collect::<Vec<_>>());
         for (row, seq) in seqs.iter_mut().enumerate() {
             let position = seq.slot + 1;
-            let (compute, row_logits) = (model.compute(), logits.row(row));
-            let draft =
-                seq.speculator.add_head_drafts(compute, row_logits, seq.parent, position, seq.coupled);
+            let (compute, tokens) = (model.compute(), model.predicted_tokens());
+            let next = DraftLogits { compute, logits: logits.row(row), tokens };
+            let draft = seq.speculator.add_head_drafts(next, seq.parent, position, seq.coupled);
             let Some((node, token, path)) = draft else {
                 seq.depth = 0;
                 continue;
@@ -148,7 +150,8 @@ impl Head {
                 let state = &mut seq.speculator.head;
                 state.first_p += WEIGHT * (path - state.first_p);
             }
-            seq.depth = if self.pays(path, worth) { seq.depth - 1 } else { 0 };
+            let goes_on = seq.speculator.settings.always || self.pays(path, worth);
+            seq.depth = if goes_on { seq.depth - 1 } else { 0 };
             (seq.parent, seq.token, seq.slot) = (node, token, position);
             seq.hidden.copy_from_slice(logits.hidden(row));
         }

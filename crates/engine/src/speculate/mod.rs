@@ -10,6 +10,7 @@ pub(crate) mod acceptance;
 mod calibrator;
 pub(crate) mod cost_curve;
 mod coupling;
+mod draft_logits;
 mod draft_model;
 mod draft_tree;
 mod drafter;

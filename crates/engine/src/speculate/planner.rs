@@ -8,6 +8,8 @@
 //! A sequence whose tenant has credit, milliseconds that cache hits saved, may go on while it raises its *own* tokens
 //! per millisecond; the cost to other sequences is charged to the credit. All tenants with credit together may cost a
 //! step no more than [`LOSS_MAX`] of its time: if everyone spent without bound, everyone would be slower.
+//!
+//! A sequence may also ask for all its draft tokens whatever they cost, for measurements.
 
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
@@ -36,7 +38,9 @@ pub(crate) struct Candidate<'a> {
     pub(crate) depth: usize,
     /// Milliseconds that may be spent past break-even.
     pub(crate) credit_ms: f64,
-    /// The chosen draft tokens, most probable first, parents before children.
+    /// Whether to take all that there is room for, as drafted.
+    pub(crate) always: bool,
+    /// The chosen draft tokens, parents before children; most probable first unless `always`.
     pub(crate) taken: Vec<u32>,
     /// Credit spent, in milliseconds.
     pub(crate) spent_ms: f64,
@@ -85,12 +89,21 @@ impl Ord for DraftToken {
 /// Fills `taken` of each candidate. Returns the predicted cost of the chosen draft tokens in milliseconds.
 pub(crate) fn choose(costs: &CostCurve, base: Base, candidates: &mut [Candidate<'_>]) -> f64 {
     let mut heap = BinaryHeap::new();
-    for (candidate, of) in candidates.iter().enumerate() {
-        push_children(&mut heap, of, candidate, ROOT);
-    }
     let (mut rows, mut tokens) = (base.rows, base.tokens as f64);
     let mut ms = costs.rows_ms(rows) + base.context_ms;
     let base_ms = ms;
+    for (candidate, of) in candidates.iter_mut().enumerate() {
+        if !of.always {
+            push_children(&mut heap, of, candidate, ROOT);
+            continue;
+        }
+        take_all(of, base.rows_max.saturating_sub(rows));
+        for &node in &of.taken {
+            ms += costs.row_ms(rows, of.context);
+            tokens += f64::from(of.tree.path(node));
+            rows += 1;
+        }
+    }
     let draft_cost_correction = costs.refined(base.rows, base.tokens).draft_cost_correction();
     let margin = (MARGIN + MARGIN_PER_SEQUENCE * base.tokens.saturating_sub(1) as f64).min(MARGIN_MAX);
     let mut own: Vec<f64> = vec![1.0; candidates.len()];
@@ -123,6 +136,12 @@ pub(crate) fn choose(costs: &CostCurve, base: Base, candidates: &mut [Candidate<
         }
     }
     (ms - base_ms) / draft_cost_correction
+}
+
+/// Takes a candidate's draft tokens in the order in which they were drafted, `rows` at most.
+fn take_all(of: &mut Candidate<'_>, rows: usize) {
+    let nodes = (0..of.tree.nodes().len() as u32).filter(|&node| of.tree.depth(node) <= of.depth);
+    of.taken = nodes.take(of.room.min(rows)).collect();
 }
 
 fn push_children(heap: &mut BinaryHeap<DraftToken>, of: &Candidate<'_>, candidate: usize, parent: u32) {
@@ -165,7 +184,16 @@ mod tests {
     }
 
     fn candidate(tree: &DraftTree) -> Candidate<'_> {
-        Candidate { tree, context: 0, room: 32, depth: 100, credit_ms: 0.0, taken: Vec::new(), spent_ms: 0.0 }
+        Candidate {
+            tree,
+            context: 0,
+            room: 32,
+            depth: 100,
+            credit_ms: 0.0,
+            always: false,
+            taken: Vec::new(),
+            spent_ms: 0.0,
+        }
     }
 
     fn taken(costs: &CostCurve, trees: &[DraftTree], credit_ms: f64) -> Vec<usize> {
@@ -188,6 +216,20 @@ mod tests {
     #[test]
     fn no_draft_token_pays_where_a_row_costs_a_step() {
         assert_eq!(taken(&CostCurve::linear(1.0, 1.0), &[chain(20, 0.95)], 0.0), [0]);
+    }
+
+    #[test]
+    fn a_sequence_that_always_drafts_takes_what_there_is_room_for_in_the_order_of_drafting() {
+        let costs = CostCurve::linear(1.0, 1.0);
+        let tree = chain(20, 0.05);
+        let take = |room, depth, rows_max| {
+            let mut both = [candidate(&tree), Candidate { room, depth, always: true, ..candidate(&tree) }];
+            choose(&costs, Base { rows: 2, rows_max, tokens: 2, context_ms: 0.0 }, &mut both);
+            assert!(both[0].taken.is_empty());
+            both[1].taken.clone()
+        };
+        assert_eq!(take(5, 100, 512), [0, 1, 2, 3, 4]);
+        assert_eq!((take(32, 3, 512).len(), take(32, 100, 8).len(), take(0, 9, 9).len()), (3, 6, 0));
     }
 
     #[test]

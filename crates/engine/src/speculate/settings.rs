@@ -158,6 +158,9 @@ pub struct Speculation {
     pub max_draft: usize,
     /// Whether compute saved by cache hits may be spent on drafting past break-even.
     pub funded: bool,
+    /// Whether everything that is drafted is verified, up to `max_draft` tokens, whatever it costs and whatever was accepted
+    /// before. What is drafted then depends on tokens alone and not on time: for measuring acceptance.
+    pub always: bool,
 }
 
 impl Default for Speculation {
@@ -168,6 +171,7 @@ impl Default for Speculation {
             sources: Sources::ALL,
             max_draft: 32,
             funded: true,
+            always: false,
         }
     }
 }
@@ -185,6 +189,8 @@ pub struct SpeculationChoice {
     pub max_draft: Option<usize>,
     /// See [`Speculation::funded`].
     pub funded: Option<bool>,
+    /// See [`Speculation::always`].
+    pub always: Option<bool>,
 }
 
 impl SpeculationChoice {
@@ -196,6 +202,7 @@ impl SpeculationChoice {
             sources: self.sources.unwrap_or(default.sources),
             max_draft: self.max_draft.unwrap_or(default.max_draft),
             funded: self.funded.unwrap_or(default.funded),
+            always: self.always.unwrap_or(default.always),
         }
     }
 }

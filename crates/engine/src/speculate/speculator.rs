@@ -5,11 +5,9 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use foretoken_kernels::Compute;
-
-use super::calibrator::Record;
+use super::calibrator::{Calibrator, Record};
 use super::coupling::Coupling;
-use super::draft_model::{likely, propose_coupled, propose_next};
+use super::draft_logits::DraftLogits;
 use super::draft_tree::{DraftTree, Node, ROOT};
 use super::drafter::{Context, Drafter, Draws, Proposals};
 use super::head::HeadState;
@@ -83,12 +81,16 @@ impl Speculator {
         self.clear();
         self.unproductive += 1;
         let period = (1 + self.unproductive / PATIENCE).min(batch.max(1));
-        if !self.unproductive.is_multiple_of(period) {
+        let Speculation { always, .. } = self.settings;
+        if !always && !self.unproductive.is_multiple_of(period) {
             return false;
         }
+        // No drafter is too slow, and no estimate depends on what was accepted earlier.
+        let step_ms = if always { f64::INFINITY } else { step_ms };
         let coupled = self.coupling(sampler, tokens);
         let context = Context { tokens, prompt, drawn: self.draws, coupled, step_ms };
-        let calibrator = &*self.tenant.calibrator.lock();
+        let (neutral, learnt) = (always.then(Calibrator::default), self.tenant.calibrator.lock());
+        let calibrator = neutral.as_ref().unwrap_or(&learnt);
         for drafter in &mut self.drafters {
             let source = drafter.source();
             let start = Instant::now();
@@ -109,21 +111,19 @@ impl Speculator {
     /// Returns the node to go on from, its token, and the probability that everything up to it is accepted.
     pub(crate) fn add_head_drafts(
         &mut self,
-        compute: &Compute,
-        logits: &[f32],
+        next: DraftLogits<'_>,
         parent: u32,
         position: usize,
         coupled: Option<Coupling<'_>>,
     ) -> Option<(u32, u32, f64)> {
-        let calibrator = &*self.tenant.calibrator.lock();
+        let neutral = self.settings.always.then(Calibrator::default);
+        let learnt = self.tenant.calibrator.lock();
+        let calibrator = neutral.as_ref().unwrap_or(&learnt);
         // Two after each.
         let mut out = Proposals { tree: &mut self.tree, calibrator, source: Source::Mtp, room: 2 };
         let node = match coupled {
-            Some(coupling) => propose_coupled(compute, logits, parent, coupling, &mut out)?,
-            None => {
-                let likely = likely(compute, logits, self.draws);
-                propose_next(&likely, parent, position as u64, self.draws, &mut out)?
-            }
+            Some(coupling) => next.propose_coupled(parent, coupling, &mut out)?,
+            None => next.propose(parent, position as u64, self.draws, &mut out)?,
         };
         let Node { token, path, .. } = self.tree.nodes()[node as usize];
         Some((node, token, f64::from(path)))
@@ -143,6 +143,7 @@ impl Speculator {
             room: self.settings.max_draft,
             depth,
             credit_ms: if self.settings.funded { self.tenant.credit_ms() / batch.max(1) as f64 } else { 0.0 },
+            always: self.settings.always,
             taken: Vec::new(),
             spent_ms: 0.0,
         }

@@ -23,6 +23,7 @@ pub(crate) fn read(fields: Fields<'_>) -> Result<SpeculationChoice, ApiError> {
         sources: sources(fields)?,
         max_draft: fields.integer("max_draft", 0..=MAX_DRAFT_LIMIT as i64)?.map(|max| max as usize),
         funded: fields.bool("funded")?,
+        always: fields.bool("always")?,
     })
 }
 
