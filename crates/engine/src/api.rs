@@ -10,6 +10,8 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use tokio::sync::mpsc;
 
+use crate::grammar::Grammar;
+
 pub use crate::speculate::settings::{
     DRAFT_POSITIONS, DraftReport, DraftTotals, MAX_DRAFT_LIMIT, Policy, RELIABILITY_CLASSES, Reliability,
     Source, SourceReport, SourceTotals, Sources, Speculation, SpeculationChoice, Thresholds,
@@ -37,6 +39,8 @@ pub struct Request {
     pub logprobs: Option<usize>,
     /// Render control tokens in the text instead of hiding them.
     pub show_control: bool,
+    /// What the answer must be; `None` is anything.
+    pub grammar: Option<Grammar>,
     /// The tenant. No cache entry is shared between two tenants.
     pub tenant: String,
     /// The API key that sent it, under any name that tells keys apart. Places and the queue are shared over callers
@@ -266,10 +270,10 @@ pub struct ScoredToken {
 /// How an answer ended.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum FinishReason {
-    /// An end-of-generation token, a stop token or a stop text.
+    /// An end-of-generation token, a stop token, a stop text, or the end of a grammar.
     #[default]
     Stop,
-    /// `max_tokens` or the end of the context.
+    /// `max_tokens`, the end of the context, or a grammar that would have taken too much work to go on with.
     Length,
     /// The engine failed; the text says why.
     Error(String),

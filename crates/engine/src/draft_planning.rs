@@ -43,6 +43,7 @@ pub(crate) fn plan_drafts(
     }
     let base_ms = costs.rows_ms(base.rows) + base.context_ms;
     let head_ms = run_head(drafts, (model, scratch), cache, running, (&drafting, base, base_ms));
+    drafting.iter().for_each(|&index| running[index].extend_forced());
     let costs = drafts.costs();
     let mut expected = ExpectedCost { rows: base.rows, tokens: base.tokens, base_ms, draft_ms: 0.0, head_ms };
     let mut indices = Vec::new();

@@ -26,6 +26,7 @@ use crate::api::{
 use crate::capacity::{block_layout, context_bytes, split};
 use crate::config::{EngineConfig, EngineError, Responses};
 use crate::fairness::Owner;
+use crate::grammar::{Constraint, Grammar, GrammarError, Grammars};
 use crate::inbox::Inbox;
 use crate::job::Job;
 use crate::replay::{self, Keep};
@@ -64,6 +65,7 @@ struct Handle {
     pin_share: u8,
     step_tokens: usize,
     draft_model: Option<Arc<DraftModel>>,
+    grammars: Grammars,
 }
 
 /// A cache for a model's blocks.
@@ -176,6 +178,7 @@ impl Engine {
             pin_share: config.pin_share,
             step_tokens: config.step_tokens,
             draft_model: draft_model.clone(),
+            grammars: Grammars::new(Arc::clone(&tokenizer), model.config().vocab),
         };
         let drafts = DraftsConfig {
             default: config.speculation,
@@ -203,6 +206,14 @@ impl Engine {
             StepLoop::new(parts).run();
         })?;
         Ok(Engine { handle: Arc::new(handle) })
+    }
+
+    /// Compiles a constraint for requests to carry. Takes milliseconds: not for threads that must not block.
+    ///
+    /// # Errors
+    /// What cannot be enforced, and why.
+    pub fn compile(&self, constraint: &Constraint) -> Result<Grammar, GrammarError> {
+        self.handle.grammars.compile(constraint)
     }
 
     /// Queues a request.
@@ -243,7 +254,9 @@ impl Engine {
         let caller = handle.secret.scope(&request.caller, handle.fingerprint).id();
         let owner = Owner { caller, tenant: scope.id() };
         let scope = self.scope(&request.tenant, &request.prompt);
-        let job = Job { request, len_max, events, arrived: Instant::now(), scope, owner, keep };
+        let drafts = request.speculation.over(handle.speculation).enabled;
+        let matcher = request.grammar.as_ref().map(|grammar| Box::new(grammar.matcher(drafts)));
+        let job = Job { request, len_max, events, arrived: Instant::now(), scope, owner, matcher, keep };
         handle.shared.in_flight.fetch_add(1, Relaxed);
         handle.shared.inbox.push(owner, job, retry_after_s).inspect_err(|_| {
             handle.shared.in_flight.fetch_sub(1, Relaxed);

@@ -7,6 +7,7 @@ use tokio::sync::mpsc;
 
 use crate::api::{Event, Request};
 use crate::fairness::Owner;
+use crate::grammar::Matcher;
 use crate::replay::Keep;
 
 /// A queued request.
@@ -20,6 +21,8 @@ pub(crate) struct Job {
     pub(crate) scope: Scope,
     /// Its caller and its tenant, whose answers it adds to and drafts from.
     pub(crate) owner: Owner<ScopeId>,
+    /// Where the answer begins in its grammar, if it has one.
+    pub(crate) matcher: Option<Box<Matcher>>,
     /// Where the finished answer is stored.
     pub(crate) keep: Keep,
 }

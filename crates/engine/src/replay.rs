@@ -11,6 +11,7 @@ use foretoken_model::tokenizer::Tokenizer;
 
 use crate::api::{Answer, DraftReport, FinishReason, Policy, Request, Sampling, Summary, Timings, Usage};
 use crate::config::Responses;
+use crate::grammar::Grammar;
 use crate::output::{Output, Scores};
 use crate::random::fresh_seed;
 use crate::speculate::TextFollower;
@@ -139,6 +140,10 @@ fn parameters(request: &Request, policy: Policy, len_max: usize, unique: u64) ->
     for stop in &request.stop {
         out.extend((stop.len() as u64).to_le_bytes());
         out.extend(stop.as_bytes());
+    }
+    if let Some((reasoning, source)) = request.grammar.as_ref().map(Grammar::identity) {
+        out.push(reasoning);
+        out.extend(source);
     }
     out
 }

@@ -108,7 +108,8 @@ impl Sampler {
     pub(crate) fn plain_distribution(&mut self, compute: &Compute, logits: &[f32]) -> Plain<'_> {
         self.probs.resize(logits.len(), 0.0);
         math::softmax(compute, logits, &mut self.probs);
-        let mean: f64 = self.probs.iter().zip(logits).map(|(&p, &l)| f64::from(p) * f64::from(l)).sum();
+        let possible = self.probs.iter().zip(logits).filter(|(_, l)| **l > f32::NEG_INFINITY);
+        let mean: f64 = possible.map(|(&p, &l)| f64::from(p) * f64::from(l)).sum();
         let top = self.probs.iter().copied().fold(0.0, f32::max);
         let entropy = (f64::from(math::log_sum_exp(compute, logits)) - mean) as f32;
         Plain { probs: &self.probs, entropy, top }

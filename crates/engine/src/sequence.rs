@@ -15,6 +15,7 @@ use foretoken_model::tokenizer::Tokenizer;
 use crate::api::{CacheUse, DraftReport, FinishReason, PromptProgress, Source, Summary, Timings, Usage};
 use crate::block_table::BlockTable;
 use crate::fairness::Owner;
+use crate::grammar::{End, Matcher};
 use crate::job::Job;
 use crate::output::{Output, Scores};
 use crate::replay::Keep;
@@ -58,6 +59,8 @@ pub(crate) struct Sequence {
     /// Whether it has computed anything yet.
     computed: bool,
     sampler: Sampler,
+    /// Where the answer is in its grammar, if it has one.
+    matcher: Option<Box<Matcher>>,
     /// Alternatives to report per token, if any are.
     logprobs: Option<usize>,
     prompt_len: usize,
@@ -97,12 +100,13 @@ pub(crate) struct FirstRow {
 
 impl Sequence {
     pub(crate) fn new(job: Job, id: u64, layout: &KvLayout, drafts: &mut Drafts) -> Sequence {
-        let Job { mut request, len_max, events, arrived, scope, owner, keep } = job;
+        let Job { mut request, len_max, events, arrived, scope, owner, matcher, keep } = job;
         let temperature = request.sampling.temperature;
         let sampler = Sampler::new(std::mem::take(&mut request.sampling));
         Sequence {
             speculator: drafts.speculator(owner.tenant, &request, (sampler.dice().seed(), temperature)),
             sampler,
+            matcher,
             expected: TextFollower::of_prediction(&mut request),
             output: Output::new(&mut request, events),
             prompt_len: request.prompt.len(),
@@ -245,12 +249,12 @@ impl Sequence {
     /// The sequence as the model's head for multi-token prediction needs it, if that may draft for it.
     pub(crate) fn for_head(&mut self) -> Option<HeadSequence<'_>> {
         let depth = self.depth_max();
-        let Sequence { speculator, table, tokens, committed, hidden, sampler, .. } = self;
+        let Sequence { speculator, table, tokens, committed, hidden, sampler, matcher, .. } = self;
         let speculator = speculator.as_mut().filter(|of| of.settings.sources.contains(Source::Mtp))?;
         let (depth, last) = (depth.min(speculator.settings.max_draft), *tokens.last()?);
-        let coupled = speculator.coupling(sampler, tokens);
+        let limits = (speculator.coupling(sampler, tokens), matcher.as_mut().and_then(|of| of.guide()));
         (!hidden.is_empty())
-            .then(|| HeadSequence::new(speculator, table, (last, *committed, hidden), depth, coupled))
+            .then(|| HeadSequence::new(speculator, table, (last, *committed, hidden), depth, limits))
     }
 
     /// Draft tokens in a row that the answer may still take: a step yields one token without any.
@@ -275,8 +279,18 @@ impl Sequence {
 
     /// Asks the drafters for draft tokens; `batch` sequences share the step. False if it does not draft this time.
     pub(crate) fn propose(&mut self, step_ms: f64, batch: usize) -> bool {
-        let Sequence { speculator, tokens, prompt_len, sampler, .. } = self;
-        speculator.as_mut().is_some_and(|of| of.propose((step_ms, batch), tokens, *prompt_len, sampler))
+        let Sequence { speculator, tokens, prompt_len, sampler, matcher, .. } = self;
+        let guide = matcher.as_mut().and_then(|of| of.guide());
+        let speculator = speculator.as_mut();
+        speculator.is_some_and(|of| of.propose((step_ms, batch), tokens, *prompt_len, sampler, guide))
+    }
+
+    /// Adds the tokens that its grammar forces after the draft tokens.
+    pub(crate) fn extend_forced(&mut self) {
+        let Sequence { speculator, matcher, .. } = self;
+        if let (Some(speculator), Some(matcher)) = (speculator, matcher) {
+            speculator.extend_forced(matcher.guide());
+        }
     }
 
     /// The draft tokens for the planner, if there are any.
@@ -367,6 +381,9 @@ impl Sequence {
         }
         // Sampling changes the logits in place, reporting wants them as the model left them.
         let original = self.logprobs.map(|_| logits.to_vec());
+        if let Some(matcher) = &self.matcher {
+            matcher.allowed().apply(logits);
+        }
         let verdict = decide(compute, &mut self.sampler, self.speculator.as_ref(), row, &self.tokens, logits);
         let scores =
             original.zip(self.logprobs).map(|(logits, top)| logprobs(compute, &logits, verdict.token, top));
@@ -411,7 +428,16 @@ impl Sequence {
         if stops {
             return Some(FinishReason::Stop);
         }
-        (self.tokens.len() >= self.len_max).then_some(FinishReason::Length)
+        let full = self.tokens.len() >= self.len_max;
+        if let Some(matcher) = &mut self.matcher {
+            let bytes = if tokenizer.is_hidden(token) { &[] } else { tokenizer.token_bytes(token) };
+            match matcher.accept(token, bytes, !full) {
+                Some(End::Complete) => return Some(FinishReason::Stop),
+                Some(End::Limit) => return Some(FinishReason::Length),
+                None => {}
+            }
+        }
+        full.then_some(FinishReason::Length)
     }
 
     /// Inserts what was computed into the caches and sends the summary. Nothing may be sent after it.

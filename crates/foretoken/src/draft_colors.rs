@@ -12,6 +12,7 @@ fn colour(source: Source) -> &'static str {
         Source::Successors => "\x1b[33m",
         Source::DraftModel => "\x1b[34m",
         Source::Mtp => "\x1b[94m",
+        Source::Grammar => "\x1b[95m",
     }
 }
 

@@ -62,6 +62,8 @@ pub(crate) fn decide(
         let best = drafts
             .iter()
             .map(|(row, node)| (*row, node.token))
+            // Neither thresholds nor rounding make possible what must not come.
+            .filter(|&(_, token)| logits[token as usize] > f32::NEG_INFINITY)
             .max_by(|a, b| plain.of(a.1).total_cmp(&plain.of(b.1)));
         if let Some((row, draft)) = best
             && is_plausible(&thresholds, plain.of(draft), plain.entropy, plain.top)
@@ -110,7 +112,7 @@ fn reject(
             *p = now as f32;
         }
         let after = left - rest;
-        if after <= 1e-6 {
+        if after <= 1e-6 && p > 0.0 {
             // Only rounding leads here: the target equals the proposal, so the draft token is accepted.
             return (draft.token, Some(draft.row));
         }

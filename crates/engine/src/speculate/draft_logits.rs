@@ -38,7 +38,7 @@ impl DraftLogits<'_> {
         draws: Option<Draws>,
         out: &mut Proposals<'_>,
     ) -> Option<u32> {
-        let likely = self.likely(draws);
+        let likely = self.likely(draws, |token| out.allows(parent, token));
         match draws {
             Some(Draws { seed, .. }) => {
                 propose_draw(&likely, parent, uniform_of(seed, position, DRAW) as f32, out)
@@ -55,6 +55,7 @@ impl DraftLogits<'_> {
         out: &mut Proposals<'_>,
     ) -> Option<u32> {
         let mut near = self.near(coupling.within(COUPLED_WITHIN));
+        near.retain(|&(_, token)| out.allows(parent, token));
         let ranked = coupling.rank(&out.tree.tokens_to(parent), &mut near, f32::NEG_INFINITY);
         let &[first, ref others @ ..] = &ranked[..] else { return None };
         let mut add = |next: Coupled| out.add(parent, next.token, COUPLED + next.level(), next.estimate);
@@ -76,14 +77,16 @@ impl DraftLogits<'_> {
     }
 
     /// The tokens that may be proposed, the most probable first: the top two, or where draft tokens must be drawn, the
-    /// distribution to draw from.
-    fn likely(self, draws: Option<Draws>) -> Vec<(u32, f32)> {
+    /// distribution to draw from. `allows` says which may come at all.
+    fn likely(self, draws: Option<Draws>, mut allows: impl FnMut(u32) -> bool) -> Vec<(u32, f32)> {
         let mut near = self.near(DRAW_WITHIN * draws.map_or(1.0, |draws| draws.temperature));
         near.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
         let Some(Draws { temperature, .. }) = draws else {
             let normaliser = math::log_sum_exp(self.compute, self.logits);
-            return near.into_iter().take(2).map(|(logit, id)| (id, (logit - normaliser).exp())).collect();
+            let near = near.into_iter().filter(|&(_, id)| allows(id));
+            return near.take(2).map(|(logit, id)| (id, (logit - normaliser).exp())).collect();
         };
+        near.retain(|&(_, id)| allows(id));
         let top = near.first().map_or(0.0, |(logit, _)| *logit);
         let mut drawn: Vec<(u32, f32)> =
             near.into_iter().map(|(logit, id)| (id, ((logit - top) / temperature).exp())).collect();

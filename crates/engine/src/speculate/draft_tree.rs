@@ -75,6 +75,15 @@ impl DraftTree {
         self.nodes.get(parent as usize).map_or(0, |node| node.depth)
     }
 
+    /// Up to `max` nodes without children that are at least as probable as `min`, the most probable first.
+    pub(crate) fn likely_leaves(&self, max: usize, min: f32) -> Vec<u32> {
+        let ids = (0..self.nodes.len() as u32).zip(&self.nodes);
+        let mut leaves: Vec<_> =
+            ids.filter(|(_, node)| node.first_child == ROOT && node.path >= min).collect();
+        leaves.sort_by(|(_, a), (_, b)| b.path.total_cmp(&a.path));
+        leaves.into_iter().take(max).map(|(id, _)| id).collect()
+    }
+
     /// Adds a draft token, or another source's estimate to an existing one. `prior` is the source's own estimate.
     /// Returns the node.
     pub(crate) fn add(

@@ -8,6 +8,7 @@ use super::calibrator::Calibrator;
 use super::coupling::Coupling;
 use super::draft_tree::{DraftTree, PATH_MIN};
 use super::settings::Source;
+use crate::grammar::Guide;
 
 /// A sequence as its drafters see it.
 #[derive(Clone, Copy)]
@@ -36,6 +37,8 @@ pub(crate) struct Draws {
 pub(crate) struct Proposals<'a> {
     pub(crate) tree: &'a mut DraftTree,
     pub(crate) calibrator: &'a Calibrator,
+    /// What knows which tokens may come, where not all may.
+    pub(crate) guide: Option<&'a mut Guide>,
     pub(crate) source: Source,
     /// Draft tokens that may still be added.
     pub(crate) room: usize,
@@ -43,13 +46,20 @@ pub(crate) struct Proposals<'a> {
 
 impl Proposals<'_> {
     /// Adds a draft token of the drafter's class `bucket` with estimated probability `prior`, given its
-    /// parent. `None` if there is no room or its probability is too low: then it cannot have children.
+    /// parent. `None` if there is no room, its probability is too low, or it must not come: then it cannot have children.
     pub(crate) fn add(&mut self, parent: u32, token: u32, bucket: u8, prior: f32) -> Option<u32> {
-        if self.room == 0 || self.tree.path(parent) < PATH_MIN {
+        if self.room == 0 || self.tree.path(parent) < PATH_MIN || !self.allows(parent, token) {
             return None;
         }
         self.room -= 1;
         Some(self.tree.add(self.calibrator, parent, token, (self.source, bucket, prior)))
+    }
+
+    /// Whether the token may come after `parent`. Who draws from a distribution asks before drawing: what is allowed
+    /// depends on the path alone, so the draw is from a distribution all the same.
+    pub(crate) fn allows(&mut self, parent: u32, token: u32) -> bool {
+        let Proposals { tree, guide, .. } = self;
+        guide.as_mut().is_none_or(|guide| guide.allows(&tree.tokens_to(parent), token))
     }
 
     /// [`Proposals::add`] for a draft token that was drawn from `distribution`.

@@ -16,6 +16,7 @@ use super::draft_tree::ROOT;
 use super::settings::Source;
 use super::speculator::Speculator;
 use crate::block_table::BlockTable;
+use crate::grammar::Guide;
 
 /// Longest path of draft tokens.
 const AHEAD_MAX: usize = 16;
@@ -51,6 +52,8 @@ pub(crate) struct HeadSequence<'a> {
     depth: usize,
     /// How drafts may follow the target's draws.
     coupled: Option<Coupling<'a>>,
+    /// What knows which drafts may come.
+    guide: Option<&'a mut Guide>,
 }
 
 impl<'a> HeadSequence<'a> {
@@ -60,10 +63,10 @@ impl<'a> HeadSequence<'a> {
         table: &'a mut BlockTable,
         (token, slot, hidden): (u32, usize, &[f32]),
         depth: usize,
-        coupled: Option<Coupling<'a>>,
+        (coupled, guide): (Option<Coupling<'a>>, Option<&'a mut Guide>),
     ) -> HeadSequence<'a> {
         let (hidden, depth) = (hidden.to_vec(), depth.min(AHEAD_MAX));
-        HeadSequence { speculator, table, token, slot, hidden, parent: ROOT, depth, coupled }
+        HeadSequence { speculator, table, token, slot, hidden, parent: ROOT, depth, coupled, guide }
     }
 }
 
@@ -141,7 +144,8 @@ impl Head {
             let position = seq.slot + 1;
             let (compute, tokens) = (model.compute(), model.predicted_tokens());
             let next = DraftLogits { compute, logits: logits.row(row), tokens };
-            let draft = seq.speculator.add_head_drafts(next, seq.parent, position, seq.coupled);
+            let limits = (seq.coupled, seq.guide.as_deref_mut());
+            let draft = seq.speculator.add_head_drafts(next, seq.parent, position, limits);
             let Some((node, token, path)) = draft else {
                 seq.depth = 0;
                 continue;

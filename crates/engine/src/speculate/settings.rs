@@ -20,17 +20,20 @@ pub enum Source {
     DraftModel,
     /// The model's own head for multi-token prediction.
     Mtp,
+    /// What a grammar forces.
+    Grammar,
 }
 
 impl Source {
-    /// All of them, in the order in which they are asked.
-    pub const ALL: [Source; 6] = [
+    /// All of them.
+    pub const ALL: [Source; 7] = [
         Source::Prediction,
         Source::OwnText,
         Source::Memory,
         Source::Successors,
         Source::DraftModel,
         Source::Mtp,
+        Source::Grammar,
     ];
 
     /// The name on the wire and on the command line.
@@ -42,6 +45,7 @@ impl Source {
             Source::Successors => "successors",
             Source::DraftModel => "draft_model",
             Source::Mtp => "mtp",
+            Source::Grammar => "grammar",
         }
     }
 

@@ -14,10 +14,16 @@ use super::head::HeadState;
 use super::planner::{Candidate, in_rows};
 use super::settings::{DraftReport, Policy, Source, Speculation};
 use super::tenants::Tenant;
+use crate::grammar::Guide;
 use crate::sampler::Sampler;
 
 /// Draft tokens that one drafter may propose for a step.
 const PROPOSALS_MAX: usize = 40;
+/// Ends of drafts after which forced tokens are added, and how probable those drafts must be.
+const FORCED_AFTER_MAX: usize = 4;
+const FORCED_AFTER_MIN: f32 = 0.2;
+/// The class of forced draft tokens: all are the same.
+const FORCED: u8 = 0;
 /// Steps without a chosen draft token after which a sequence in a batch drafts less often.
 const PATIENCE: usize = 4;
 
@@ -77,9 +83,12 @@ impl Speculator {
         tokens: &[u32],
         prompt: usize,
         sampler: &Sampler,
+        mut guide: Option<&mut Guide>,
     ) -> bool {
         self.clear();
         self.unproductive += 1;
+        // Forced tokens cost next to nothing and are always right, whatever other drafters do.
+        self.add_forced(&[ROOT], guide.as_deref_mut());
         let period = (1 + self.unproductive / PATIENCE).min(batch.max(1));
         let Speculation { always, .. } = self.settings;
         if !always && !self.unproductive.is_multiple_of(period) {
@@ -95,7 +104,9 @@ impl Speculator {
             let source = drafter.source();
             let start = Instant::now();
             let room = PROPOSALS_MAX.min(2 * self.settings.max_draft);
-            drafter.propose(context, &mut Proposals { tree: &mut self.tree, calibrator, source, room });
+            let guide = guide.as_deref_mut();
+            drafter
+                .propose(context, &mut Proposals { tree: &mut self.tree, calibrator, guide, source, room });
             self.report.sources[source.index()].ms += start.elapsed().as_secs_f64() * 1e3;
         }
         true
@@ -107,6 +118,32 @@ impl Speculator {
         Coupling::with(sampler, tokens).filter(|_| self.draws.is_none())
     }
 
+    /// Adds the tokens that the grammar forces after the most probable drafts of the others.
+    pub(crate) fn extend_forced(&mut self, guide: Option<&mut Guide>) {
+        if guide.is_some() {
+            let ends = self.tree.likely_leaves(FORCED_AFTER_MAX, FORCED_AFTER_MIN);
+            self.add_forced(&ends, guide);
+        }
+    }
+
+    /// Adds the tokens that the grammar forces after each of `ends`.
+    fn add_forced(&mut self, ends: &[u32], guide: Option<&mut Guide>) {
+        let source = Source::Grammar;
+        let Some(guide) = guide.filter(|_| self.settings.sources.contains(source)) else { return };
+        let start = Instant::now();
+        let neutral = self.settings.always.then(Calibrator::default);
+        let learnt = self.tenant.calibrator.lock();
+        let calibrator = neutral.as_ref().unwrap_or(&learnt);
+        for &end in ends {
+            let mut parent = end;
+            let forced = guide.forced(&self.tree.tokens_to(end));
+            for token in forced.into_iter().take(self.settings.max_draft) {
+                parent = self.tree.add(calibrator, parent, token, (source, FORCED, 1.0));
+            }
+        }
+        self.report.sources[source.index()].ms += start.elapsed().as_secs_f64() * 1e3;
+    }
+
     /// Adds the draft tokens of the head for multi-token prediction after `parent` for a position, given its logits there.
     /// Returns the node to go on from, its token, and the probability that everything up to it is accepted.
     pub(crate) fn add_head_drafts(
@@ -114,13 +151,13 @@ impl Speculator {
         next: DraftLogits<'_>,
         parent: u32,
         position: usize,
-        coupled: Option<Coupling<'_>>,
+        (coupled, guide): (Option<Coupling<'_>>, Option<&mut Guide>),
     ) -> Option<(u32, u32, f64)> {
         let neutral = self.settings.always.then(Calibrator::default);
         let learnt = self.tenant.calibrator.lock();
         let calibrator = neutral.as_ref().unwrap_or(&learnt);
         // Two after each.
-        let mut out = Proposals { tree: &mut self.tree, calibrator, source: Source::Mtp, room: 2 };
+        let mut out = Proposals { tree: &mut self.tree, calibrator, guide, source: Source::Mtp, room: 2 };
         let node = match coupled {
             Some(coupling) => next.propose_coupled(parent, coupling, &mut out)?,
             None => next.propose(parent, position as u64, self.draws, &mut out)?,

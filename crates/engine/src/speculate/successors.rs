@@ -131,7 +131,9 @@ fn draw_chain(
     for depth in 0..DEPTH_MAX as u64 {
         let known = table.candidates(before, last);
         // Tokens that another drafter has proposed are not drawn again.
-        let free = known.next.iter().flatten().filter(|next| out.tree.child(node, next.token).is_none());
+        let free = known.next.iter().flatten();
+        let free =
+            free.filter(|next| out.tree.child(node, next.token).is_none() && out.allows(node, next.token));
         let mut distribution: Vec<(u32, f32)> = free.map(|next| (next.token, next.probability)).collect();
         let total: f32 = distribution.iter().map(|(_, p)| p).sum();
         if total <= 0.0 {

@@ -74,7 +74,13 @@ impl Tokenizer {
     /// `parse_special`: texts of control tokens encode to those tokens, the longest text first.
     pub fn encode(&self, text: &str, add_special: bool, parse_special: bool) -> Vec<u32> {
         let special = if parse_special { &self.all_special } else { &self.user_defined };
-        self.encode_fragments(&special.partition(text), add_special)
+        self.encode_fragments(&special.partition(text), add_special, true)
+    }
+
+    /// The ids of `text` that goes on from other text: no BOS, and no space that a SentencePiece model puts in front.
+    /// Texts of control tokens stay text.
+    pub fn encode_continuation(&self, text: &str) -> Vec<u32> {
+        self.encode_fragments(&self.user_defined.partition(text), false, false)
     }
 
     /// The ids of a rendered chat: the template's control tokens as such, everything else as plain text. BOS is
@@ -101,16 +107,17 @@ impl Tokenizer {
         if self.vocab.add_bos() && !starts_with_bos {
             ids.extend(self.bos());
         }
-        ids.extend(self.encode_fragments(&fragments, false));
+        ids.extend(self.encode_fragments(&fragments, false, true));
         ids
     }
 
-    fn encode_fragments(&self, fragments: &[Fragment<'_>], add_special: bool) -> Vec<u32> {
+    /// `begins`: a text begins with the fragments.
+    fn encode_fragments(&self, fragments: &[Fragment<'_>], add_special: bool, begins: bool) -> Vec<u32> {
         let mut ids = Vec::new();
         if add_special && self.vocab.add_bos() {
             ids.extend(self.bos());
         }
-        let mut after_special = true;
+        let mut after_special = begins;
         for fragment in fragments {
             match (fragment, &self.algorithm) {
                 (Fragment::Token(id), _) => ids.push(*id),
