@@ -40,4 +40,4 @@ pub use config::{EngineConfig, EngineError, Responses};
 pub use control::{CacheInfo, DatabaseInfo, Forgotten, PinRefused};
 pub use engine::{DRAFT_DISK_SHARE, Engine};
 pub use foretoken_cache::Explained;
-pub use grammar::{Constraint, Grammar, GrammarError, Grammars, Reasoning};
+pub use grammar::{Calls, Constraint, Function, Grammar, GrammarError, Grammars, Reasoning};

@@ -1,14 +1,16 @@
 //! Interfaces to the engine and to the tokenizer with its chat template.
 //!
 //! They are traits so that this crate's tests run without a model. The invariant: no implementation blocks for long
-//! except in [`Codec::encode`], [`Codec::render`] and [`Generator::explain`], which are called on the blocking
-//! pool.
+//! except in [`Codec::encode`], [`Codec::render`], [`Generator::compile`] and [`Generator::explain`], which are called on
+//! the blocking pool.
 
 use std::fmt;
 use std::sync::Arc;
 
 use foretoken_cache::store::Store;
-use foretoken_engine::{Answer, EngineStats, Explained, Request, SubmitError};
+use foretoken_engine::{
+    Answer, Constraint, EngineStats, Explained, Grammar, GrammarError, Request, SubmitError,
+};
 use foretoken_model::chat::ChatInput;
 
 use crate::cache_control::CacheControl;
@@ -20,6 +22,12 @@ pub trait Generator: Send + Sync + 'static {
     /// # Errors
     /// The queue is full, the engine drains, the prompt does not fit, or a field cannot be honoured.
     fn submit(&self, request: Request) -> Result<Answer, SubmitError>;
+
+    /// Compiles a constraint for requests to carry. Slow, so it is called on the blocking pool.
+    ///
+    /// # Errors
+    /// What cannot be enforced; the message is returned to the client.
+    fn compile(&self, constraint: &Constraint) -> Result<Grammar, GrammarError>;
 
     /// How much of a request's prompt is cached for its tenant. Read-only; may wait for the disk, so it is called on
     /// the blocking pool.

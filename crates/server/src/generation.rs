@@ -4,6 +4,7 @@ use foretoken_engine::Request;
 
 use crate::answer::Format;
 use crate::conversation::Conversation;
+use crate::protocol::constraint::Constrained;
 
 /// How answers are to be generated.
 #[derive(Clone, Debug)]
@@ -16,6 +17,8 @@ pub(crate) struct Options {
     pub(crate) stream: bool,
     /// The text that the client expects.
     pub(crate) prediction: Option<String>,
+    /// What the answer must be; to be compiled.
+    pub(crate) constraint: Option<Constrained>,
 }
 
 impl Options {

@@ -13,6 +13,8 @@ use llguidance::{JsonCompileOptions, ParserFactory};
 use serde_json::{Map, Value, json};
 use toktrie::{ApproximateTokEnv, InferenceCapabilities, SimpleVob, TokEnv};
 
+use super::calls;
+use super::gbnf;
 use super::matcher::{CLOSE, OPEN, first_line};
 use super::vocabulary::{end_tokens, of_tokenizer};
 use super::{Allowed, Constraint, Grammar, GrammarError, Reasoning};
@@ -98,10 +100,8 @@ impl Grammars {
             none => none.insert(self.start()?),
         };
         let parser = factory.create_parser(top_level(constraint)?).map_err(readable)?;
-        let mut fresh = llguidance::Matcher::new(Ok(parser));
+        let fresh = llguidance::Matcher::new(Ok(parser));
         let first = fresh.deep_clone().compute_mask().map_err(readable)?;
-        // What is read ahead at the start is the same for all answers.
-        fresh.compute_ff_tokens();
         let compiled =
             Arc::new(Compiled { source, fresh: Mutex::new(fresh), first, tags: Arc::clone(&self.tags) });
         let mut kept = lock(&self.kept);
@@ -144,6 +144,9 @@ fn source(constraint: &Constraint) -> Result<Vec<u8>, GrammarError> {
         }
         Constraint::Choice(texts) => (b'c', json!(texts).to_string()),
         Constraint::Lark(grammar) => (b'l', grammar.clone()),
+        Constraint::Gbnf(grammar) => (b'g', grammar.clone()),
+        // The grammar has all that there is to know.
+        Constraint::Calls(calls) => (b'f', calls::to_lark(calls)?),
     };
     if text.len() > SOURCE_BYTES_MAX {
         let message = format!("must be at most {} KiB, got {} bytes", SOURCE_BYTES_MAX >> 10, text.len());
@@ -154,8 +157,10 @@ fn source(constraint: &Constraint) -> Result<Vec<u8>, GrammarError> {
 
 fn top_level(constraint: &Constraint) -> Result<TopLevelGrammar, GrammarError> {
     match constraint {
-        Constraint::JsonObject => json_grammar(&json!({"type": "object"})),
-        Constraint::JsonSchema(schema) => json_grammar(schema),
+        Constraint::JsonObject => {
+            Ok(TopLevelGrammar::from_json_schema(json_schema(&json!({"type": "object"}))?))
+        }
+        Constraint::JsonSchema(schema) => Ok(TopLevelGrammar::from_json_schema(json_schema(schema)?)),
         Constraint::Regex(pattern) if pattern.is_empty() => Err(GrammarError("must not be empty".into())),
         Constraint::Regex(pattern) => Ok(TopLevelGrammar::from_regex(unanchored(pattern))),
         Constraint::Choice(texts) => choice(texts),
@@ -163,12 +168,14 @@ fn top_level(constraint: &Constraint) -> Result<TopLevelGrammar, GrammarError> {
             Err(GrammarError("must not be empty".into()))
         }
         Constraint::Lark(grammar) => Ok(TopLevelGrammar::from_lark(grammar.clone())),
+        Constraint::Calls(calls) => Ok(TopLevelGrammar::from_lark(calls::to_lark(calls)?)),
+        Constraint::Gbnf(grammar) => Ok(TopLevelGrammar::from_lark(gbnf::to_lark(grammar)?)),
     }
 }
 
-/// JSON on one line with a space after commas and colons, as Python writes it: white space that may or may not come
+/// A schema with the options under which it is compiled: JSON on one line with a space after commas and colons, as Python writes it: white space that may or may not come
 /// cannot be drafted as forced, and lets models write nothing else.
-fn json_grammar(schema: &Value) -> Result<TopLevelGrammar, GrammarError> {
+pub(super) fn json_schema(schema: &Value) -> Result<Value, GrammarError> {
     let mut schema = match schema {
         Value::Object(schema) => schema.clone(),
         Value::Bool(true) => Map::new(),
@@ -185,7 +192,7 @@ fn json_grammar(schema: &Value) -> Result<TopLevelGrammar, GrammarError> {
         ..JsonCompileOptions::default()
     };
     schema.insert(OPTIONS_KEY.into(), serde_json::to_value(options).unwrap_or_default());
-    Ok(TopLevelGrammar::from_json_schema(schema.into()))
+    Ok(schema.into())
 }
 
 fn choice(texts: &[String]) -> Result<TopLevelGrammar, GrammarError> {
@@ -206,10 +213,14 @@ fn unanchored(pattern: &str) -> &str {
     }
 }
 
-/// The library's error, on one line.
+/// The library's error, on one line, in words that name a schema's keyword.
 fn readable(error: impl std::fmt::Display) -> GrammarError {
     let error = format!("{error:#}");
-    GrammarError(format!("cannot be enforced: {}", first_line(&error)))
+    let line = first_line(&error);
+    GrammarError(match line.strip_prefix("Unimplemented keys: ") {
+        Some(keys) => format!("cannot be enforced: it has the keywords {keys}, which are not supported"),
+        None => format!("cannot be enforced: {line}"),
+    })
 }
 
 /// How a vocabulary spells the tags of reasoning.

@@ -11,9 +11,13 @@
 //! answer, so that its limits are met at the same token with and without speculation.
 
 mod allowed;
+mod calls;
 mod compile;
+mod gbnf;
 mod guide;
 mod matcher;
+#[cfg(test)]
+mod tests;
 mod vocabulary;
 
 use std::fmt;
@@ -40,6 +44,30 @@ pub enum Constraint {
     Choice(Vec<String>),
     /// Text of this grammar, in `llguidance`'s variant of Lark.
     Lark(String),
+    /// Text of this grammar, in llama.cpp's syntax.
+    Gbnf(String),
+    /// Tool calls.
+    Calls(Calls),
+}
+
+/// Tool calls in Hermes' form, of functions with arguments that are valid under their schemas.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Calls {
+    /// The functions that may be called; at least one.
+    pub functions: Vec<Function>,
+    /// Several calls may follow each other.
+    pub many: bool,
+    /// What the answer may be instead: [`Constraint::JsonObject`] or [`Constraint::JsonSchema`].
+    pub or: Option<Box<Constraint>>,
+}
+
+/// A function that an answer may call.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Function {
+    /// Its name.
+    pub name: String,
+    /// The schema of its arguments, an object; null if it has none.
+    pub parameters: Value,
 }
 
 /// Why a constraint cannot be enforced, in words for whoever sent it.
@@ -70,6 +98,14 @@ impl Grammar {
     /// The same constraint, which applies after reasoning.
     pub fn after(self, reasoning: Reasoning) -> Grammar {
         Grammar { reasoning, ..self }
+    }
+
+    /// Whether it allows a text, each byte of which is a token, and can end after it.
+    #[cfg(test)]
+    fn takes_bytes(&self, text: &[u8]) -> bool {
+        let mut parser = compile::lock(&self.compiled.fresh).deep_clone();
+        let taken = text.iter().all(|&byte| parser.try_consume_tokens(&[u32::from(byte)]).ok() == Some(1));
+        taken && parser.is_accepting().unwrap_or(false)
     }
 
     /// Everything that determines which answers it allows, for keys of stored answers.

@@ -12,7 +12,7 @@ pub(crate) struct SpeculationArgs {
     #[arg(long, value_name = "on|off", default_value = "on", value_parser = ["on", "off"], help_heading = "Speculation")]
     pub(crate) speculation: String,
 
-    /// Drafters to use: prediction, own_text, memory, successors, draft_model, mtp [default: all].
+    /// Drafters to use: prediction, own_text, memory, successors, draft_model, mtp, grammar [default: all].
     #[arg(long, value_name = "LIST", value_delimiter = ',', help_heading = "Speculation")]
     pub(crate) drafters: Vec<String>,
 

@@ -15,7 +15,8 @@ use foretoken_cache::disk::quarantine_bytes_max;
 use foretoken_cache::store::{DAY_MS, Store, StoreConfig};
 use foretoken_cache::{SharedConfig, SystemClock};
 use foretoken_engine::{
-    Answer, DRAFT_DISK_SHARE, Engine, EngineConfig, EngineStats, Explained, Request, Responses, SubmitError,
+    Answer, Constraint, DRAFT_DISK_SHARE, Engine, EngineConfig, EngineStats, Explained, Grammar,
+    GrammarError, Request, Responses, SubmitError,
 };
 use foretoken_model::chat::{ChatInput, ChatTemplate, Place, Rendered, TemplateError};
 use foretoken_model::tokenizer::Tokenizer;
@@ -305,6 +306,10 @@ struct EngineGenerator(Engine);
 impl Generator for EngineGenerator {
     fn submit(&self, request: Request) -> Result<Answer, SubmitError> {
         self.0.submit(request)
+    }
+
+    fn compile(&self, constraint: &Constraint) -> Result<Grammar, GrammarError> {
+        self.0.compile(constraint)
     }
 
     fn explain(&self, request: &Request) -> Explained {

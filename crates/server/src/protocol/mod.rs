@@ -6,6 +6,7 @@
 //! else: models' text is parsed in [`crate::answer`], prices and caches are none of its business.
 
 pub(crate) mod anthropic;
+pub(crate) mod constraint;
 mod error_shapes;
 pub(crate) mod fields;
 pub(crate) mod ollama;

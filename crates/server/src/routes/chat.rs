@@ -7,17 +7,25 @@ use axum::response::Response;
 use axum::{Extension, Json};
 use serde_json::{Value, json};
 
-use super::{blocking, check_prompt, explain, predict};
+use foretoken_engine::Reasoning;
+
+use super::{blocking, check_prompt, constrain, explain, predict};
 use crate::backend::{ChatPrompt, Codec};
 use crate::body::JsonBody;
 use crate::caller::Caller;
 use crate::conversation::Conversation;
 use crate::error::ApiError;
 use crate::explain::{Source, SourcedPrompt};
+use crate::generation::ChatRequest;
+use crate::protocol::constraint::Constrained;
 use crate::protocol::{ChatDialect, anthropic};
 use crate::request_log::Trace;
 use crate::run::{Job, respond};
 use crate::state::Shared;
+
+/// Ends a prompt of a template that closes the reasoning itself, and tokens that hold it and the white space after it.
+const CLOSE_REASONING: &str = "</think>";
+const PROMPT_TAIL: usize = 16;
 
 pub(super) async fn complete<D: ChatDialect>(
     State(shared): State<Arc<Shared>>,
@@ -37,6 +45,9 @@ pub(super) async fn complete<D: ChatDialect>(
     let prompt = render(codec, &request.conversation).await?;
     predict(codec, &mut request.options).await?;
     check_prompt(&shared, backend, D::PROMPT_PARAM, &prompt.tokens)?;
+    check_constraint(&request)?;
+    let reasoning = reasoning(&**codec, &request.conversation, &prompt);
+    constrain(backend, &mut request.options, reasoning).await?;
     let cache_report = if explain::wanted(fields)? {
         let source = Source::Chat(request.conversation.to_input());
         let sourced = SourcedPrompt { tokens: prompt.tokens.clone(), source };
@@ -55,6 +66,33 @@ pub(super) async fn complete<D: ChatDialect>(
         cache_report,
     };
     respond(&shared, backend, trace, job, writer).await
+}
+
+/// Refuses a constraint beside what it cannot be combined with.
+fn check_constraint(request: &ChatRequest) -> Result<(), ApiError> {
+    let Some(Constrained { param, .. }) = &request.options.constraint else { return Ok(()) };
+    if !request.conversation.tools.is_empty() {
+        let message = "cannot be combined with 'tools' that may be called; set 'tool_choice' to \"none\"";
+        return Err(ApiError::unsupported(param, message));
+    }
+    if request.conversation.prefill.as_ref().is_some_and(|text| !text.trim().is_empty()) {
+        let message = "holds for a whole answer, not for one that continues the last message";
+        return Err(ApiError::unsupported(param, message));
+    }
+    Ok(())
+}
+
+/// Whether an answer begins with reasoning, which is not constrained.
+fn reasoning(codec: &dyn Codec, conversation: &Conversation, prompt: &ChatPrompt) -> Reasoning {
+    let off = conversation.template_vars.get("enable_thinking") == Some(&Value::Bool(false));
+    let tail = &prompt.tokens[prompt.tokens.len().saturating_sub(PROMPT_TAIL)..];
+    if prompt.opens_reasoning {
+        Reasoning::Open
+    } else if off || conversation.raw.is_some() || codec.decode(tail).trim_end().ends_with(CLOSE_REASONING) {
+        Reasoning::Never
+    } else {
+        Reasoning::Possible
+    }
 }
 
 /// The prompt that the template makes of a conversation, and the text that the answer begins with.

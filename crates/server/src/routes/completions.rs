@@ -6,7 +6,9 @@ use axum::Extension;
 use axum::extract::State;
 use axum::response::Response;
 
-use super::{blocking, check_prompt, explain, predict};
+use foretoken_engine::Reasoning;
+
+use super::{blocking, check_prompt, constrain, explain, predict};
 use crate::answer::Format;
 use crate::backend::Codec;
 use crate::body::JsonBody;
@@ -36,6 +38,7 @@ pub(super) async fn complete(
     let mut request = CompletionRequest::read(fields, &shared.config, codec.vocab_size())?;
     caller.mark(fields, &mut request.options.request)?;
     predict(&codec, &mut request.options).await?;
+    constrain(backend, &mut request.options, Reasoning::Never).await?;
     let CompletionRequest { options, prompts, echo, include_usage } = request;
     let prompts = blocking(move || -> Vec<_> {
         prompts.into_iter().map(|prompt| read_prompt(&*codec, prompt, echo)).collect()

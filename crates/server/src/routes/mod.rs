@@ -24,6 +24,7 @@ use axum::http::{HeaderValue, Method};
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, delete, get, post};
+use foretoken_engine::Reasoning;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 use tower_http::decompression::RequestDecompressionLayer;
@@ -35,6 +36,7 @@ use crate::error::ApiError;
 use crate::generation::Options;
 use crate::host_check::require_own_host;
 use crate::protocol::anthropic::Anthropic;
+use crate::protocol::constraint::Constrained;
 use crate::protocol::openai_chat::OpenAiChat;
 use crate::protocol::openai_responses::OpenAiResponses;
 use crate::protocol::shape_errors;
@@ -187,6 +189,16 @@ async fn predict(codec: &Arc<dyn Codec>, options: &mut Options) -> Result<(), Ap
     let Some(text) = options.prediction.take() else { return Ok(()) };
     let codec = Arc::clone(codec);
     options.request.prediction = blocking(move || codec.encode(&text, false, false)).await?;
+    Ok(())
+}
+
+/// Compiles the request's constraint, which applies after `reasoning`.
+async fn constrain(backend: &Backend, options: &mut Options, reasoning: Reasoning) -> Result<(), ApiError> {
+    let Some(Constrained { constraint, param }) = options.constraint.take() else { return Ok(()) };
+    let generator = Arc::clone(&backend.served.generator);
+    let grammar = blocking(move || generator.compile(&constraint)).await?;
+    let grammar = grammar.map_err(|error| ApiError::bad_value(param, error.to_string()))?;
+    options.request.grammar = Some(grammar.after(reasoning));
     Ok(())
 }
 

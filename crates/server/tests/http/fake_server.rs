@@ -10,8 +10,9 @@ use axum::http::{HeaderMap, Request as HttpRequest, StatusCode};
 use foretoken_cache::store::{Store, StoreConfig};
 use foretoken_cache::{Closest, SystemClock};
 use foretoken_engine::{
-    Answer, DraftTotals, EngineStats, Event, Explained, FinishReason, Request, ScoredToken, Source,
-    SourceTotals, SubmitError, Summary, Timings, TokenEvent, TokenLogprob, Usage,
+    Answer, Constraint, DraftTotals, EngineStats, Event, Explained, FinishReason, Grammar, GrammarError,
+    Grammars, Request, ScoredToken, Source, SourceTotals, SubmitError, Summary, Timings, TokenEvent,
+    TokenLogprob, Usage,
 };
 use foretoken_model::chat::ChatInput;
 use foretoken_server::{
@@ -135,6 +136,11 @@ impl Generator for Handle {
             let _ = sender.send(Event::Done(summary)).await;
         });
         Ok(answer)
+    }
+
+    fn compile(&self, constraint: &Constraint) -> Result<Grammar, GrammarError> {
+        // What can be enforced does not depend on the vocabulary.
+        Grammars::of_bytes().compile(constraint)
     }
 
     fn explain(&self, request: &Request) -> Explained {

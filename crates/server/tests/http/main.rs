@@ -20,3 +20,4 @@ mod refusals;
 mod request_fields;
 mod responses;
 mod service;
+mod structure;

@@ -92,10 +92,12 @@ async fn invalid_shared_fields_are_named() {
         ("response_format", json!({"response_format": "text"})),
         ("response_format.type", json!({"response_format": {}})),
         ("response_format.type", json!({"response_format": {"type": "xml"}})),
-        ("response_format.type", json!({"response_format": {"type": "json_object"}})),
-        ("response_format.type", json!({"response_format": {"type": "json_schema", "json_schema": {}}})),
-        ("grammar", json!({"grammar": "root ::= \"a\""})),
-        ("guided_json", json!({"guided_json": {}})),
+        (
+            "response_format.json_schema.schema",
+            json!({"response_format": {"type": "json_schema", "json_schema": {}}}),
+        ),
+        ("grammar", json!({"grammar": "root ::= <x>"})),
+        ("guided_json", json!({"guided_json": {"not": {}}})),
         ("model", json!({"model": 5})),
     ];
     bad_fields(TEXT, base, &cases).await;

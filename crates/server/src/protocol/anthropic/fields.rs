@@ -38,12 +38,7 @@ pub(crate) const FIELDS: &[RequestField] = &[
     refused("compaction", Messages, &[], "shorten the conversation in the client"),
     refused("container", Messages, &[Empty], "there is no code execution: offer a tool"),
     refused("mcp_servers", Messages, &[Empty], "connect to the servers in the client, and offer their tools"),
-    refused(
-        "output_format",
-        Messages,
-        &[],
-        "output is not constrained yet: describe the format in the prompt",
-    ),
+    done("output_format", Messages),
     refused("thread", Messages, &[], "send the whole conversation in 'messages'"),
     // Ours.
     done("cache", Messages),

@@ -7,6 +7,7 @@ use super::messages;
 use crate::conversation::{Conversation, Role};
 use crate::error::ApiError;
 use crate::generation::{ChatRequest, Options};
+use crate::protocol::constraint::{Constrained, OneConstraint, output_format};
 use crate::protocol::fields::{Fields, describe};
 use crate::protocol::openai::options::stop;
 use crate::protocol::request_fields::{self, Route};
@@ -27,7 +28,7 @@ pub(super) fn read(fields: Fields<'_>) -> Result<ChatRequest, ApiError> {
         ..Request::default()
     };
     let stream = fields.bool("stream")?.unwrap_or(false);
-    let options = Options { request, n: 1, stream, prediction: None };
+    let options = Options { request, n: 1, stream, prediction: None, constraint: constraint(fields)? };
     Ok(ChatRequest { conversation, options, one_call: disables_parallel_calls(fields)? })
 }
 
@@ -52,6 +53,16 @@ pub(crate) fn read_conversation(fields: Fields<'_>) -> Result<Conversation, ApiE
         return Err(ApiError::bad_value("messages", message));
     }
     Ok(conversation)
+}
+
+/// What the answer must be, in either of two places.
+fn constraint(fields: Fields<'_>) -> Result<Option<Constrained>, ApiError> {
+    let mut one = OneConstraint::default();
+    if let Some(config) = fields.get("output_config") {
+        one.add(output_format(Fields::at("output_config", config)?, "format")?)?;
+    }
+    one.add(output_format(fields, "output_format")?)?;
+    Ok(one.found())
 }
 
 fn sampling(fields: Fields<'_>) -> Result<Sampling, ApiError> {
@@ -138,11 +149,6 @@ fn template_vars(fields: Fields<'_>) -> Result<Map<String, Value>, ApiError> {
         let config = Fields::at("output_config", config)?;
         if let Some(effort) = config.string("effort")? {
             vars.insert("reasoning_effort".into(), effort.into());
-        }
-        if config.get("format").is_some() {
-            let message =
-                "is not supported: output is not constrained yet; describe the format in the prompt";
-            return Err(ApiError::unsupported(config.path_of("format"), message));
         }
     }
     Ok(vars)

@@ -4,7 +4,6 @@ use crate::protocol::request_fields::Neutral::{Empty, False, Number, True};
 use crate::protocol::request_fields::Route::{Ollama, OllamaChat, OllamaGenerate, OllamaOptions};
 use crate::protocol::request_fields::{RequestField, done, harmless, refused};
 
-const NO_CONSTRAINTS: &str = "output is not constrained here: describe the format in the prompt";
 const NO_IMAGES: &str = "only text is supported";
 const AT_START: &str = "set when the server starts";
 const REFUSED_WITH: &str = "has no effect without the option it belongs to, which is rejected";
@@ -22,7 +21,7 @@ pub(crate) const FIELDS: &[RequestField] = &[
     done("prompt", OllamaGenerate),
     done("system", OllamaGenerate),
     done("raw", OllamaGenerate),
-    refused("format", Ollama, &[Empty], NO_CONSTRAINTS),
+    done("format", Ollama),
     refused("images", OllamaGenerate, &[Empty], NO_IMAGES),
     refused("suffix", OllamaGenerate, &[Empty], "put the text before and after the gap into the prompt"),
     refused("template", OllamaGenerate, &[Empty], "the template of the model file is used; see 'raw'"),

@@ -7,6 +7,7 @@ use super::messages;
 use crate::conversation::{Conversation, Role, Turn};
 use crate::error::ApiError;
 use crate::generation::{ChatRequest, Options};
+use crate::protocol::constraint::ollama_format;
 use crate::protocol::fields::{Fields, describe};
 use crate::protocol::openai::options::stop;
 use crate::protocol::openai_chat::check_tools;
@@ -68,7 +69,7 @@ fn options(fields: Fields<'_>) -> Result<Options, ApiError> {
         read_options(Fields::at("options", options)?, &mut request)?;
     }
     let stream = fields.bool("stream")?.unwrap_or(true);
-    Ok(Options { request, n: 1, stream, prediction: None })
+    Ok(Options { request, n: 1, stream, prediction: None, constraint: ollama_format(fields)? })
 }
 
 fn read_options(options: Fields<'_>, request: &mut Request) -> Result<(), ApiError> {

@@ -5,7 +5,6 @@ use crate::protocol::request_fields::Route::{Both, Chat, Text};
 use crate::protocol::request_fields::{RequestField, done, harmless, refused};
 
 const LEAVE_OUT: &str = "leave it out";
-const NO_CONSTRAINTS: &str = "output is not constrained yet: describe the format in the prompt";
 const ONE_PATH: &str = "leave it out: responses are sampled, not searched for";
 const NO_MEDIA: &str = "only text is supported";
 const NO_TOKEN_IDS: &str = "use logprobs, or /v1/tokenize with the text";
@@ -81,7 +80,7 @@ pub(crate) const FIELDS: &[RequestField] = &[
     refused("truncation_side", Both, &[], "shorten the prompt before you send it"),
     refused("prompt_logprobs", Both, &[], "log-probabilities of a prompt are not computed"),
     refused("logprob_token_ids", Both, &[Empty], "use top_logprobs"),
-    refused("allowed_token_ids", Both, &[Empty], NO_CONSTRAINTS),
+    refused("allowed_token_ids", Both, &[Empty], "send a grammar"),
     refused("bad_words", Both, &[Empty], "use logit_bias with a bias of -100"),
     refused("watermarking", Both, &[False], LEAVE_OUT),
     done("continue_final_message", Chat),
@@ -89,13 +88,13 @@ pub(crate) const FIELDS: &[RequestField] = &[
     refused("add_special_tokens", Text, &[True], "send token ids as the prompt"),
     refused("documents", Chat, &[Empty], "put the documents into a message"),
     refused("chat_template", Chat, &[], "the template of the model file is used"),
-    refused("guided_json", Both, &[], NO_CONSTRAINTS),
-    refused("guided_regex", Both, &[Empty], NO_CONSTRAINTS),
-    refused("guided_choice", Both, &[Empty], NO_CONSTRAINTS),
-    refused("guided_grammar", Both, &[Empty], NO_CONSTRAINTS),
-    refused("guided_whitespace_pattern", Both, &[Empty], NO_CONSTRAINTS),
-    refused("structural_tag", Both, &[Empty], NO_CONSTRAINTS),
-    refused("structured_outputs", Both, &[], NO_CONSTRAINTS),
+    done("guided_json", Both),
+    done("guided_regex", Both),
+    done("guided_choice", Both),
+    done("guided_grammar", Both),
+    refused("guided_whitespace_pattern", Both, &[Empty], "JSON is written on one line"),
+    refused("structural_tag", Both, &[Empty], "send a grammar"),
+    done("structured_outputs", Both),
     refused("logits_processors", Both, &[Empty], "use logit_bias"),
     refused("return_tokens_as_token_ids", Both, &[False], NO_TOKEN_IDS),
     refused("return_token_ids", Both, &[False], NO_TOKEN_IDS),
@@ -107,7 +106,7 @@ pub(crate) const FIELDS: &[RequestField] = &[
     refused("thinking_token_budget", Both, &[Number(-1.0)], "use reasoning_effort"),
     refused("include_reasoning", Chat, &[True], "ignore the field 'reasoning_content' of the response"),
     refused("prompt_embeds", Text, &[Empty], "send text or token ids"),
-    harmless("guided_decoding_backend", Both, REFUSED_WITH),
+    harmless("guided_decoding_backend", Both, "there is one"),
     harmless("spaces_between_special_tokens", Both, "special tokens are never joined with spaces"),
     harmless("media_io_kwargs", Chat, NO_MEDIA),
     harmless("mm_processor_kwargs", Chat, NO_MEDIA),
@@ -132,9 +131,9 @@ pub(crate) const FIELDS: &[RequestField] = &[
     refused("samplers", Both, &[Empty], "the order of samplers is fixed"),
     refused("min_keep", Both, &[Number(0.0)], LEAVE_OUT),
     refused("n_indent", Both, &[Number(0.0)], LEAVE_OUT),
-    refused("grammar", Both, &[Empty], NO_CONSTRAINTS),
-    refused("grammar_triggers", Both, &[Empty], NO_CONSTRAINTS),
-    refused("json_schema", Both, &[], NO_CONSTRAINTS),
+    done("grammar", Both),
+    refused("grammar_triggers", Both, &[Empty], "a grammar holds from the beginning of the answer"),
+    done("json_schema", Both),
     refused("lora", Both, &[Empty], "adapters are not supported"),
     refused("n_probs", Both, &[Number(0.0)], "use logprobs"),
     refused("post_sampling_probs", Both, &[False], "use logprobs"),

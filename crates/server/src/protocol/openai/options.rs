@@ -7,7 +7,7 @@ use crate::config::ServerConfig;
 use crate::error::ApiError;
 use crate::generation::Options;
 use crate::protocol::fields::{self, Fields, as_integer, describe};
-use crate::protocol::speculation;
+use crate::protocol::{constraint, speculation};
 
 /// Most texts in `stop`.
 const STOP_MAX: usize = 16;
@@ -27,7 +27,6 @@ pub(crate) struct Shared {
 impl Shared {
     /// Reads and checks the shared fields.
     pub(crate) fn read(fields: Fields<'_>, config: &ServerConfig, vocab: usize) -> Result<Self, ApiError> {
-        check_response_format(fields)?;
         let limit = token_limit(fields)?;
         let request = Request {
             sampling: sampling(fields, vocab)?,
@@ -45,7 +44,8 @@ impl Shared {
         let n = fields.integer("n", 1..=config.max_n as i64)?.unwrap_or(1) as usize;
         let (stream, include_usage) = stream(fields)?;
         let prediction = speculation::prediction(fields)?;
-        Ok(Shared { options: Options { request, n, stream, prediction }, limit, include_usage })
+        let constraint = constraint::read(fields)?;
+        Ok(Shared { options: Options { request, n, stream, prediction, constraint }, limit, include_usage })
     }
 }
 
@@ -203,22 +203,4 @@ fn stream(fields: Fields<'_>) -> Result<(bool, bool), ApiError> {
         return Err(ApiError::bad_value("stream_options", "is only allowed when 'stream' is true"));
     }
     Ok((true, include_usage))
-}
-
-fn check_response_format(fields: Fields<'_>) -> Result<(), ApiError> {
-    let Some(format) = fields.get("response_format") else { return Ok(()) };
-    let kind = Fields::at("response_format", format)?.string("type")?;
-    let path = "response_format.type";
-    match kind {
-        Some("text") => Ok(()),
-        Some("json_object" | "json_schema") => Err(ApiError::unsupported(
-            path,
-            "can only be \"text\": JSON output is not enforced yet; ask for JSON in the prompt",
-        )),
-        Some(other) => Err(ApiError::bad_value(
-            path,
-            format!("must be \"text\", got {}", describe(&Value::String(other.into()))),
-        )),
-        None => Err(ApiError::missing(path, "write {\"type\": \"text\"} or leave response_format out")),
-    }
 }

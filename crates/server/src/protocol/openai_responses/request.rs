@@ -8,6 +8,7 @@ use super::writer::ResponseWriter;
 use crate::conversation::Conversation;
 use crate::error::ApiError;
 use crate::generation::{ChatRequest, Options};
+use crate::protocol::constraint::{self, Constrained};
 use crate::protocol::fields::{Fields, describe};
 use crate::protocol::request_fields::{self, Route};
 use crate::protocol::{refuse_reports, speculation};
@@ -18,7 +19,7 @@ const LOGPROBS: &str = "message.output_text.logprobs";
 pub(super) fn read(fields: Fields<'_>) -> Result<(ChatRequest, ResponseWriter), ApiError> {
     request_fields::check(fields, Route::Responses)?;
     refuse_reports(fields)?;
-    check_text(fields)?;
+    let constraint = text_format(fields)?;
     let conversation = Conversation {
         turns: input::read(fields)?,
         tools: tools(fields)?,
@@ -44,7 +45,7 @@ pub(super) fn read(fields: Fields<'_>) -> Result<(ChatRequest, ResponseWriter), 
     let one_call = !fields.bool("parallel_tool_calls")?.unwrap_or(true);
     let stream = fields.bool("stream")?.unwrap_or(false);
     let writer = ResponseWriter::new(echo(fields, &request), request.logprobs.is_some());
-    let options = Options { request, n: 1, stream, prediction: None };
+    let options = Options { request, n: 1, stream, prediction: None, constraint };
     Ok((ChatRequest { conversation, options, one_call }, writer))
 }
 
@@ -145,21 +146,13 @@ fn template_vars(fields: Fields<'_>) -> Result<Map<String, Value>, ApiError> {
     Ok(vars)
 }
 
-/// Output is plain text.
-fn check_text(fields: Fields<'_>) -> Result<(), ApiError> {
-    let Some(text) = fields.get("text") else { return Ok(()) };
+/// What the text of the response must be.
+fn text_format(fields: Fields<'_>) -> Result<Option<Constrained>, ApiError> {
+    let Some(text) = fields.get("text") else { return Ok(None) };
     let text = Fields::at("text", text)?;
     if text.string("verbosity")?.is_some_and(|verbosity| verbosity != "medium") {
         let message = "can only be \"medium\": ask for short or long responses in a message";
         return Err(ApiError::unsupported("text.verbosity", message));
     }
-    let Some(format) = text.get("format") else { return Ok(()) };
-    match Fields::at("text.format", format)?.string("type")? {
-        Some("text") => Ok(()),
-        Some(_) => Err(ApiError::unsupported(
-            "text.format.type",
-            "can only be \"text\": JSON output is not enforced yet; ask for JSON in the prompt",
-        )),
-        None => Err(ApiError::missing("text.format.type", "write \"text\" or leave text.format out")),
-    }
+    constraint::text_format(text)
 }

@@ -1,0 +1,198 @@
+//! What compiles, what does not and with which words, and what it may cost.
+
+use std::time::Instant;
+
+use serde_json::{Value, json};
+
+use super::compile::{Grammars, lock};
+use super::*;
+
+fn compile(constraint: Constraint) -> Result<Grammar, GrammarError> {
+    Grammars::of_bytes().compile(&constraint)
+}
+
+fn schema(schema: Value) -> Result<Grammar, GrammarError> {
+    compile(Constraint::JsonSchema(schema))
+}
+
+fn takes(grammar: &Grammar, text: &str) -> bool {
+    grammar.takes_bytes(text.as_bytes())
+}
+
+#[test]
+fn a_schema_takes_valid_json_on_one_line_and_nothing_else() {
+    let grammar = schema(json!({
+        "$ref": "#/$defs/node",
+        "$defs": {"node": {
+            "type": "object",
+            "properties": {
+                "kind": {"enum": ["a", 1, null]},
+                "next": {"anyOf": [{"$ref": "#/$defs/node"}, {"type": "null"}]},
+                "rows": {"type": "array", "items": {"type": "array", "items": {"type": "integer"}, "maxItems": 2}},
+            },
+            "required": ["kind", "next", "rows"],
+            "additionalProperties": false,
+        }},
+    }))
+    .unwrap();
+    let leaf = r#"{"kind": null, "next": null, "rows": []}"#;
+    for text in [leaf, &format!(r#"{{"kind": "a", "next": {leaf}, "rows": [[1, 2], []]}}"#)] {
+        assert!(takes(&grammar, text), "{text}");
+    }
+    for text in [
+        r#"{"kind": "b", "next": null, "rows": []}"#,
+        r#"{"kind": 1, "next": null}"#,
+        r#"{"kind": 1, "next": null, "rows": [[1, 2, 3]]}"#,
+        r#"{"kind": 1, "next": null, "rows": [], "more": 1}"#,
+        r#"{"kind":  1, "next": null, "rows": []}"#,
+        &leaf[..leaf.len() - 1],
+    ] {
+        assert!(!takes(&grammar, text), "{text}");
+    }
+}
+
+#[test]
+fn objects_choices_patterns_and_grammars_take_what_they_say() {
+    let cases: [(Constraint, &[&str], &[&str]); 6] = [
+        (Constraint::JsonObject, &["{}", r#"{"a": [1, {"b": null}]}"#], &["[]", "1", "{", "{} "]),
+        (
+            Constraint::Choice(vec!["yes".into(), "yes, but".into(), "\"no\"\n".into()]),
+            &["yes", "yes, but", "\"no\"\n"],
+            &["", "no", "yes,", "yes, but "],
+        ),
+        (Constraint::Regex("^[a-c]{2,3}/\\d$".into()), &["ab/1", "ccc/9"], &["a/1", "ab/", "ab/12", "^ab/1"]),
+        (Constraint::Regex("a\\$".into()), &["a$"], &["a", "a\\"]),
+        (Constraint::Lark("start: \"(\" start? \")\"".into()), &["()", "((()))"], &["(", "(()"]),
+        (Constraint::Gbnf("root ::= \"(\" root? \")\"".into()), &["()", "((()))"], &["(", "(()"]),
+    ];
+    for (constraint, good, bad) in cases {
+        let grammar = compile(constraint.clone()).unwrap();
+        good.iter().for_each(|text| assert!(takes(&grammar, text), "{constraint:?} {text:?}"));
+        bad.iter().for_each(|text| assert!(!takes(&grammar, text), "{constraint:?} {text:?}"));
+    }
+}
+
+#[test]
+fn what_cannot_be_enforced_is_an_error_that_names_it() {
+    for (bad, word) in [
+        (json!({"type": "array", "uniqueItems": true}), "uniqueItems"),
+        (json!({"not": {"type": "string"}}), "not"),
+        (json!({"type": "object", "properties": {"a": {"if": {}, "then": {}}}}), "if"),
+        (json!({"type": "string", "format": "mystery"}), "mystery"),
+        (json!({"type": "integer", "minimum": 3, "maximum": 2}), "minimum"),
+        (json!({"oneOf": [{"type": "integer"}, {"type": "number"}]}), "oneOf"),
+        (json!({"$ref": "#/$defs/missing"}), "missing"),
+        (json!({"type": "text"}), "text"),
+        (json!({"x-guidance": {"lenient": true}}), "x-guidance"),
+        (json!(false), "schema"),
+    ] {
+        let error = schema(bad.clone()).unwrap_err().0;
+        assert!(error.contains(word) && !error.contains('\n'), "{bad}: {error}");
+    }
+    for bad in [
+        Constraint::Regex("(".into()),
+        Constraint::Regex(String::new()),
+        Constraint::Regex("(?=a)b".into()),
+        Constraint::Choice(Vec::new()),
+        Constraint::Choice(vec!["a".into(), String::new()]),
+        Constraint::Choice(vec!["a".into(); 5000]),
+        Constraint::Lark("start: missing".into()),
+        Constraint::Lark(" ".into()),
+        Constraint::Gbnf("root ::= missing".into()),
+        Constraint::Regex("a".repeat(300 << 10)),
+    ] {
+        let error = compile(bad.clone()).unwrap_err().0;
+        assert!(!error.is_empty() && !error.contains('\n'), "{error}");
+    }
+}
+
+#[test]
+fn calls_have_the_form_that_is_parsed_and_valid_arguments() {
+    let weather = Function {
+        name: "weather \"now\"".into(),
+        parameters: json!({
+            "properties": {"city": {"type": "string"}, "days": {"type": "integer"}}, "required": ["city"],
+            "additionalProperties": false,
+        }),
+    };
+    let time = Function { name: "time".into(), parameters: json!({}) };
+    let calls = Calls { functions: vec![weather, time], many: false, or: None };
+    let one = compile(Constraint::Calls(calls.clone())).unwrap();
+    let city = r#"{"name": "weather \"now\"", "arguments": {"city": "Rome", "days": 2}}"#;
+    let time = r#"{"name": "time", "arguments": {}}"#;
+    let call = |body: &str| format!("<tool_call>\n{body}\n</tool_call>");
+    assert!(takes(&one, &call(city)) && takes(&one, &call(time)));
+    for text in [
+        &call(r#"{"name": "time", "arguments": {"city": "Rome"}}"#),
+        &call(r#"{"name": "weather \"now\"", "arguments": {}}"#),
+        &call(r#"{"name": "other", "arguments": {}}"#),
+        &format!("{}\n{}", call(time), call(time)),
+        "{}",
+        city,
+    ] {
+        assert!(!takes(&one, text), "{text}");
+    }
+    let or = Some(Box::new(Constraint::JsonSchema(json!({"type": "integer"}))));
+    let many = compile(Constraint::Calls(Calls { many: true, or, ..calls.clone() })).unwrap();
+    assert!(takes(&many, &format!("{}\n{}", call(time), call(city))) && takes(&many, "12"));
+    assert!(!takes(&many, &format!("12{}", call(time))));
+    for bad in [
+        Calls { functions: Vec::new(), ..calls.clone() },
+        Calls { or: Some(Box::new(Constraint::Regex("a".into()))), ..calls.clone() },
+        Calls {
+            functions: vec![Function { name: "f".into(), parameters: json!({"type": "array"}) }],
+            ..calls.clone()
+        },
+        Calls { functions: vec![Function { name: "f".into(), parameters: json!({"not": {}}) }], ..calls },
+    ] {
+        assert!(compile(Constraint::Calls(bad)).is_err());
+    }
+}
+
+#[test]
+fn the_last_grammars_are_kept_and_no_more() {
+    let grammars = Grammars::of_bytes();
+    let of = |n: usize| grammars.compile(&Constraint::Regex(format!("a{{{n}}}"))).unwrap();
+    let first = of(1);
+    assert!(Arc::ptr_eq(&first.compiled, &of(1).compiled));
+    (2..=16).for_each(|n| drop(of(n)));
+    assert!(Arc::ptr_eq(&first.compiled, &of(1).compiled), "16 are kept");
+    (20..36).for_each(|n| drop(of(n)));
+    assert!(!Arc::ptr_eq(&first.compiled, &of(1).compiled), "the oldest is gone");
+}
+
+#[test]
+fn equal_texts_of_different_constraints_are_different_grammars() {
+    let grammars = Grammars::of_bytes();
+    let of = |constraint| grammars.compile(&constraint).unwrap();
+    let (a, b) = (of(Constraint::Regex("a".into())), of(Constraint::Choice(vec!["a".into()])));
+    assert_ne!(a.identity(), b.identity());
+    assert_ne!(a.identity(), a.clone().after(Reasoning::Open).identity());
+}
+
+#[test]
+fn a_hostile_pattern_ends_at_a_limit() {
+    for pattern in [
+        "(a|aa|aaa|b){1,5000}c".to_owned(),
+        "(.*a.{200}){20}".to_owned(),
+        "((a{0,100}b{0,100}){0,100}c{0,100}){0,100}".to_owned(),
+        format!("(a|b)*a(a|b){{{}}}", 60),
+        format!("({})*", (0..2000).map(|n| format!("x{n}y.*{n}")).collect::<Vec<_>>().join("|")),
+    ] {
+        let start = Instant::now();
+        let compiled = compile(Constraint::Regex(pattern.clone()));
+        let compiled_in = start.elapsed();
+        let Ok(grammar) = compiled else { continue };
+        let mut parser = lock(&grammar.compiled.fresh).deep_clone();
+        let mut masks = 0;
+        // Each step may cost so much and no more, and all of them together only so much memory.
+        for byte in b"abaababbbaab".iter().cycle().take(3000) {
+            let took = parser.try_consume_tokens(&[u32::from(*byte)]);
+            if took.ok() != Some(1) || parser.compute_mask().is_err() {
+                break;
+            }
+            masks += 1;
+        }
+        println!("{} masks: {compiled_in:?} to compile, {:?} in all", masks, start.elapsed());
+    }
+}
