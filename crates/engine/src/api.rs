@@ -382,6 +382,10 @@ pub struct EngineStats {
     pub drafts: DraftTotals,
     /// Steps executed.
     pub steps_total: u64,
+    /// Masks of constrained answers computed, of answers that are over.
+    pub masks_total: u64,
+    /// Time that they took, in seconds.
+    pub mask_seconds_total: f64,
     /// Requests that ended with [`FinishReason::Stop`].
     pub finished_stop_total: u64,
     /// Requests that ended with [`FinishReason::Length`].

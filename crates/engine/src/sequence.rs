@@ -4,7 +4,7 @@
 //! decoding, more mean prefill of a prompt or of a resumed sequence.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use foretoken_cache::{BLOCK_TOKENS, ContextCache, RecomputeCost, Restore, Scope, ScopeId};
 use foretoken_kernels::kv::KvLayout;
@@ -461,6 +461,11 @@ impl Sequence {
             ..Summary::default()
         };
         self.output.finish(summary);
+    }
+
+    /// Masks of its grammar computed so far, and the time that they took.
+    pub(crate) fn masks(&self) -> (u64, Duration) {
+        self.matcher.as_ref().map_or((0, Duration::ZERO), |matcher| matcher.cost())
     }
 
     /// Tokens of the answer so far.

@@ -62,8 +62,10 @@ fn schema() -> Value {
     })
 }
 
+type Case = (Constraint, fn(&str) -> bool);
+
 /// Constraints, and whether a finished text keeps them, as others see it.
-fn cases() -> Vec<(Constraint, fn(&str) -> bool)> {
+fn cases() -> Vec<Case> {
     vec![
         (Constraint::JsonObject, |text| {
             serde_json::from_str::<Value>(text).is_ok_and(|value| value.is_object())

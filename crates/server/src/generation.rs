@@ -17,7 +17,7 @@ pub(crate) struct Options {
     pub(crate) stream: bool,
     /// The text that the client expects.
     pub(crate) prediction: Option<String>,
-    /// What the answer must be; to be compiled.
+    /// What the answer must be, forced calls included; to be compiled.
     pub(crate) constraint: Option<Constrained>,
 }
 

@@ -166,6 +166,9 @@ impl Collector for EngineCollector {
             let metric = ConstCounter::new(value);
             metric.encode(encoder.encode_descriptor(name, help, None, metric.metric_type())?)?;
         }
+        let (name, help) = ("foretoken_grammar_mask_seconds", "Time that masks of constrained answers took");
+        let metric = ConstCounter::new(stats.mask_seconds_total);
+        metric.encode(encoder.encode_descriptor(name, help, None, metric.metric_type())?)?;
         let kind = ConstCounter::new(0u64).metric_type();
         let help = "Finished requests, by finish reason";
         let mut family = encoder.encode_descriptor("vllm:request_success", help, None, kind)?;
@@ -185,7 +188,7 @@ fn gauges(stats: &EngineStats) -> [(&'static str, &'static str, f64); 3] {
     ]
 }
 
-fn counters(stats: &EngineStats) -> [(&'static str, &'static str, u64); 6] {
+fn counters(stats: &EngineStats) -> [(&'static str, &'static str, u64); 7] {
     [
         ("vllm:prompt_tokens", "Prompt tokens processed, cached ones included", stats.prompt_tokens_total),
         ("vllm:generation_tokens", "Tokens generated", stats.generation_tokens_total),
@@ -197,6 +200,7 @@ fn counters(stats: &EngineStats) -> [(&'static str, &'static str, u64); 6] {
         ("vllm:prefix_cache_hits", "Prompt tokens found in the prefix cache", stats.prefix_hits_total),
         ("vllm:num_preemptions", "Preempted sequences", stats.preemptions_total),
         ("foretoken_steps", "Engine steps", stats.steps_total),
+        ("foretoken_grammar_masks", "Masks of constrained answers", stats.masks_total),
     ]
 }
 

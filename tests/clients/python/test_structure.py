@@ -90,6 +90,23 @@ class Client(unittest.TestCase):
         self.assertEqual(caught.exception.param, "response_format.json_schema.schema")
         self.assertIn("uniqueItems", str(caught.exception))
 
+    def test_a_call_can_be_forced_and_its_arguments_are_valid(self):
+        function = {"name": "write_river", "description": "Keeps a river.", "parameters": River.model_json_schema()}
+        other = {"name": "ask", "parameters": {"type": "object", "properties": {}, "additionalProperties": False}}
+        tools = [{"type": "function", "function": function} for function in (function, other)]
+        for choice, names in (
+            ({"type": "function", "function": {"name": "write_river"}}, ["write_river"]),
+            ("required", ["write_river", "ask"]),
+        ):
+            answer = self.client.chat.completions.create(
+                model=MODEL, messages=QUESTION, tools=tools, tool_choice=choice, parallel_tool_calls=False
+            )
+            [call] = answer.choices[0].message.tool_calls
+            self.assertIn(call.function.name, names)
+            if call.function.name == "write_river":
+                River.model_validate_json(call.function.arguments)
+            self.assertFalse(answer.choices[0].message.content)
+
     def test_anthropics_output_format(self):
         client = anthropic.Anthropic(base_url=ROOT_URL, api_key=KEY, max_retries=0)
         self.addCleanup(client.close)
@@ -97,6 +114,18 @@ class Client(unittest.TestCase):
         message = client.messages.create(model=MODEL, max_tokens=300, messages=QUESTION, output_config=config)
         self.assertEqual(message.stop_reason, "end_turn")
         River.model_validate_json(message.content[0].text)
+
+    def test_anthropics_forced_call(self):
+        client = anthropic.Anthropic(base_url=ROOT_URL, api_key=KEY, max_retries=0)
+        self.addCleanup(client.close)
+        tool = {"name": "write_river", "input_schema": River.model_json_schema()}
+        choice = {"type": "tool", "name": "write_river"}
+        message = client.messages.create(
+            model=MODEL, max_tokens=300, messages=QUESTION, tools=[tool], tool_choice=choice
+        )
+        [block] = message.content
+        self.assertEqual((message.stop_reason, block.type, block.name), ("tool_use", "tool_use", "write_river"))
+        River.model_validate(block.input)
 
     def test_ollamas_format(self):
         client = ollama.Client(host=ROOT_URL, headers={"Authorization": f"Bearer {KEY}"})

@@ -1,6 +1,7 @@
 //! Where one answer is in its grammar.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::compile::{Compiled, lock};
 use super::{Allowed, Guide, Reasoning};
@@ -36,6 +37,8 @@ pub(crate) struct Matcher {
     parser: llguidance::Matcher,
     allowed: Allowed,
     guide: Option<Guide>,
+    masks: u64,
+    masks_took: Duration,
 }
 
 impl Matcher {
@@ -53,12 +56,25 @@ impl Matcher {
             (Reasoning::Never | Reasoning::Possible, _) => (Phase::Answer, first),
         };
         let guide = drafts.then(|| Guide::new(fresh()));
-        Matcher { compiled: Arc::clone(compiled), phase, parser: fresh(), allowed, guide }
+        Matcher {
+            compiled: Arc::clone(compiled),
+            phase,
+            parser: fresh(),
+            allowed,
+            guide,
+            masks: 0,
+            masks_took: Duration::ZERO,
+        }
     }
 
     /// The tokens that may come next.
     pub(crate) fn allowed(&self) -> &Allowed {
         &self.allowed
+    }
+
+    /// Masks computed so far, and the time that they took.
+    pub(crate) fn cost(&self) -> (u64, Duration) {
+        (self.masks, self.masks_took)
     }
 
     /// What knows which drafts may come next; `None` where everything may.
@@ -114,7 +130,11 @@ impl Matcher {
         if !more {
             return None;
         }
-        match self.parser.compute_mask() {
+        let start = Instant::now();
+        let mask = self.parser.compute_mask();
+        self.masks += 1;
+        self.masks_took += start.elapsed();
+        match mask {
             Ok(mask) => self.allowed = Allowed::Only(mask),
             Err(error) => return limit(error.to_string()),
         }

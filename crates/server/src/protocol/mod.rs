@@ -16,6 +16,7 @@ pub(crate) mod openai_completions;
 pub(crate) mod openai_responses;
 pub mod request_fields;
 pub(crate) mod speculation;
+pub(crate) mod tool_choice;
 
 use crate::config::ServerConfig;
 use crate::error::ApiError;

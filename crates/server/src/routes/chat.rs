@@ -71,10 +71,6 @@ pub(super) async fn complete<D: ChatDialect>(
 /// Refuses a constraint beside what it cannot be combined with.
 fn check_constraint(request: &ChatRequest) -> Result<(), ApiError> {
     let Some(Constrained { param, .. }) = &request.options.constraint else { return Ok(()) };
-    if !request.conversation.tools.is_empty() {
-        let message = "cannot be combined with 'tools' that may be called; set 'tool_choice' to \"none\"";
-        return Err(ApiError::unsupported(param, message));
-    }
     if request.conversation.prefill.as_ref().is_some_and(|text| !text.trim().is_empty()) {
         let message = "holds for a whole answer, not for one that continues the last message";
         return Err(ApiError::unsupported(param, message));

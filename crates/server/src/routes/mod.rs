@@ -24,13 +24,13 @@ use axum::http::{HeaderValue, Method};
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, delete, get, post};
-use foretoken_engine::Reasoning;
+use foretoken_engine::{Calls, Constraint, Function, Reasoning};
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 use tower_http::decompression::RequestDecompressionLayer;
 
 use crate::auth::require_key;
-use crate::backend::Codec;
+use crate::backend::{Codec, Generator};
 use crate::body::require_known_encoding;
 use crate::error::ApiError;
 use crate::generation::Options;
@@ -196,10 +196,27 @@ async fn predict(codec: &Arc<dyn Codec>, options: &mut Options) -> Result<(), Ap
 async fn constrain(backend: &Backend, options: &mut Options, reasoning: Reasoning) -> Result<(), ApiError> {
     let Some(Constrained { constraint, param }) = options.constraint.take() else { return Ok(()) };
     let generator = Arc::clone(&backend.served.generator);
-    let grammar = blocking(move || generator.compile(&constraint)).await?;
-    let grammar = grammar.map_err(|error| ApiError::bad_value(param, error.to_string()))?;
+    let grammar = blocking(move || {
+        generator.compile(&constraint).map_err(|error| match unenforceable_tool(&*generator, &constraint) {
+            Some(name) => {
+                ApiError::bad_value("tools", format!("has a tool {name:?} whose parameters {error}"))
+            }
+            None => ApiError::bad_value(param, error.to_string()),
+        })
+    });
+    let grammar = grammar.await??;
     options.request.grammar = Some(grammar.after(reasoning));
     Ok(())
+}
+
+/// The tool whose parameters keep calls from being compiled.
+fn unenforceable_tool(generator: &dyn Generator, constraint: &Constraint) -> Option<String> {
+    let Constraint::Calls(calls) = constraint else { return None };
+    let alone = |function: &Function| {
+        Constraint::Calls(Calls { functions: vec![function.clone()], many: false, or: None })
+    };
+    let bad = calls.functions.iter().find(|function| generator.compile(&alone(function)).is_err())?;
+    Some(bad.name.clone())
 }
 
 /// Rejects a prompt that is empty, longer than configured, or longer than the context.

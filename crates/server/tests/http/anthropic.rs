@@ -272,7 +272,7 @@ async fn errors_have_anthropics_shape_wherever_they_arise() {
         (&server, ask(json!({"model": "claude"})), 404, "not_found_error", "claude"),
         (
             &server,
-            ask(json!({"tool_choice": {"type": "any"}})),
+            ask(json!({"tool_choice": {"type": "maybe"}})),
             400,
             "invalid_request_error",
             "tool_choice.type",

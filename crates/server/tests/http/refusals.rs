@@ -151,6 +151,7 @@ async fn invalid_chat_fields_are_named() {
         ("tools[0].function", json!({"tools": [{"type": "function"}]})),
         ("tools[0].function.name", json!({"tools": [{"type": "function", "function": {}}]})),
         ("tool_choice", json!({"tool_choice": "required"})),
+        ("tool_choice", json!({"tool_choice": "sometimes"})),
         ("thinking", json!({"thinking": true})),
         ("thinking.type", json!({"thinking": {"type": "maybe"}})),
         ("reasoning_effort", json!({"reasoning_effort": 5})),

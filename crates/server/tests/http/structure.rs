@@ -150,17 +150,60 @@ async fn two_constraints_are_refused_by_both_names() {
 }
 
 #[tokio::test]
-async fn constraints_beside_callable_tools_or_a_begun_answer_are_refused() {
-    let tools = json!([{"type": "function", "function": {"name": "f", "parameters": {}}}]);
+async fn json_may_come_instead_of_calls_and_other_constraints_may_not() {
+    let tools = json!([{"type": "function", "function": {"name": "f", "parameters": {"not": {}}}}]);
     let format = json!({"type": "json_object"});
-    let (_, message) = refusal(CHAT, json!({"tools": tools, "response_format": format})).await;
-    assert!(message.contains("'response_format.type'") && message.contains("'tools'"), "{message}");
-    let allowed = json!({"tools": tools, "tool_choice": "none", "response_format": format});
-    assert!(!grammar(CHAT, allowed).await.is_empty());
+    let shown = grammar(CHAT, json!({"tools": tools, "response_format": format})).await;
+    assert!(shown.contains("| answer") && shown.contains("function0"), "{shown}");
+    let (_, message) = refusal(CHAT, json!({"tools": tools, "guided_regex": "a"})).await;
+    assert!(message.contains("'guided_regex'") && message.contains("'tools'"), "{message}");
+    let allowed = json!({"tools": tools, "tool_choice": "none", "guided_regex": "a"});
+    assert!(grammar(CHAT, allowed).await.contains("source: \"ra\""));
+}
+
+#[tokio::test]
+async fn a_constraint_holds_for_whole_answers() {
     let begun = json!([{"role": "user", "content": "x"}, {"role": "assistant", "content": "{"}]);
     let more = json!({"messages": begun, "continue_final_message": true, "guided_regex": "a"});
     let (_, message) = refusal(CHAT, more).await;
     assert!(message.contains("'guided_regex'") && message.contains("continues"), "{message}");
+}
+
+#[tokio::test]
+async fn forced_calls_are_grammars_of_the_tools_that_may_be_called() {
+    let schema =
+        json!({"type": "object", "properties": {"city": {"type": "string"}}, "additionalProperties": false});
+    let names = ["rain", "snow"];
+    let chat = json!(
+        names.map(|name| json!({"type": "function", "function": {"name": name, "parameters": schema}}))
+    );
+    let flat = json!(names.map(|name| json!({"type": "function", "name": name, "parameters": schema})));
+    let anthropic = json!(names.map(|name| json!({"name": name, "input_schema": schema})));
+    for (path, tools, any, one) in [
+        (CHAT, chat, json!("required"), json!({"type": "function", "function": {"name": "snow"}})),
+        (RESPONSES, flat, json!("required"), json!({"type": "function", "name": "snow"})),
+        (ANTHROPIC, anthropic, json!({"type": "any"}), json!({"type": "tool", "name": "snow"})),
+    ] {
+        let shown = grammar(path, json!({"tools": tools, "tool_choice": any})).await;
+        assert!(
+            shown.contains("rain") && shown.contains("snow") && shown.contains("city"),
+            "{path}: {shown}"
+        );
+        assert!(shown.contains("~0.."), "several calls: {shown}");
+        let shown = grammar(path, json!({"tools": tools, "tool_choice": one})).await;
+        assert!(
+            !shown.contains("rain") && shown.contains("snow") && !shown.contains("~0.."),
+            "{path}: {shown}"
+        );
+    }
+    let bad = json!([{"type": "function", "function": {"name": "f", "parameters": {"not": {}}}}]);
+    let (param, message) = refusal(CHAT, json!({"tools": bad, "tool_choice": "required"})).await;
+    assert_eq!(param.as_deref(), Some("tools"));
+    assert!(message.contains("\"f\"") && message.contains("not"), "{message}");
+    let (param, _) =
+        refusal(CHAT, json!({"tools": bad, "tool_choice": {"type": "function", "function": {"name": "g"}}}))
+            .await;
+    assert_eq!(param.as_deref(), Some("tool_choice"));
 }
 
 #[tokio::test]

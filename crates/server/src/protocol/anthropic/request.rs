@@ -11,6 +11,7 @@ use crate::protocol::constraint::{Constrained, OneConstraint, output_format};
 use crate::protocol::fields::{Fields, describe};
 use crate::protocol::openai::options::stop;
 use crate::protocol::request_fields::{self, Route};
+use crate::protocol::tool_choice::ToolChoice;
 use crate::protocol::{refuse_reports, speculation};
 
 pub(super) fn read(fields: Fields<'_>) -> Result<ChatRequest, ApiError> {
@@ -28,8 +29,10 @@ pub(super) fn read(fields: Fields<'_>) -> Result<ChatRequest, ApiError> {
         ..Request::default()
     };
     let stream = fields.bool("stream")?.unwrap_or(false);
-    let options = Options { request, n: 1, stream, prediction: None, constraint: constraint(fields)? };
-    Ok(ChatRequest { conversation, options, one_call: disables_parallel_calls(fields)? })
+    let one_call = disables_parallel_calls(fields)?;
+    let constraint = tool_choice(fields)?.constrain(constraint(fields)?, &conversation.tools, one_call)?;
+    let options = Options { request, n: 1, stream, prediction: None, constraint };
+    Ok(ChatRequest { conversation, options, one_call })
 }
 
 /// The conversation of a body, also one whose tokens are to be counted.
@@ -77,26 +80,32 @@ fn sampling(fields: Fields<'_>) -> Result<Sampling, ApiError> {
     Ok(sampling)
 }
 
-/// The tools, as templates read them; none if `tool_choice` is "none".
+/// The tools that may be called, as templates read them.
 fn tools(fields: Fields<'_>) -> Result<Vec<Value>, ApiError> {
     let tools = fields.array("tools")?.unwrap_or_default().iter().enumerate();
     let tools = tools.map(|(at, tool)| read_tool(&format!("tools[{at}]"), tool));
     let tools: Vec<Value> = tools.collect::<Result<_, _>>()?;
-    let Some(choice) = fields.get("tool_choice") else { return Ok(tools) };
+    tool_choice(fields)?.select(tools)
+}
+
+fn tool_choice(fields: Fields<'_>) -> Result<ToolChoice, ApiError> {
+    let Some(choice) = fields.get("tool_choice") else { return Ok(ToolChoice::default()) };
     let choice = Fields::at("tool_choice", choice)?;
+    let path = choice.path_of("type");
     match choice.string("type")? {
-        Some("auto") => Ok(tools),
-        Some("none") => Ok(Vec::new()),
-        Some("any" | "tool") => Err(ApiError::unsupported(
-            "tool_choice.type",
-            "can only be \"auto\" or \"none\": a call cannot be forced yet; ask for it in a message",
-        )),
+        Some("auto") => Ok(ToolChoice::default()),
+        Some("none") => Ok(ToolChoice::none()),
+        Some("any") => Ok(ToolChoice::any(path)),
+        Some("tool") => match choice.string("name")? {
+            Some(name) => Ok(ToolChoice::one(choice.path_of("name"), name)),
+            None => Err(ApiError::missing(choice.path_of("name"), "name the tool")),
+        },
         Some(other) => {
-            let message =
-                format!("must be \"auto\" or \"none\", got {}", describe(&Value::String(other.into())));
-            Err(ApiError::bad_value("tool_choice.type", message))
+            let got = describe(&Value::String(other.into()));
+            let message = format!("must be \"auto\", \"any\", \"tool\" or \"none\", got {got}");
+            Err(ApiError::bad_value(path, message))
         }
-        None => Err(ApiError::missing("tool_choice.type", "write \"auto\" or \"none\"")),
+        None => Err(ApiError::missing(path, "write \"auto\", \"any\", \"tool\" or \"none\"")),
     }
 }
 

@@ -12,6 +12,7 @@ use crate::protocol::fields::{Fields, describe};
 use crate::protocol::openai::options::stop;
 use crate::protocol::openai_chat::check_tools;
 use crate::protocol::request_fields::{self, Route};
+use crate::protocol::tool_choice::ToolChoice;
 use crate::protocol::{refuse_reports, speculation};
 
 /// Levels of `think`.
@@ -32,7 +33,10 @@ pub(super) fn read_chat(fields: Fields<'_>) -> Result<ChatRequest, ApiError> {
     }
     // As Ollama does, an answer that was begun is continued.
     conversation.continue_last();
-    Ok(ChatRequest { conversation, options: options(fields)?, one_call: false })
+    let mut options = options(fields)?;
+    let choice = ToolChoice::default();
+    options.constraint = choice.constrain(options.constraint, &conversation.tools, false)?;
+    Ok(ChatRequest { conversation, options, one_call: false })
 }
 
 /// A request of `/api/generate`.

@@ -13,6 +13,7 @@ use crate::protocol::fields::Fields;
 use crate::protocol::openai::options::Shared;
 use crate::protocol::request_fields::{self, Route};
 use crate::protocol::speculation;
+use crate::protocol::tool_choice::ToolChoice;
 
 /// The request, and the writer of its answers.
 pub(super) fn read(
@@ -25,6 +26,8 @@ pub(super) fn read(
     let Shared { mut options, include_usage, .. } = Shared::read(fields, config, vocab)?;
     options.request.logprobs = logprobs(fields)?;
     let one_call = !fields.bool("parallel_tool_calls")?.unwrap_or(true);
+    let choice = ToolChoice::read(fields, true)?;
+    options.constraint = choice.constrain(options.constraint, &conversation.tools, one_call)?;
     let with = With { logprobs: options.request.logprobs.is_some(), drafters: speculation::shows(fields)? };
     let writer = ChatWriter::new(options.n, with, include_usage);
     Ok((ChatRequest { conversation, options, one_call }, writer))
@@ -35,7 +38,7 @@ pub(crate) fn read_conversation(fields: Fields<'_>) -> Result<Conversation, ApiE
     let (turns, has_prefix) = messages::read(fields)?;
     let mut conversation = Conversation {
         turns,
-        tools: tools(fields)?,
+        tools: ToolChoice::read(fields, true)?.select(check_tools(fields)?.to_vec())?,
         begin_answer: fields.bool("add_generation_prompt")?.unwrap_or(true),
         template_vars: template_vars(fields)?,
         ..Conversation::default()
@@ -79,20 +82,6 @@ pub(crate) fn check_tools<'a>(fields: Fields<'a>) -> Result<&'a [Value], ApiErro
         }
     }
     Ok(tools)
-}
-
-/// The tools for the template; none if `tool_choice` is "none".
-fn tools(fields: Fields<'_>) -> Result<Vec<Value>, ApiError> {
-    let tools = check_tools(fields)?;
-    match fields.get("tool_choice") {
-        None => Ok(tools.to_vec()),
-        Some(Value::String(choice)) if choice == "auto" => Ok(tools.to_vec()),
-        Some(Value::String(choice)) if choice == "none" => Ok(Vec::new()),
-        Some(_) => Err(ApiError::unsupported(
-            "tool_choice",
-            "can only be \"auto\" or \"none\": a call cannot be forced yet; ask for it in a message",
-        )),
-    }
 }
 
 /// Variables for the template: DeepSeek's `thinking`, OpenAI's `reasoning_effort`, and vLLM's

@@ -11,6 +11,7 @@ use crate::generation::{ChatRequest, Options};
 use crate::protocol::constraint::{self, Constrained};
 use crate::protocol::fields::{Fields, describe};
 use crate::protocol::request_fields::{self, Route};
+use crate::protocol::tool_choice::ToolChoice;
 use crate::protocol::{refuse_reports, speculation};
 
 /// The value of `include` that asks for log-probabilities.
@@ -19,10 +20,10 @@ const LOGPROBS: &str = "message.output_text.logprobs";
 pub(super) fn read(fields: Fields<'_>) -> Result<(ChatRequest, ResponseWriter), ApiError> {
     request_fields::check(fields, Route::Responses)?;
     refuse_reports(fields)?;
-    let constraint = text_format(fields)?;
+    let choice = ToolChoice::read(fields, false)?;
     let conversation = Conversation {
         turns: input::read(fields)?,
-        tools: tools(fields)?,
+        tools: choice.select(tools(fields)?)?,
         begin_answer: true,
         template_vars: template_vars(fields)?,
         ..Conversation::default()
@@ -43,6 +44,7 @@ pub(super) fn read(fields: Fields<'_>) -> Result<(ChatRequest, ResponseWriter), 
         ..Request::default()
     };
     let one_call = !fields.bool("parallel_tool_calls")?.unwrap_or(true);
+    let constraint = choice.constrain(text_format(fields)?, &conversation.tools, one_call)?;
     let stream = fields.bool("stream")?.unwrap_or(false);
     let writer = ResponseWriter::new(echo(fields, &request), request.logprobs.is_some());
     let options = Options { request, n: 1, stream, prediction: None, constraint };
@@ -94,7 +96,7 @@ fn logprobs(fields: Fields<'_>) -> Result<Option<usize>, ApiError> {
     }
 }
 
-/// The functions that the model may call, as templates read them; none if `tool_choice` is "none". Tools that OpenAI's
+/// The functions that the model may call, as templates read them. Tools that OpenAI's
 /// servers run, and those of a client that are not functions, are not offered to the model: agents list them in every
 /// request, whether or not the server has them.
 fn tools(fields: Fields<'_>) -> Result<Vec<Value>, ApiError> {
@@ -110,15 +112,7 @@ fn tools(fields: Fields<'_>) -> Result<Vec<Value>, ApiError> {
             None => return Err(ApiError::missing(tool.path_of("type"), "write \"function\"")),
         }
     }
-    match fields.get("tool_choice") {
-        None => Ok(functions),
-        Some(Value::String(choice)) if choice == "auto" => Ok(functions),
-        Some(Value::String(choice)) if choice == "none" => Ok(Vec::new()),
-        Some(_) => Err(ApiError::unsupported(
-            "tool_choice",
-            "can only be \"auto\" or \"none\": a call cannot be forced yet; ask for it in a message",
-        )),
-    }
+    Ok(functions)
 }
 
 fn function(tool: Fields<'_>) -> Result<Value, ApiError> {

@@ -1,11 +1,13 @@
 //! llama.cpp's grammars (GBNF), converted to Lark as `llguidance` reads it.
 //!
-//! Rules that refer to no rule around them become terminals, which are matched as one regular expression; the others stay
-//! rules. Between terminals the longest match wins, where llama.cpp tries every way to divide a text: a recursive grammar
-//! whose parts overlap may then allow less than it says, never more. What Lark cannot say (tokens by name or number) is
-//! an error that names the rule. The syntax is that of llama.cpp's `grammars/README.md`.
+//! Rules without recursion become terminals, which are matched as one regular expression each, where the [longest
+//! match](terminals) loses nothing; the others stay rules. What Lark cannot say (tokens by name or number) is an error that
+//! names the rule. The syntax is that of llama.cpp's `grammars/README.md`.
 
-use std::collections::HashMap;
+mod automaton;
+mod terminals;
+
+use std::collections::{BTreeSet, HashMap};
 use std::fmt::Write;
 use std::iter::Peekable;
 use std::str::Chars;
@@ -13,6 +15,7 @@ use std::str::Chars;
 use serde_json::json;
 
 use super::GrammarError;
+use terminals::{Cut, cut};
 
 const RULES_MAX: usize = 2000;
 const NESTING_MAX: usize = 64;
@@ -58,13 +61,15 @@ pub(super) fn to_lark(gbnf: &str) -> Result<String, GrammarError> {
         rules.push(rule.as_ref().ok_or_else(|| undefined(id))?);
     }
     let root = parser.names.get("root").ok_or_else(|| GrammarError("has no rule \"root\"".into()))?;
-    let regular = regular(&rules);
-    let name = |id: usize| format!("{}{id}", if regular[id] { 'R' } else { 'r' });
+    let Cut { terminals, split } = cut(&rules, *root, &regular(&rules));
+    let name = |id: usize| format!("{}{id}", if terminals[id] { 'R' } else { 'r' });
     let mut lark = format!("start: {}\n", name(*root));
     for (id, rule) in rules.into_iter().enumerate() {
         // Writing into a text cannot fail.
         let _ = write!(lark, "{}: ", name(id));
-        write_alternatives(&mut lark, rule, &name);
+        let whole = BTreeSet::new();
+        let split = if terminals[id] { &whole } else { &split };
+        write_alternatives(&mut lark, rule, (&name, split));
         lark.push('\n');
     }
     Ok(lark)
@@ -103,7 +108,10 @@ fn collect_rules(alternatives: &Alternatives, used: &mut Vec<usize>) {
     }
 }
 
-fn write_alternatives(lark: &mut String, alternatives: &Alternatives, name: &dyn Fn(usize) -> String) {
+/// Names of rules, and literals that are written as single characters.
+type Spelling<'a> = (&'a dyn Fn(usize) -> String, &'a BTreeSet<String>);
+
+fn write_alternatives(lark: &mut String, alternatives: &Alternatives, spelling: Spelling<'_>) {
     for (at, sequence) in alternatives.iter().enumerate() {
         if at > 0 {
             lark.push_str(" | ");
@@ -115,15 +123,19 @@ fn write_alternatives(lark: &mut String, alternatives: &Alternatives, name: &dyn
             if at > 0 {
                 lark.push(' ');
             }
-            write_item(lark, item, name);
+            write_item(lark, item, spelling);
         }
     }
 }
 
-fn write_item(lark: &mut String, item: &Item, name: &dyn Fn(usize) -> String) {
+fn write_item(lark: &mut String, item: &Item, (name, split): Spelling<'_>) {
     let mut what = String::new();
     match &item.what {
         // Literals of Lark are those of JSON.
+        What::Text(text) if split.contains(text) => {
+            let letters: Vec<String> = text.chars().map(|letter| json!(letter).to_string()).collect();
+            what = format!("({})", letters.join(" "));
+        }
         What::Text(text) => what = json!(text).to_string(),
         What::Class(others, ranges) => {
             what.push_str(if *others { "/[^" } else { "/[" });
@@ -135,7 +147,7 @@ fn write_item(lark: &mut String, item: &Item, name: &dyn Fn(usize) -> String) {
         What::Rule(id) => what = name(*id),
         What::Group(alternatives) => {
             what.push('(');
-            write_alternatives(&mut what, alternatives, name);
+            write_alternatives(&mut what, alternatives, (name, split));
             what.push(')');
         }
     }
@@ -434,7 +446,7 @@ ws ::= | " " | "\n" [ \t]{0,20}
     }
 
     const ARITHMETIC: &str = r#"
-root  ::= (expr "=" ws term ";" ws)+
+root  ::= (expr "=" ws term "\n")+
 expr  ::= term ([-+*/] term)*
 term  ::= ident | num | "(" ws expr ")" ws
 ident ::= [a-z] [a-z0-9_]* ws
@@ -443,11 +455,26 @@ ws    ::= [ \t\n]*
 "#;
 
     #[test]
-    fn llama_cpps_grammar_of_arithmetic_with_other_ends() {
-        assert!(takes(ARITHMETIC, "(a +2)*b_1= 7;"));
-        assert!(takes(ARITHMETIC, "a=1;\nb-(2)=3;"));
-        assert!(!takes(ARITHMETIC, "a+=1;"));
-        assert!(!takes(ARITHMETIC, "(a=1;"));
+    fn llama_cpps_grammar_of_arithmetic_whose_numbers_and_lines_end_alike() {
+        assert!(takes(ARITHMETIC, "(a +2)*b_1= 7\n"));
+        assert!(takes(ARITHMETIC, "a=1\n\n  \nb-(2)=3\n"));
+        assert!(!takes(ARITHMETIC, "a+=1\n"));
+        assert!(!takes(ARITHMETIC, "(a=1\n"));
+    }
+
+    #[test]
+    fn parts_that_overlap_are_divided_in_every_way() {
+        // A word may be a prefix of a literal, of itself and what follows, and of another word.
+        let gbnf = r#"root ::= "(" root ")" | word "b" | "if" [a-c] | "iffy" "!"
+word ::= [a-z]+"#;
+        for text in ["ab", "(bbb)", "((aabb))", "ifa", "iffy!", "(ifb)"] {
+            assert!(takes(gbnf, text), "{text}");
+        }
+        for text in ["b", "()", "a", "iffy", "ifd", "(ab"] {
+            assert!(!takes(gbnf, text), "{text}");
+        }
+        let lark = to_lark(JSON).unwrap();
+        assert!(lark.matches("R").count() > 6, "what does not overlap stays whole: {lark}");
     }
 
     #[test]
