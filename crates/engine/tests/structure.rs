@@ -122,6 +122,7 @@ proptest! {
         temperature in prop_oneof![Just(0.0f32), Just(0.8), Just(1.5)],
         top_p in prop_oneof![Just(1.0f32), 0.3f32..1.0],
         seed: u64,
+        always: bool,
         max_tokens in 1usize..300,
         garbage in prop::collection::vec(0u32..259, 0..60),
         edits in prop::collection::vec((0usize..100, 0u32..259), 0..6),
@@ -142,7 +143,8 @@ proptest! {
                         *predicted = token;
                     }
                 }
-                submit(drafting, Request { prediction, speculation: on(), ..request.clone() })
+                let speculation = SpeculationChoice { always: Some(always), ..on() };
+                submit(drafting, Request { prediction, speculation, ..request.clone() })
             }).collect();
             for ((answer, expected), (constraint, is_valid)) in answers.into_iter().zip(&expected).zip(&cases) {
                 let (ids, text, summary) = collect(answer);
@@ -166,12 +168,13 @@ proptest! {
         ],
         temperature in prop_oneof![Just(0.0f32), Just(0.8)],
         seed: u64,
+        always: bool,
         prediction in prop::collection::vec(0u32..259, 0..200),
     ) {
         let [plain, drafting] = &*ENGINES;
         for (constraint, is_valid) in cases() {
             let request = ask(plain, &constraint, sampling(temperature, seed), 400);
-            let speculation = SpeculationChoice { policy: Some(policy), ..on() };
+            let speculation = SpeculationChoice { policy: Some(policy), always: Some(always), ..on() };
             let request = Request { speculation, prediction: prediction.clone(), ..request };
             let (ids, text, summary) = answer(drafting, request);
             match summary.reason {

@@ -1,4 +1,6 @@
 //! The grammar of tool calls in Hermes' form: `<tool_call>\n{"name": …, "arguments": {…}}\n</tool_call>`.
+//!
+//! Where any text may surround calls, the grammar is that of one call without its opening tag.
 
 use serde_json::{Value, json};
 
@@ -7,6 +9,8 @@ use super::{Calls, Constraint, GrammarError};
 
 /// Most calls in one answer: models that were told to call may not find an end.
 const CALLS_MAX: usize = 16;
+/// Begins a call.
+pub(super) const OPEN: &str = "<tool_call>";
 
 /// The grammar in Lark.
 ///
@@ -20,14 +24,19 @@ pub(super) fn to_lark(calls: &Calls) -> Result<String, GrammarError> {
         let names: Vec<String> = (0..calls.functions.len()).map(|at| format!("{kind}{at}")).collect();
         names.join(" | ")
     };
-    let more = if calls.many { format!(" (\"\\n\" call)~0..{}", CALLS_MAX - 1) } else { String::new() };
+    let open = if calls.free { "" } else { OPEN };
+    let more = if calls.many && !calls.free {
+        format!(" (\"\\n\" call)~0..{}", CALLS_MAX - 1)
+    } else {
+        String::new()
+    };
     let mut lark = match &calls.or {
         None => format!("start: call{more}\n"),
         Some(or) => format!("start: call{more} | answer\nanswer: %json {}\n", json_of(or)?),
     };
     lark += &format!("call: {}\n", names("function"));
     for (at, function) in calls.functions.iter().enumerate() {
-        let head = format!("<tool_call>\n{{\"name\": {}, \"arguments\": ", json!(function.name));
+        let head = format!("{open}\n{{\"name\": {}, \"arguments\": ", json!(function.name));
         let parameters = json_schema(&object_of(&function.parameters)?)?;
         // Literals of Lark are those of JSON.
         lark += &format!("function{at}: {} arguments{at} \"}}\\n</tool_call>\"\n", json!(head));

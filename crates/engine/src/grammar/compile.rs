@@ -15,9 +15,10 @@ use toktrie::{ApproximateTokEnv, InferenceCapabilities, SimpleVob, TokEnv};
 
 use super::calls;
 use super::gbnf;
-use super::matcher::{CLOSE, OPEN, first_line};
-use super::vocabulary::{end_tokens, of_tokenizer};
-use super::{Allowed, Constraint, Grammar, GrammarError, Reasoning};
+use super::markers::Tags;
+use super::matcher::first_line;
+use super::vocabulary::of_tokenizer;
+use super::{Calls, Constraint, Grammar, GrammarError, Reasoning};
 
 /// Compiled grammars that are kept.
 const KEPT_MAX: usize = 16;
@@ -51,6 +52,8 @@ pub(super) struct Compiled {
     pub(super) fresh: Mutex<llguidance::Matcher>,
     /// What may come first.
     pub(super) first: SimpleVob,
+    /// Whether text is free, and only what follows the tag of a call is constrained.
+    pub(super) after_call_tag: bool,
     pub(super) tags: Arc<Tags>,
 }
 
@@ -67,13 +70,13 @@ pub struct Grammars {
 impl Grammars {
     /// Grammars for a model's vocabulary, whose logits have `len` values.
     pub fn new(tokenizer: Arc<Tokenizer>, len: usize) -> Grammars {
-        let tags = Tags::of(&tokenizer);
+        let tags = Tags::of(Some(&tokenizer));
         Grammars::over(Box::new(move || of_tokenizer(Arc::clone(&tokenizer), len)), tags)
     }
 
     /// Grammars over a vocabulary of single bytes: what can be compiled for a model, without one.
     pub fn of_bytes() -> Grammars {
-        Grammars::over(Box::new(ApproximateTokEnv::single_byte_env), Tags::default())
+        Grammars::over(Box::new(ApproximateTokEnv::single_byte_env), Tags::of(None))
     }
 
     fn over(vocabulary: Box<dyn Fn() -> TokEnv + Send + Sync>, tags: Tags) -> Grammars {
@@ -102,8 +105,13 @@ impl Grammars {
         let parser = factory.create_parser(top_level(constraint)?).map_err(readable)?;
         let fresh = llguidance::Matcher::new(Ok(parser));
         let first = fresh.deep_clone().compute_mask().map_err(readable)?;
-        let compiled =
-            Arc::new(Compiled { source, fresh: Mutex::new(fresh), first, tags: Arc::clone(&self.tags) });
+        let compiled = Arc::new(Compiled {
+            source,
+            fresh: Mutex::new(fresh),
+            first,
+            after_call_tag: matches!(constraint, Constraint::Calls(Calls { free: true, .. })),
+            tags: Arc::clone(&self.tags),
+        });
         let mut kept = lock(&self.kept);
         if kept.len() == KEPT_MAX {
             kept.remove(0);
@@ -146,7 +154,7 @@ fn source(constraint: &Constraint) -> Result<Vec<u8>, GrammarError> {
         Constraint::Lark(grammar) => (b'l', grammar.clone()),
         Constraint::Gbnf(grammar) => (b'g', grammar.clone()),
         // The grammar has all that there is to know.
-        Constraint::Calls(calls) => (b'f', calls::to_lark(calls)?),
+        Constraint::Calls(calls) => (if calls.free { b't' } else { b'f' }, calls::to_lark(calls)?),
     };
     if text.len() > SOURCE_BYTES_MAX {
         let message = format!("must be at most {} KiB, got {} bytes", SOURCE_BYTES_MAX >> 10, text.len());
@@ -221,51 +229,6 @@ fn readable(error: impl std::fmt::Display) -> GrammarError {
         Some(keys) => format!("cannot be enforced: it has the keywords {keys}, which are not supported"),
         None => format!("cannot be enforced: {line}"),
     })
-}
-
-/// How a vocabulary spells the tags of reasoning.
-#[derive(Default)]
-pub(super) struct Tags {
-    /// The token of the opening tag.
-    pub(super) open: Option<u32>,
-    /// Tokens that end an answer, which must not end with its reasoning.
-    ends: Vec<u32>,
-    /// Tokens that go beyond the closing tag, with the bytes of it that come before them.
-    beyond: Vec<(usize, u32)>,
-}
-
-impl Tags {
-    fn of(tokenizer: &Tokenizer) -> Tags {
-        let close = CLOSE.as_bytes();
-        let beyond =
-            (0..tokenizer.vocab_size() as u32).filter(|&id| !tokenizer.is_hidden(id)).flat_map(|id| {
-                let bytes = tokenizer.token_bytes(id);
-                let goes_beyond = move |before: &usize| match before {
-                    0 => {
-                        let tag = bytes.windows(close.len()).position(|window| window == close);
-                        tag.is_some_and(|at| has_text(&bytes[at + close.len()..]))
-                    }
-                    &before => bytes.strip_prefix(&close[before..]).is_some_and(has_text),
-                };
-                (0..close.len()).filter(goes_beyond).map(move |before| (before, id))
-            });
-        Tags {
-            open: tokenizer.token_id(OPEN).filter(|&id| !tokenizer.is_eog(id)),
-            ends: end_tokens(tokenizer).collect(),
-            beyond: beyond.collect(),
-        }
-    }
-
-    /// What may come within reasoning that ends with the bytes `tail`.
-    pub(super) fn allowed_after(&self, tail: &[u8]) -> Allowed {
-        let close = CLOSE.as_bytes();
-        let beyond = self.beyond.iter().filter(|(before, _)| tail.ends_with(&close[..*before]));
-        Allowed::AllBut(self.ends.iter().copied().chain(beyond.map(|&(_, id)| id)).collect())
-    }
-}
-
-fn has_text(bytes: &[u8]) -> bool {
-    !bytes.iter().all(u8::is_ascii_whitespace)
 }
 
 /// A panic under the lock leaves what it guards whole: parsers are cloned, lists changed in one step.

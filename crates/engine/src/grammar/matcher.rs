@@ -26,7 +26,9 @@ enum Phase {
     Start { open: u32 },
     /// Reasoning. The last bytes of it, too few for the closing tag.
     Reasoning(Vec<u8>),
-    /// The answer.
+    /// Free text before a call. The last bytes of it.
+    Text(Vec<u8>),
+    /// What the grammar is of.
     Answer,
 }
 
@@ -45,26 +47,25 @@ impl Matcher {
     /// A matcher at the start of an answer. `drafts`: its sequence speculates.
     pub(super) fn new(compiled: &Arc<Compiled>, reasoning: Reasoning, drafts: bool) -> Matcher {
         let fresh = || lock(&compiled.fresh).deep_clone();
-        let first = Allowed::Only(compiled.first.clone());
-        let (phase, allowed) = match (reasoning, compiled.tags.open) {
-            (Reasoning::Open, _) => (Phase::Reasoning(Vec::new()), compiled.tags.allowed_after(&[])),
-            (Reasoning::Possible, Some(open)) => {
-                let mut allowed = first;
-                allowed.add(open);
-                (Phase::Start { open }, allowed)
-            }
-            (Reasoning::Never | Reasoning::Possible, _) => (Phase::Answer, first),
-        };
-        let guide = drafts.then(|| Guide::new(fresh()));
-        Matcher {
+        let mut matcher = Matcher {
             compiled: Arc::clone(compiled),
-            phase,
+            phase: Phase::Answer,
             parser: fresh(),
-            allowed,
-            guide,
+            allowed: Allowed::Only(compiled.first.clone()),
+            guide: drafts.then(|| Guide::new(fresh())),
             masks: 0,
             masks_took: Duration::ZERO,
+        };
+        matcher.begin();
+        match (reasoning, compiled.tags.open) {
+            (Reasoning::Open, _) => matcher.reason(),
+            (Reasoning::Possible, Some(open)) => {
+                matcher.allowed.add(open);
+                matcher.phase = Phase::Start { open };
+            }
+            (Reasoning::Never | Reasoning::Possible, _) => {}
         }
+        matcher
     }
 
     /// The tokens that may come next.
@@ -79,41 +80,83 @@ impl Matcher {
 
     /// What knows which drafts may come next; `None` where everything may.
     pub(crate) fn guide(&mut self) -> Option<&mut Guide> {
-        match self.phase {
-            Phase::Start { .. } | Phase::Answer => self.guide.as_mut().filter(|guide| guide.is_alive()),
-            Phase::Reasoning(_) => None,
-        }
+        let constrains = match self.phase {
+            Phase::Answer => true,
+            Phase::Start { .. } => !self.compiled.after_call_tag,
+            Phase::Reasoning(_) | Phase::Text(_) => false,
+        };
+        self.guide.as_mut().filter(|guide| constrains && guide.is_alive())
     }
 
     /// Takes the next token of the answer, one of those allowed, with its bytes of text. `more`: another will be sampled.
     pub(crate) fn accept(&mut self, token: u32, bytes: &[u8], more: bool) -> Option<End> {
+        let tags = Arc::clone(&self.compiled.tags);
         match &mut self.phase {
             Phase::Start { open } if *open == token => {
-                self.phase = Phase::Reasoning(Vec::new());
-                self.allowed = self.compiled.tags.allowed_after(&[]);
+                self.reason();
                 None
             }
+            Phase::Start { .. } => {
+                self.begin();
+                self.accept(token, bytes, more)
+            }
             Phase::Reasoning(tail) => {
-                tail.extend_from_slice(bytes);
-                let close = CLOSE.as_bytes();
-                if tail.windows(close.len()).any(|window| window == close) {
-                    // Only white space may follow in the same token, and the answer begins after it.
-                    self.phase = Phase::Answer;
-                    self.allowed = Allowed::Only(self.compiled.first.clone());
-                } else {
-                    tail.drain(..tail.len().saturating_sub(close.len() - 1));
-                    self.allowed = self.compiled.tags.allowed_after(tail);
+                // Only white space may follow in the same token, and what is matched begins after it.
+                match tags.close.find(tail, bytes) {
+                    true => self.begin(),
+                    false => self.allowed = tags.in_reasoning(tail),
                 }
                 None
             }
-            Phase::Start { .. } | Phase::Answer => {
-                self.phase = Phase::Answer;
+            Phase::Text(tail) => {
+                match tags.call.find(tail, bytes) {
+                    true => self.answer(),
+                    false => self.allowed = tags.in_text(tail),
+                }
+                None
+            }
+            Phase::Answer => {
                 if let Some(guide) = &mut self.guide {
                     guide.accept(token);
                 }
-                self.advance(token, more)
+                match self.advance(token, more) {
+                    Some(End::Complete) if self.compiled.after_call_tag => {
+                        self.restart();
+                        None
+                    }
+                    end => end,
+                }
             }
         }
+    }
+
+    fn reason(&mut self) {
+        self.allowed = self.compiled.tags.in_reasoning(&[]);
+        self.phase = Phase::Reasoning(Vec::new());
+    }
+
+    /// Goes to what comes after reasoning.
+    fn begin(&mut self) {
+        if self.compiled.after_call_tag {
+            self.allowed = self.compiled.tags.in_text(&[]);
+            self.phase = Phase::Text(Vec::new());
+        } else {
+            self.answer();
+        }
+    }
+
+    /// Goes to where the grammar begins. Its parser has consumed nothing.
+    fn answer(&mut self) {
+        self.allowed = Allowed::Only(self.compiled.first.clone());
+        self.phase = Phase::Answer;
+    }
+
+    /// Goes back to free text after a call.
+    fn restart(&mut self) {
+        let fresh = || lock(&self.compiled.fresh).deep_clone();
+        self.parser = fresh();
+        self.guide = self.guide.take().map(|_| Guide::new(fresh()));
+        self.begin();
     }
 
     fn advance(&mut self, token: u32, more: bool) -> Option<End> {

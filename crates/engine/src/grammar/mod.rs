@@ -15,6 +15,7 @@ mod calls;
 mod compile;
 mod gbnf;
 mod guide;
+mod markers;
 mod matcher;
 #[cfg(test)]
 mod tests;
@@ -57,6 +58,8 @@ pub struct Calls {
     pub functions: Vec<Function>,
     /// Several calls may follow each other.
     pub many: bool,
+    /// Any text may come before, between and after calls, or alone: only what follows `<tool_call>` is constrained.
+    pub free: bool,
     /// What the answer may be instead: [`Constraint::JsonObject`] or [`Constraint::JsonSchema`].
     pub or: Option<Box<Constraint>>,
 }

@@ -114,7 +114,7 @@ fn calls_have_the_form_that_is_parsed_and_valid_arguments() {
         }),
     };
     let time = Function { name: "time".into(), parameters: json!({}) };
-    let calls = Calls { functions: vec![weather, time], many: false, or: None };
+    let calls = Calls { functions: vec![weather, time], many: false, free: false, or: None };
     let one = compile(Constraint::Calls(calls.clone())).unwrap();
     let city = r#"{"name": "weather \"now\"", "arguments": {"city": "Rome", "days": 2}}"#;
     let time = r#"{"name": "time", "arguments": {}}"#;
@@ -145,6 +145,51 @@ fn calls_have_the_form_that_is_parsed_and_valid_arguments() {
     ] {
         assert!(compile(Constraint::Calls(bad)).is_err());
     }
+}
+
+/// Writes to a matcher of a constraint over single bytes: true if all of a text is allowed.
+fn write(matcher: &mut Matcher, text: &str) -> bool {
+    text.bytes().all(|byte| {
+        let mut logits = vec![0.0; 256];
+        matcher.allowed().apply(&mut logits);
+        logits[usize::from(byte)] == 0.0 && matcher.accept(byte.into(), &[byte], true) != Some(End::Limit)
+    })
+}
+
+#[test]
+fn only_what_follows_the_tag_of_a_call_is_constrained_where_text_is_free() {
+    let function = Function { name: "time".into(), parameters: json!({}) };
+    let calls = Calls { functions: vec![function], many: true, free: true, or: None };
+    let grammar = compile(Constraint::Calls(calls)).unwrap();
+    let call = "<tool_call>\n{\"name\": \"time\", \"arguments\": {}}\n</tool_call>";
+    for reasoning in [Reasoning::Never, Reasoning::Open] {
+        let mut matcher = grammar.clone().after(reasoning).matcher(true);
+        if reasoning == Reasoning::Open {
+            assert!(
+                write(&mut matcher, "I may call <tool_call> {now}, or not.</think>\n"),
+                "reasoning is free"
+            );
+        }
+        assert!(write(&mut matcher, "Well, <tool_cal or <tool_ call. "));
+        assert!(matcher.guide().is_none(), "text is free");
+        assert!(
+            write(&mut matcher, call) && write(&mut matcher, " And again: ") && write(&mut matcher, call)
+        );
+        assert!(write(&mut matcher, "<tool_call>"));
+        assert!(matcher.guide().is_some_and(|guide| guide.forced(&[]).len() > 20));
+        assert!(!write(&mut matcher, "{"), "a line break is forced");
+    }
+}
+
+#[test]
+fn reasoning_is_free_and_what_follows_it_is_not() {
+    let choice = compile(Constraint::Choice(vec!["yes".into()])).unwrap();
+    let mut matcher = choice.after(Reasoning::Open).matcher(true);
+    assert!(write(&mut matcher, "no, </thin </think") && matcher.guide().is_none());
+    assert!(write(&mut matcher, ">ye") && matcher.guide().is_some());
+    assert!(!write(&mut matcher, "a"));
+    let mut matcher = compile(Constraint::Choice(vec!["yes".into()])).unwrap().matcher(false);
+    assert!(!write(&mut matcher, "no") && write(&mut matcher, "yes"));
 }
 
 #[test]

@@ -189,7 +189,9 @@ impl Speculator {
     /// Sets the draft tokens that the step verifies.
     pub(crate) fn take(&mut self, taken: &[u32], spent_ms: f64) {
         self.rows = in_rows(&self.tree, taken);
-        if !taken.is_empty() {
+        // What a grammar forces is asked for in every step anyway.
+        let nodes = self.tree.nodes();
+        if taken.iter().any(|&node| nodes[node as usize].source != Source::Grammar) {
             self.unproductive = 0;
         }
         if spent_ms > 0.0 {

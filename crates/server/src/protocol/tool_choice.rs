@@ -19,6 +19,8 @@ pub(crate) struct ToolChoice {
     pub(crate) forced: Option<String>,
     /// A tool was named: there is one call of it.
     pub(crate) one_call: bool,
+    /// Names of the tools whose calls must be valid, whoever decides to call them: `strict`.
+    pub(crate) strict: Vec<String>,
 }
 
 impl ToolChoice {
@@ -31,11 +33,25 @@ impl ToolChoice {
     }
 
     pub(crate) fn one(param: impl Into<String>, name: &str) -> ToolChoice {
-        ToolChoice { allowed: Some(vec![name.into()]), forced: Some(param.into()), one_call: true }
+        let allowed = Some(vec![name.into()]);
+        ToolChoice { allowed, forced: Some(param.into()), one_call: true, ..ToolChoice::default() }
+    }
+
+    /// With the tools of the request that are strict; `nested` as in [`ToolChoice::read`].
+    pub(crate) fn with_strict(self, fields: Fields<'_>, nested: bool) -> Result<ToolChoice, ApiError> {
+        let tools = fields.array("tools")?.unwrap_or_default().iter();
+        let functions = tools.map(|tool| if nested { &tool["function"] } else { tool });
+        let strict = functions.filter(|function| function["strict"] == true);
+        let strict = strict.filter_map(|function| Some(function["name"].as_str()?.to_owned())).collect();
+        Ok(ToolChoice { strict, ..self })
     }
 
     /// OpenAI's `tool_choice` of chat, where a function is in an object of its own (`nested`), or of responses.
     pub(crate) fn read(fields: Fields<'_>, nested: bool) -> Result<ToolChoice, ApiError> {
+        ToolChoice::choice(fields, nested)?.with_strict(fields, nested)
+    }
+
+    fn choice(fields: Fields<'_>, nested: bool) -> Result<ToolChoice, ApiError> {
         const PARAM: &str = "tool_choice";
         let wanted = "\"none\", \"auto\", \"required\", a function or allowed tools";
         let wrong =
@@ -104,10 +120,24 @@ impl ToolChoice {
             let may = |name: &String| self.allowed.as_ref().is_none_or(|allowed| allowed.contains(name));
             let functions =
                 tools.iter().filter_map(function).filter(|function| may(&function.name)).collect();
-            let constraint = Constraint::Calls(Calls { functions, many, or: None });
+            let constraint = Constraint::Calls(Calls { functions, many, free: false, or: None });
             return Ok(Some(Constrained { constraint, param: param.clone() }));
         }
-        let Some(Constrained { constraint, param }) = text else { return Ok(None) };
+        // Where a call is not forced, arguments are free unless a tool is strict.
+        let is_strict = |name: &String| self.strict.contains(name);
+        let functions = tools.iter().filter_map(|tool| {
+            let Function { name, parameters } = function(tool)?;
+            let parameters = if is_strict(&name) { parameters } else { json!({"type": "object"}) };
+            Some(Function { name, parameters })
+        });
+        let functions: Vec<Function> = functions.collect();
+        let Some(Constrained { constraint, param }) = text else {
+            if !functions.iter().any(|function| is_strict(&function.name)) {
+                return Ok(None);
+            }
+            let calls = Calls { functions, many, free: true, or: None };
+            return Ok(Some(Constrained { constraint: Constraint::Calls(calls), param: "tools".into() }));
+        };
         if tools.is_empty() {
             return Ok(Some(Constrained { constraint, param }));
         }
@@ -115,13 +145,7 @@ impl ToolChoice {
             let message = "cannot be combined with 'tools' that may be called; set 'tool_choice' to \"none\"";
             return Err(ApiError::unsupported(param, message));
         }
-        // Arguments are then as free as without a constraint on text, unless a tool is strict.
-        let functions = tools.iter().filter_map(|tool| {
-            let strict = tool["function"]["strict"] == true;
-            let Function { name, parameters } = function(tool)?;
-            Some(Function { name, parameters: if strict { parameters } else { json!({"type": "object"}) } })
-        });
-        let calls = Calls { functions: functions.collect(), many, or: Some(Box::new(constraint)) };
+        let calls = Calls { functions, many, free: false, or: Some(Box::new(constraint)) };
         Ok(Some(Constrained { constraint: Constraint::Calls(calls), param }))
     }
 }
@@ -173,7 +197,7 @@ fn allowed_tools(choice: Fields<'_>, nested: bool) -> Result<ToolChoice, ApiErro
     let name =
         |(at, tool): (usize, &Value)| function_name(Fields::at(&format!("{list}[{at}]"), tool)?, nested);
     let allowed = tools.iter().enumerate().map(name).collect::<Result<_, _>>()?;
-    Ok(ToolChoice { allowed: Some(allowed), forced, one_call: false })
+    Ok(ToolChoice { allowed: Some(allowed), forced, ..ToolChoice::default() })
 }
 
 #[cfg(test)]
@@ -181,7 +205,7 @@ mod tests {
     use super::*;
 
     fn tools() -> Vec<Value> {
-        let tool = |name: &str, strict: bool| json!({"type": "function", "function": {"name": name, "strict": strict, "parameters": {"type": "object"}}});
+        let tool = |name: &str, strict: bool| json!({"type": "function", "function": {"name": name, "strict": strict, "parameters": {"type": "object", "maxProperties": 7}}});
         vec![tool("a", false), tool("b", true)]
     }
 
@@ -230,6 +254,20 @@ mod tests {
         );
         let error = auto.constrain(text(Constraint::Regex("a".into())), &tools(), true).unwrap_err();
         assert_eq!(error.param.as_deref(), Some("response_format"));
+    }
+
+    #[test]
+    fn calls_of_strict_tools_are_valid_whoever_decides_to_call_them() {
+        let body = json!({"tools": tools()});
+        let choice = ToolChoice::read(Fields::of_body(body.as_object().unwrap()), true).unwrap();
+        assert_eq!(choice.strict, ["b"]);
+        let found = choice.constrain(None, &tools(), false).unwrap().unwrap();
+        let Constraint::Calls(calls) = found.constraint else { panic!("{:?}", found.constraint) };
+        assert!(calls.free && calls.many && calls.or.is_none());
+        let parameters: Vec<&Value> = calls.functions.iter().map(|of| &of.parameters).collect();
+        assert_eq!(parameters, [&json!({"type": "object"}), &json!({"type": "object", "maxProperties": 7})]);
+        let none = chat(json!("none")).unwrap();
+        assert_eq!(ToolChoice { strict: choice.strict, ..none }.constrain(None, &[], false).unwrap(), None);
     }
 
     #[test]

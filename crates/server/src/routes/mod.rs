@@ -213,7 +213,7 @@ async fn constrain(backend: &Backend, options: &mut Options, reasoning: Reasonin
 fn unenforceable_tool(generator: &dyn Generator, constraint: &Constraint) -> Option<String> {
     let Constraint::Calls(calls) = constraint else { return None };
     let alone = |function: &Function| {
-        Constraint::Calls(Calls { functions: vec![function.clone()], many: false, or: None })
+        Constraint::Calls(Calls { functions: vec![function.clone()], many: false, free: false, or: None })
     };
     let bad = calls.functions.iter().find(|function| generator.compile(&alone(function)).is_err())?;
     Some(bad.name.clone())

@@ -89,6 +89,10 @@ fn tools(fields: Fields<'_>) -> Result<Vec<Value>, ApiError> {
 }
 
 fn tool_choice(fields: Fields<'_>) -> Result<ToolChoice, ApiError> {
+    chosen(fields)?.with_strict(fields, false)
+}
+
+fn chosen(fields: Fields<'_>) -> Result<ToolChoice, ApiError> {
     let Some(choice) = fields.get("tool_choice") else { return Ok(ToolChoice::default()) };
     let choice = Fields::at("tool_choice", choice)?;
     let path = choice.path_of("type");
