@@ -3,13 +3,14 @@
 //! What is left to compute is never stored but derived: the tokens beyond `committed`. One such token means
 //! decoding, more mean prefill of a prompt or of a resumed sequence.
 
+use std::cmp::Ordering;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use foretoken_cache::{BLOCK_TOKENS, ContextCache, RecomputeCost, Restore, Scope, ScopeId};
 use foretoken_kernels::kv::KvLayout;
 use foretoken_model::Model;
-use foretoken_model::step::Logits;
+use foretoken_model::step::{Logits, WantLogits};
 use foretoken_model::tokenizer::Tokenizer;
 
 use crate::api::{CacheUse, DraftReport, FinishReason, PromptProgress, Source, Summary, Timings, Usage};
@@ -21,7 +22,7 @@ use crate::output::{Output, Scores};
 use crate::replay::Keep;
 use crate::sampler::{Sampler, logprobs};
 use crate::speculate::TextFollower;
-use crate::speculate::acceptance::decide;
+use crate::speculate::acceptance::{Verdict, decide, forced};
 use crate::speculate::drafts::Drafts;
 use crate::speculate::head::HeadSequence;
 use crate::speculate::planner::Candidate;
@@ -345,9 +346,10 @@ impl Sequence {
         }
         let answer_from = self.tokens.len();
         let mut kept = Vec::new();
+        let all = self.wanted_logits(rows) == WantLogits::All;
         let ends = loop {
             let row = kept.last().copied().unwrap_or(0);
-            let (next, ends) = self.next_token(step, row, first.logits + row);
+            let (next, ends) = self.next_token(step, row, first.logits + if all { row } else { 0 });
             kept.extend(next);
             if ends.is_some() || next.is_none() {
                 break ends;
@@ -374,6 +376,11 @@ impl Sequence {
         row: usize,
         logits_row: usize,
     ) -> (Option<usize>, Option<FinishReason>) {
+        if let Some(token) = self.forced_token() {
+            // The row may have no logits.
+            let verdict = forced(self.speculator.as_ref(), row, token);
+            return self.decided(step, verdict, None);
+        }
         let compute = step.model.compute();
         let logits = step.logits.row_mut(logits_row);
         if let Some(speculator) = &mut self.speculator {
@@ -387,6 +394,43 @@ impl Sequence {
         let verdict = decide(compute, &mut self.sampler, self.speculator.as_ref(), row, &self.tokens, logits);
         let scores =
             original.zip(self.logprobs).map(|(logits, top)| logprobs(compute, &logits, verdict.token, top));
+        self.decided(step, verdict, scores)
+    }
+
+    /// The next token, if there is only one and nobody asks how likely it was.
+    fn forced_token(&self) -> Option<u32> {
+        self.matcher.as_ref().filter(|_| self.logprobs.is_none())?.forced().next()
+    }
+
+    /// The rows of the sequence's work, of `rows` rows, that need logits.
+    pub(crate) fn wanted_logits(&self, rows: usize) -> WantLogits {
+        let pending = self.pending();
+        if rows < pending {
+            return WantLogits::None;
+        }
+        let forced = self.matcher.as_ref().filter(|_| self.logprobs.is_none()).map(|of| of.forced());
+        let (drafts, known) = (rows - pending, forced.as_ref().map_or(0, |forced| forced.len()));
+        let is_chain = match (&self.speculator, forced) {
+            _ if drafts == 0 => true,
+            (Some(speculator), Some(forced)) => speculator.is_chain_of(forced),
+            _ => false,
+        };
+        match known.cmp(&drafts) {
+            _ if !is_chain => WantLogits::All,
+            // What follows the last row is forced too.
+            Ordering::Greater => WantLogits::None,
+            Ordering::Equal => WantLogits::Last,
+            Ordering::Less => WantLogits::All,
+        }
+    }
+
+    /// Appends the token that was decided on.
+    fn decided(
+        &mut self,
+        step: &mut Computed<'_>,
+        verdict: Verdict,
+        scores: Option<Scores>,
+    ) -> (Option<usize>, Option<FinishReason>) {
         let source = match (&mut self.speculator, verdict.row) {
             (Some(speculator), Some(row)) => {
                 verdict.given_up.inspect(|&given_up| speculator.relaxed(given_up));

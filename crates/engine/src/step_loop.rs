@@ -4,7 +4,6 @@
 //! steps each running sequence has at least one token whose KV is missing, and its last token is the only
 //! one that was never fed to the model.
 
-use std::cmp::Ordering;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
@@ -205,7 +204,7 @@ impl StepLoop {
         let mut first = FirstRow { step: 0, logits: 0 };
         let mut ended = Vec::new();
         for (index, rows, seq) in seqs {
-            let wanted = logits_of(seq, rows);
+            let wanted = seq.wanted_logits(rows);
             let (before, pending) = (seq.answer_len(), seq.pending());
             let reason = seq.advance(&mut computed, rows, first);
             let generated = seq.answer_len() - before;
@@ -265,16 +264,6 @@ impl StepLoop {
     }
 }
 
-/// The rows of a sequence's work that need logits.
-fn logits_of(seq: &Sequence, rows: usize) -> WantLogits {
-    match rows.cmp(&seq.pending()) {
-        Ordering::Less => WantLogits::None,
-        Ordering::Equal => WantLogits::Last,
-        // The last token and draft tokens.
-        Ordering::Greater => WantLogits::All,
-    }
-}
-
 /// One ragged forward pass over the planned rows.
 fn forward<'s>(
     model: &Model,
@@ -287,7 +276,7 @@ fn forward<'s>(
         .map(|(_, rows, seq)| {
             let (mut tokens, mut parents) = (Vec::new(), Vec::new());
             seq.rows(*rows, &mut tokens, &mut parents);
-            let (wanted, committed) = (logits_of(seq, *rows), seq.committed);
+            let (wanted, committed) = (seq.wanted_logits(*rows), seq.committed);
             let Sequence { table, hidden, .. } = &mut **seq;
             (tokens, parents, wanted, committed, hidden.as_slice(), table.view(layout))
         })

@@ -129,6 +129,7 @@ class Client(unittest.TestCase):
 
     def test_ollamas_format(self):
         client = ollama.Client(host=ROOT_URL, headers={"Authorization": f"Bearer {KEY}"})
+        self.addCleanup(client._client.close)
         answer = client.chat(model=MODEL, messages=QUESTION, format=River.model_json_schema())
         River.model_validate_json(answer.message.content)
         answer = client.generate(model=MODEL, prompt="A short JSON object:", format="json", options={"num_predict": 200})

@@ -12,6 +12,8 @@ pub(crate) enum Allowed {
     AllBut(Vec<u32>),
     /// These.
     Only(SimpleVob),
+    /// This one.
+    One(u32),
 }
 
 impl Allowed {
@@ -23,6 +25,13 @@ impl Allowed {
                     if let Some(logit) = logits.get_mut(id as usize) {
                         *logit = f32::NEG_INFINITY;
                     }
+                }
+            }
+            Allowed::One(id) => {
+                let kept = logits.get(*id as usize).copied();
+                logits.fill(f32::NEG_INFINITY);
+                if let Some(kept) = kept {
+                    logits[*id as usize] = kept;
                 }
             }
             Allowed::Only(mask) => {
@@ -43,14 +52,6 @@ impl Allowed {
             }
         }
     }
-
-    /// Adds a token.
-    pub(crate) fn add(&mut self, id: u32) {
-        match self {
-            Allowed::AllBut(others) => others.retain(|&other| other != id),
-            Allowed::Only(mask) => mask.allow_token(id),
-        }
-    }
 }
 
 #[cfg(test)]
@@ -69,11 +70,11 @@ mod tests {
         for id in [0, 31, 32, 69] {
             mask.allow_token(id);
         }
-        let mut only = Allowed::Only(mask);
+        let only = Allowed::Only(mask);
         assert_eq!(left(&only, 70), [0, 31, 32, 69]);
         assert_eq!(left(&only, 200), [0, 31, 32, 69], "tokens beyond the vocabulary are never allowed");
-        only.add(33);
-        assert_eq!(left(&only, 70), [0, 31, 32, 33, 69]);
+        assert_eq!(left(&Allowed::One(33), 70), [33]);
+        assert!(left(&Allowed::One(99), 70).is_empty());
         assert_eq!(left(&Allowed::AllBut(vec![1, 9]), 4), [0, 2, 3]);
     }
 

@@ -52,6 +52,8 @@ pub(super) struct Compiled {
     pub(super) fresh: Mutex<llguidance::Matcher>,
     /// What may come first.
     pub(super) first: SimpleVob,
+    /// The tokens that must come first.
+    pub(super) forced: Vec<u32>,
     /// Whether text is free, and only what follows the tag of a call is constrained.
     pub(super) after_call_tag: bool,
     pub(super) tags: Arc<Tags>,
@@ -104,11 +106,14 @@ impl Grammars {
         };
         let parser = factory.create_parser(top_level(constraint)?).map_err(readable)?;
         let fresh = llguidance::Matcher::new(Ok(parser));
-        let first = fresh.deep_clone().compute_mask().map_err(readable)?;
+        let mut probe = fresh.deep_clone();
+        let forced = probe.compute_ff_tokens();
+        let first = probe.compute_mask().map_err(readable)?;
         let compiled = Arc::new(Compiled {
             source,
             fresh: Mutex::new(fresh),
             first,
+            forced,
             after_call_tag: matches!(constraint, Constraint::Calls(Calls { free: true, .. })),
             tags: Arc::clone(&self.tags),
         });

@@ -9,13 +9,17 @@ use llguidance::Matcher;
 /// See the [module](self).
 pub(crate) struct Guide {
     parser: Option<Matcher>,
+    /// Tokens of the answer that the parser has not consumed yet.
+    behind: Vec<u32>,
     /// Draft tokens that the parser has consumed after the answer.
     path: Vec<u32>,
+    /// Tokens that must follow the answer, as the parser that decides has found.
+    ahead: Vec<u32>,
 }
 
 impl Guide {
     pub(super) fn new(parser: Matcher) -> Guide {
-        Guide { parser: Some(parser), path: Vec::new() }
+        Guide { parser: Some(parser), behind: Vec::new(), path: Vec::new(), ahead: Vec::new() }
     }
 
     pub(super) fn is_alive(&self) -> bool {
@@ -24,8 +28,17 @@ impl Guide {
 
     /// Follows the answer by a token.
     pub(super) fn accept(&mut self, token: u32) {
-        self.go_to(&[]);
-        self.with(|parser| parser.consume_token(token).ok());
+        self.behind.push(token);
+        match self.ahead.first() == Some(&token) {
+            true => drop(self.ahead.remove(0)),
+            false => self.ahead.clear(),
+        }
+    }
+
+    /// Learns which tokens must follow the answer.
+    pub(super) fn expect(&mut self, forced: &[u32]) {
+        self.ahead.clear();
+        self.ahead.extend(forced);
     }
 
     /// Whether the draft token may follow the draft tokens `path`.
@@ -43,6 +56,9 @@ impl Guide {
 
     /// The tokens that must follow the draft tokens `path`.
     pub(crate) fn forced(&mut self, path: &[u32]) -> Vec<u32> {
+        if let Some(rest) = self.ahead.strip_prefix(path).filter(|rest| !rest.is_empty()) {
+            return rest.to_vec();
+        }
         if !self.go_to(path) {
             return Vec::new();
         }
@@ -53,8 +69,24 @@ impl Guide {
         .unwrap_or_default()
     }
 
+    /// Follows the answer to its end.
+    fn catch_up(&mut self) -> Option<()> {
+        if self.behind.is_empty() {
+            return Some(());
+        }
+        let back = std::mem::take(&mut self.path).len();
+        let behind = std::mem::take(&mut self.behind);
+        self.with(|parser| {
+            parser.rollback(back).ok()?;
+            parser.consume_tokens(&behind).ok()
+        })
+    }
+
     /// Goes to the end of `path`; false if the grammar does not allow it.
     fn go_to(&mut self, path: &[u32]) -> bool {
+        if self.catch_up().is_none() {
+            return false;
+        }
         let common = self.path.iter().zip(path).take_while(|(a, b)| a == b).count();
         let back = self.path.len() - common;
         if back > 0 {

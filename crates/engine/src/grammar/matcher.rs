@@ -1,5 +1,6 @@
 //! Where one answer is in its grammar.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -38,6 +39,8 @@ pub(crate) struct Matcher {
     phase: Phase,
     parser: llguidance::Matcher,
     allowed: Allowed,
+    /// Tokens that must come next, if any must: as the tokenizer spells the text that the grammar forces.
+    forced: VecDeque<u32>,
     guide: Option<Guide>,
     masks: u64,
     masks_took: Duration,
@@ -51,7 +54,8 @@ impl Matcher {
             compiled: Arc::clone(compiled),
             phase: Phase::Answer,
             parser: fresh(),
-            allowed: Allowed::Only(compiled.first.clone()),
+            allowed: Allowed::AllBut(Vec::new()),
+            forced: VecDeque::new(),
             guide: drafts.then(|| Guide::new(fresh())),
             masks: 0,
             masks_took: Duration::ZERO,
@@ -60,12 +64,22 @@ impl Matcher {
         match (reasoning, compiled.tags.open) {
             (Reasoning::Open, _) => matcher.reason(),
             (Reasoning::Possible, Some(open)) => {
-                matcher.allowed.add(open);
+                if !compiled.after_call_tag {
+                    let mut first = compiled.first.clone();
+                    first.allow_token(open);
+                    matcher.allowed = Allowed::Only(first);
+                    matcher.expect(Vec::new());
+                }
                 matcher.phase = Phase::Start { open };
             }
             (Reasoning::Never | Reasoning::Possible, _) => {}
         }
         matcher
+    }
+
+    /// The tokens that must come next, in order, as far as they are known.
+    pub(crate) fn forced(&self) -> impl ExactSizeIterator<Item = u32> {
+        self.forced.iter().copied()
     }
 
     /// The tokens that may come next.
@@ -131,6 +145,7 @@ impl Matcher {
     }
 
     fn reason(&mut self) {
+        self.expect(Vec::new());
         self.allowed = self.compiled.tags.in_reasoning(&[]);
         self.phase = Phase::Reasoning(Vec::new());
     }
@@ -138,6 +153,7 @@ impl Matcher {
     /// Goes to what comes after reasoning.
     fn begin(&mut self) {
         if self.compiled.after_call_tag {
+            self.expect(Vec::new());
             self.allowed = self.compiled.tags.in_text(&[]);
             self.phase = Phase::Text(Vec::new());
         } else {
@@ -147,8 +163,22 @@ impl Matcher {
 
     /// Goes to where the grammar begins. Its parser has consumed nothing.
     fn answer(&mut self) {
-        self.allowed = Allowed::Only(self.compiled.first.clone());
         self.phase = Phase::Answer;
+        self.expect(self.compiled.forced.clone());
+        if self.forced.is_empty() {
+            self.allowed = Allowed::Only(self.compiled.first.clone());
+        }
+    }
+
+    /// Sets the tokens that must come next.
+    fn expect(&mut self, forced: Vec<u32>) {
+        if let Some(&first) = forced.first() {
+            self.allowed = Allowed::One(first);
+        }
+        if let Some(guide) = &mut self.guide {
+            guide.expect(&forced);
+        }
+        self.forced = forced.into();
     }
 
     /// Goes back to free text after a call.
@@ -170,17 +200,26 @@ impl Matcher {
         if self.parser.is_stopped() {
             return Some(End::Complete);
         }
+        if self.forced.pop_front() == Some(token)
+            && let Some(&next) = self.forced.front()
+        {
+            self.allowed = Allowed::One(next);
+            return None;
+        }
         if !more {
             return None;
         }
         let start = Instant::now();
-        let mask = self.parser.compute_mask();
+        let forced = self.parser.compute_ff_tokens();
+        let mask = if forced.is_empty() { Some(self.parser.compute_mask()) } else { None };
         self.masks += 1;
         self.masks_took += start.elapsed();
         match mask {
-            Ok(mask) => self.allowed = Allowed::Only(mask),
-            Err(error) => return limit(error.to_string()),
+            Some(Ok(mask)) => self.allowed = Allowed::Only(mask),
+            Some(Err(error)) => return limit(error.to_string()),
+            None => {}
         }
+        self.expect(forced);
         None
     }
 }

@@ -249,3 +249,27 @@ fn a_hostile_pattern_ends_at_a_limit_and_leaves_others_alone() {
     let grammar = grammars.compile(&Constraint::Regex("ab".into())).unwrap();
     assert!(takes(&grammar, "ab"));
 }
+
+#[test]
+fn a_hostile_schema_is_refused_or_compiled_within_bounds() {
+    let any = |n: usize, of: &dyn Fn(usize) -> Value| json!((0..n).map(of).collect::<Vec<_>>());
+    let nested = (0..11).fold(json!({"type": "integer"}), |inner, _| {
+        json!({"anyOf": [{"type": "array", "items": inner}, {"type": "object", "properties": {"a": inner}}]})
+    });
+    let hostile = [
+        json!({"allOf": any(12, &|n| json!({"anyOf": any(12, &|m| json!({"properties": {format!("p{n}"): {"const": m}}}))}))}),
+        json!({"enum": any(20_000, &|n| json!(format!("value {n}")))}),
+        json!({"type": "object", "properties": (0..3000).map(|n| (format!("p{n}"), json!({"type": "string"}))).collect::<serde_json::Map<_, _>>()}),
+        json!({"type": "array", "minItems": 50_000, "maxItems": 60_000, "items": {"type": "array", "maxItems": 50_000}}),
+        json!({"type": "string", "minLength": 100_000, "maxLength": 1_000_000}),
+        json!({"type": "string", "pattern": "^(a{1,500}b{1,500}){1,500}$"}),
+        json!({"type": "number", "multipleOf": 0.000_000_1, "minimum": 0.1234567, "maximum": 99999999.1234567}),
+        json!({"$ref": "#/$defs/a", "$defs": {"a": {"allOf": [{"$ref": "#/$defs/b"}, {"$ref": "#/$defs/b"}]}, "b": {"allOf": [{"$ref": "#/$defs/a"}, {"$ref": "#/$defs/a"}]}}}),
+        nested,
+    ];
+    for (at, schema) in hostile.into_iter().enumerate() {
+        if let Err(error) = compile(Constraint::JsonSchema(schema)) {
+            assert!(!error.0.contains("panic"), "schema {at}: {error}");
+        }
+    }
+}

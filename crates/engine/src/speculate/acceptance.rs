@@ -25,6 +25,13 @@ pub(crate) struct Verdict {
     pub(crate) given_up: Option<f64>,
 }
 
+/// The verdict where only `token` may come.
+pub(crate) fn forced(speculator: Option<&Speculator>, row: usize, token: u32) -> Verdict {
+    let drafts = speculator.map_or_else(Vec::new, |speculator| speculator.after(row));
+    let row = drafts.iter().find(|(_, node)| node.token == token).map(|(row, _)| *row);
+    Verdict { token, row, given_up: None }
+}
+
 /// Accepts or rejects the draft tokens after `row`. `tokens` are prompt and answer so far; `logits` are changed in
 /// place.
 pub(crate) fn decide(

@@ -228,6 +228,15 @@ impl Speculator {
         }
     }
 
+    /// Whether the draft tokens are nothing but the first of `forced`, each after the one before.
+    pub(crate) fn is_chain_of(&self, mut forced: impl Iterator<Item = u32>) -> bool {
+        let mut parent = ROOT;
+        self.rows.iter().all(|&id| {
+            let node = &self.tree.nodes()[id as usize];
+            node.parent == std::mem::replace(&mut parent, id) && forced.next() == Some(node.token)
+        })
+    }
+
     /// The verified draft tokens after a row, those that were drawn last and in the order of their drawing.
     pub(crate) fn after(&self, row: usize) -> Vec<(usize, &Node)> {
         let parent = row.checked_sub(1).map_or(ROOT, |draft| self.rows[draft]);

@@ -56,6 +56,11 @@ impl Set {
         *self != before
     }
 
+    /// Number of its ranges.
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
     pub(super) fn meets(&self, other: &Set) -> bool {
         self.0.iter().any(|a| other.0.iter().any(|b| a.0 <= b.1 && b.0 <= a.1))
     }
@@ -77,11 +82,15 @@ struct State {
 pub(super) struct Automaton(Vec<State>);
 
 impl Automaton {
-    /// The automaton of an expression, in which all rules are regular. `None` if it is too large.
-    pub(super) fn of(alternatives: &Alternatives, rules: &[&Alternatives]) -> Option<Automaton> {
+    /// The automaton of an expression, in which all rules are regular. `None` if it is too large, or `work` is used up.
+    pub(super) fn of(
+        alternatives: &Alternatives,
+        rules: &[&Alternatives],
+        work: &mut usize,
+    ) -> Option<Automaton> {
         let mut places = Places { rules, places: vec![Place::default(), Place::default()] };
         places.alternatives(alternatives, 0, 1)?;
-        places.determinised()
+        places.determinised(work)
     }
 
     /// Whether the empty text is one of its texts.
@@ -219,7 +228,7 @@ impl Places<'_> {
         closed
     }
 
-    fn determinised(&self) -> Option<Automaton> {
+    fn determinised(&self, work: &mut usize) -> Option<Automaton> {
         let start = self.closed(vec![0]);
         let mut known = HashMap::from([(start.clone(), 0)]);
         let mut sets = vec![start];
@@ -239,6 +248,7 @@ impl Places<'_> {
                 if to.is_empty() {
                     continue;
                 }
+                *work = work.checked_sub(self.places.len() + edges.len())?;
                 let to = self.closed(to);
                 let id = *known.entry(to.clone()).or_insert_with(|| {
                     sets.push(to);

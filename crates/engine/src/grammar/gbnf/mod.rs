@@ -478,6 +478,15 @@ word ::= [a-z]+"#;
     }
 
     #[test]
+    fn a_large_grammar_is_converted_as_well() {
+        // Each rule overlaps with every other and with itself.
+        let names = (0..300).map(|n| format!("w{n}")).collect::<Vec<_>>().join(" | ");
+        let rules = (0..300).map(|n| format!("w{n} ::= ([a-z] | \"w{n}\"){{1,200}} [a-m]*\n"));
+        let gbnf = format!("root ::= \"(\" root \")\" | {names}\n{}", rules.collect::<String>());
+        assert!(to_lark(&gbnf).is_ok());
+    }
+
+    #[test]
     fn a_grammar_without_recursion_is_matched_as_a_regular_expression() {
         // Cut into terminals with the longest match first, the last letter would be gone before it is wanted.
         let gbnf = "root ::= word \"b\"\nword ::= [a-z]{2,}";

@@ -10,8 +10,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::automaton::{Automaton, Set};
 use super::{Alternatives, Item, What};
 
-/// Steps of comparisons after which the rest is left as it is.
-const WORK_MAX: usize = 3_000_000;
+/// Steps of looking into a grammar after which the rest is left as it is: a tenth of a second, about.
+const WORK_MAX: usize = 30_000_000;
 
 /// How the grammar is cut.
 pub(super) struct Cut {
@@ -32,37 +32,27 @@ enum Lexeme {
 /// Cuts a grammar. `regular`: the rules that contain no recursion.
 pub(super) fn cut(rules: &[&Alternatives], root: usize, regular: &[bool]) -> Cut {
     let mut cut = Cut { terminals: regular.to_vec(), split: BTreeSet::new() };
-    let mut work = WORK_MAX;
-    while !regular[root] && cut.improve(rules, &mut work) {}
+    let mut known = Known { rules, automata: BTreeMap::new(), work: WORK_MAX };
+    while !regular[root] && cut.improve(&mut known) {}
     cut
 }
 
 impl Cut {
     /// Takes apart what is too greedy; false if nothing is.
-    fn improve(&mut self, rules: &[&Alternatives], work: &mut usize) -> bool {
-        let Some(follow) = Follow::of(rules, self) else { return false };
-        let lexemes: Vec<(&Lexeme, &Set)> = follow.lexemes.iter().collect();
+    fn improve(&mut self, known: &mut Known<'_>) -> bool {
+        let Some(lexemes) = Follow::of(known, self) else { return false };
         for (one, followed_by) in &lexemes {
-            for (other, _) in &lexemes {
-                // A single character does not go on.
-                if matches!(other, Lexeme::Class(..)) {
-                    continue;
-                }
-                let (one, other) = (&follow.automata[*one], &follow.automata[*other]);
-                match one.goes_on(other, work) {
+            for other in lexemes.keys() {
+                match known.automata[one].goes_on(&known.automata[other], &mut known.work) {
                     Some(more) if more.meets(followed_by) => {}
                     Some(_) => continue,
                     None => return false,
                 }
-                match follow
-                    .automata
-                    .iter()
-                    .find(|(_, of)| std::ptr::eq(*of, other))
-                    .map(|(lexeme, _)| lexeme)
-                {
-                    Some(Lexeme::Terminal(id)) => self.terminals[*id] = false,
-                    Some(Lexeme::Text(text)) => drop(self.split.insert(text.clone())),
-                    Some(Lexeme::Class(..)) | None => return false,
+                match other {
+                    Lexeme::Terminal(id) => self.terminals[*id] = false,
+                    Lexeme::Text(text) => drop(self.split.insert(text.clone())),
+                    // A single character does not go on.
+                    Lexeme::Class(..) => continue,
                 }
                 return true;
             }
@@ -71,41 +61,43 @@ impl Cut {
     }
 }
 
-/// What may follow each lexeme.
-struct Follow<'a> {
+/// What is known however the grammar is cut.
+struct Known<'a> {
     rules: &'a [&'a Alternatives],
-    cut: &'a Cut,
     automata: BTreeMap<Lexeme, Automaton>,
+    /// Steps that are left.
+    work: usize,
+}
+
+/// What may follow each lexeme.
+struct Follow<'a, 'b> {
+    known: &'a mut Known<'b>,
+    cut: &'a Cut,
     lexemes: BTreeMap<Lexeme, Set>,
     /// By rule: what it begins with, whether it may be empty, what may follow it.
     of_rules: Vec<(Set, bool, Set)>,
     changed: bool,
 }
 
-impl<'a> Follow<'a> {
-    /// `None` if a terminal is too large to be looked into.
-    fn of(rules: &'a [&'a Alternatives], cut: &'a Cut) -> Option<Follow<'a>> {
-        let mut follow = Follow {
-            rules,
-            cut,
-            automata: BTreeMap::new(),
-            lexemes: BTreeMap::new(),
-            of_rules: vec![Default::default(); rules.len()],
-            changed: true,
-        };
-        for (id, rule) in rules.iter().enumerate().filter(|(id, _)| !cut.terminals[*id]) {
+impl<'a, 'b> Follow<'a, 'b> {
+    /// `None` if a terminal is too large to be looked into, or the work is too much.
+    fn of(known: &'a mut Known<'b>, cut: &'a Cut) -> Option<BTreeMap<Lexeme, Set>> {
+        let rules = known.rules;
+        let of_rules = vec![Default::default(); rules.len()];
+        let mut follow = Follow { known, cut, lexemes: BTreeMap::new(), of_rules, changed: true };
+        let recursive = || rules.iter().enumerate().filter(|(id, _)| !cut.terminals[*id]);
+        for (_, rule) in recursive() {
             follow.collect(rule)?;
-            follow.of_rules[id] = Default::default();
         }
         while std::mem::take(&mut follow.changed) {
-            for (id, rule) in rules.iter().enumerate().filter(|(id, _)| !cut.terminals[*id]) {
+            for (id, rule) in recursive() {
                 let after = follow.of_rules[id].2.clone();
-                let (first, empty) = follow.alternatives(rule, &after);
+                let (first, empty) = follow.alternatives(rule, &after)?;
                 let of = &mut follow.of_rules[id];
                 follow.changed |= of.0.extend(&first) | (empty && !std::mem::replace(&mut of.1, empty));
             }
         }
-        Some(follow)
+        Some(follow.lexemes)
     }
 
     fn lexeme(&self, what: &What) -> Option<Lexeme> {
@@ -138,33 +130,32 @@ impl<'a> Follow<'a> {
     }
 
     fn make(&mut self, lexeme: Lexeme) -> Option<()> {
-        if self.automata.contains_key(&lexeme) {
+        self.lexemes.entry(lexeme.clone()).or_default();
+        if self.known.automata.contains_key(&lexeme) {
             return Some(());
         }
         let once = |what| vec![vec![Item { what, min: 1, max: Some(1) }]];
+        let Known { rules, work, .. } = self.known;
         let automaton = match &lexeme {
-            Lexeme::Terminal(id) => Automaton::of(self.rules[*id], self.rules),
-            Lexeme::Text(text) => Automaton::of(&once(What::Text(text.clone())), self.rules),
+            Lexeme::Terminal(id) => Automaton::of(rules[*id], rules, work),
+            Lexeme::Text(text) => Automaton::of(&once(What::Text(text.clone())), rules, work),
             Lexeme::Class(others, ranges) => {
-                Automaton::of(&once(What::Class(*others, ranges.clone())), self.rules)
+                Automaton::of(&once(What::Class(*others, ranges.clone())), rules, work)
             }
         };
-        self.lexemes.insert(lexeme.clone(), Set::default());
-        self.automata.insert(lexeme, automaton?);
+        self.known.automata.insert(lexeme, automaton?);
         Some(())
     }
 
-    /// What an expression begins with and whether it may be empty, noting what follows its parts.
-    fn alternatives(&mut self, alternatives: &Alternatives, after: &Set) -> (Set, bool) {
+    /// What an expression begins with and whether it may be empty, noting what follows its parts. `None` if the work is
+    /// too much.
+    fn alternatives(&mut self, alternatives: &Alternatives, after: &Set) -> Option<(Set, bool)> {
         let (mut first, mut empty) = (Set::default(), false);
         for sequence in alternatives {
             let (mut begins, mut nothing) = (Set::default(), true);
             let mut follows = after.clone();
-            for item in sequence.iter().rev() {
-                if item.max == Some(0) {
-                    continue;
-                }
-                let (of_item, may_be_empty) = self.item(item, &follows);
+            for item in sequence.iter().rev().filter(|item| item.max != Some(0)) {
+                let (of_item, may_be_empty) = self.item(item, &follows)?;
                 if may_be_empty {
                     begins.extend(&of_item);
                     follows.extend(&of_item);
@@ -175,41 +166,39 @@ impl<'a> Follow<'a> {
             first.extend(&begins);
             empty |= nothing;
         }
-        (first, empty)
+        Some((first, empty))
     }
 
-    fn item(&mut self, item: &Item, after: &Set) -> (Set, bool) {
+    fn item(&mut self, item: &Item, after: &Set) -> Option<(Set, bool)> {
         let mut after = after.clone();
         // What repeats follows itself; twice, since what it begins with is found on the way.
         let rounds = if item.max == Some(1) { 1 } else { 2 };
         let mut result = Default::default();
         for _ in 0..rounds {
-            result = self.once(&item.what, &after);
+            result = self.once(&item.what, &after)?;
             after.extend(&result.0);
         }
-        (result.0, result.1 || item.min == 0)
+        Some((result.0, result.1 || item.min == 0))
     }
 
-    fn once(&mut self, what: &What, after: &Set) -> (Set, bool) {
+    fn once(&mut self, what: &What, after: &Set) -> Option<(Set, bool)> {
+        self.known.work = self.known.work.checked_sub(1 + after.len())?;
         if let Some(lexeme) = self.lexeme(what) {
-            self.changed |= self.lexemes.entry(lexeme.clone()).or_default().extend(after);
-            let automaton = &self.automata[&lexeme];
-            return (automaton.first(), automaton.takes_nothing());
+            self.changed |= self.lexemes.get_mut(&lexeme)?.extend(after);
+            let automaton = self.known.automata.get(&lexeme)?;
+            return Some((automaton.first(), automaton.takes_nothing()));
         }
         match what {
             What::Group(alternatives) => self.alternatives(alternatives, after),
             What::Rule(id) => {
                 self.changed |= self.of_rules[*id].2.extend(after);
-                (self.of_rules[*id].0.clone(), self.of_rules[*id].1)
+                Some((self.of_rules[*id].0.clone(), self.of_rules[*id].1))
             }
             What::Text(text) => {
-                let letters: Vec<Item> = text
-                    .chars()
-                    .map(|c| Item { what: What::Class(false, vec![(c, c)]), min: 1, max: Some(1) })
-                    .collect();
-                self.alternatives(&vec![letters], after)
+                let one = |c| Item { what: What::Class(false, vec![(c, c)]), min: 1, max: Some(1) };
+                self.alternatives(&vec![text.chars().map(one).collect()], after)
             }
-            What::Class(..) => Default::default(),
+            What::Class(..) => None,
         }
     }
 }
