@@ -43,10 +43,11 @@ class Tensor:
         columns, rows = self.dims[0], self.count() // self.dims[0]
         if self.kind == "MXFP4":
             return mxfp4(rng, columns, rows)
-        if self.kind == "Q4_0":
-            return centred(random_blocks(rng, QUANTS[self.kind], columns, rows))
         if self.kind != "F32":
-            return random_blocks(rng, QUANTS[self.kind], columns, rows)
+            # Embeddings are as large as what a layer adds to them; smaller ones would drown in what all rows share.
+            shape = (1, self.count()) if self.name == "token_embd.weight" else (columns, rows)
+            blocks = random_blocks(rng, QUANTS[self.kind], *shape)
+            return centred(blocks) if self.kind == "Q4_0" else blocks
         norm = self.name.endswith("norm.weight")
         centre, spread = (1.0, 0.05) if norm else (0.0, 0.1 if len(self.dims) == 1 else 1 / math.sqrt(columns))
         return struct.pack(f"<{self.count()}f", *(rng.gauss(centre, spread) for _ in range(self.count())))

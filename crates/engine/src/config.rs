@@ -56,6 +56,9 @@ pub struct EngineConfig {
     pub responses: Responses,
     /// A smaller model with the same vocabulary that drafts, and the bytes for its KV blocks.
     pub draft_model: Option<(Arc<Model>, usize)>,
+    /// Tokens for which an answer may repeat the same short cycle before it is ended as too long; 0 is without end. Requests
+    /// that ignore the model's end are left alone.
+    pub loop_tokens: u32,
     /// Percentage of the blocks that may be pinned in all that one tenant may pin.
     pub pin_share: u8,
     /// Prompt prefixes that all tenants share, as tokens; only their whole blocks are shared.
@@ -82,6 +85,7 @@ impl Default for EngineConfig {
             drafts: None,
             draft_model: None,
             responses: Responses::default(),
+            loop_tokens: 1000,
             pin_share: 100,
             shared_prompts: Vec::new(),
             secret: [0; 32],

@@ -29,6 +29,7 @@ use crate::fairness::Owner;
 use crate::grammar::{Constraint, Grammar, GrammarError, Grammars};
 use crate::inbox::Inbox;
 use crate::job::Job;
+use crate::loop_guard::LoopGuard;
 use crate::replay::{self, Keep};
 use crate::scheduler::Limits;
 use crate::shared::Shared;
@@ -63,6 +64,7 @@ struct Handle {
     tenants: Arc<Lock<Tenants>>,
     files: Option<Arc<DraftFiles>>,
     pin_share: u8,
+    loop_tokens: u32,
     step_tokens: usize,
     draft_model: Option<Arc<DraftModel>>,
     grammars: Grammars,
@@ -176,6 +178,7 @@ impl Engine {
             tenants: Arc::clone(&tenants),
             files: files.clone(),
             pin_share: config.pin_share,
+            loop_tokens: config.loop_tokens,
             step_tokens: config.step_tokens,
             draft_model: draft_model.clone(),
             grammars: Grammars::new(Arc::clone(&tokenizer), model.config().vocab),
@@ -256,7 +259,19 @@ impl Engine {
         let scope = self.scope(&request.tenant, &request.prompt);
         let drafts = request.speculation.over(handle.speculation).enabled;
         let matcher = request.grammar.as_ref().map(|grammar| Box::new(grammar.matcher(drafts)));
-        let job = Job { request, len_max, events, arrived: Instant::now(), scope, owner, matcher, keep };
+        let guarded = handle.loop_tokens > 0 && !request.ignore_eos;
+        let loop_guard = guarded.then(|| LoopGuard::new(handle.loop_tokens));
+        let job = Job {
+            request,
+            len_max,
+            events,
+            arrived: Instant::now(),
+            scope,
+            owner,
+            matcher,
+            loop_guard,
+            keep,
+        };
         handle.shared.in_flight.fetch_add(1, Relaxed);
         handle.shared.inbox.push(owner, job, retry_after_s).inspect_err(|_| {
             handle.shared.in_flight.fetch_sub(1, Relaxed);

@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 use crate::api::{Event, Request};
 use crate::fairness::Owner;
 use crate::grammar::Matcher;
+use crate::loop_guard::LoopGuard;
 use crate::replay::Keep;
 
 /// A queued request.
@@ -23,6 +24,8 @@ pub(crate) struct Job {
     pub(crate) owner: Owner<ScopeId>,
     /// Where the answer begins in its grammar, if it has one.
     pub(crate) matcher: Option<Box<Matcher>>,
+    /// Ends an answer that repeats itself; `None` lets it.
+    pub(crate) loop_guard: Option<LoopGuard>,
     /// Where the finished answer is stored.
     pub(crate) keep: Keep,
 }

@@ -21,6 +21,7 @@ mod gumbel;
 mod inbox;
 mod job;
 mod logit_blocks;
+mod loop_guard;
 pub mod markers;
 mod output;
 mod random;

@@ -18,6 +18,7 @@ use crate::block_table::BlockTable;
 use crate::fairness::Owner;
 use crate::grammar::{End, Matcher};
 use crate::job::Job;
+use crate::loop_guard::LoopGuard;
 use crate::output::{Output, Scores};
 use crate::replay::Keep;
 use crate::sampler::{Sampler, logprobs};
@@ -67,6 +68,7 @@ pub(crate) struct Sequence {
     prompt_len: usize,
     progress: Arc<PromptProgress>,
     len_max: usize,
+    loop_guard: Option<LoopGuard>,
     output: Output,
     keep: Keep,
     speculator: Option<Speculator>,
@@ -101,7 +103,7 @@ pub(crate) struct FirstRow {
 
 impl Sequence {
     pub(crate) fn new(job: Job, id: u64, layout: &KvLayout, drafts: &mut Drafts) -> Sequence {
-        let Job { mut request, len_max, events, arrived, scope, owner, matcher, keep } = job;
+        let Job { mut request, len_max, events, arrived, scope, owner, matcher, loop_guard, keep } = job;
         let temperature = request.sampling.temperature;
         let sampler = Sampler::new(std::mem::take(&mut request.sampling));
         Sequence {
@@ -128,6 +130,7 @@ impl Sequence {
             computed: false,
             logprobs: request.logprobs,
             len_max,
+            loop_guard,
             keep,
             arrived,
             started: Instant::now(),
@@ -480,6 +483,17 @@ impl Sequence {
                 Some(End::Limit) => return Some(FinishReason::Length),
                 None => {}
             }
+        }
+        let answer = &self.tokens[self.prompt_len..];
+        if let Some(period) = self.loop_guard.as_mut().and_then(|guard| guard.observe(answer)) {
+            tracing::info!(
+                period,
+                tokens = answer.len(),
+                "an answer repeats itself and is ended (--loop-tokens)"
+            );
+            // Under another setting it would go on.
+            self.keep = Keep::default();
+            return Some(FinishReason::Length);
         }
         full.then_some(FinishReason::Length)
     }

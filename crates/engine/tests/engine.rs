@@ -261,3 +261,24 @@ fn blocks_on_disk_survive_a_restart() {
     assert_eq!(cold.0, warm.0);
     assert_eq!((cold.2.usage.cache_hit_tokens, warm.2.usage.cache_hit_tokens), (0, 256));
 }
+
+#[test]
+fn an_answer_that_repeats_itself_ends_unless_it_is_let_go_on() {
+    let answer = |loop_tokens, ignore_eos| {
+        let fixture = Fixture::named("heads/agreeing");
+        let engine = fixture.start(|config| config.loop_tokens = loop_tokens);
+        let greedy = Sampling { temperature: 0.0, ..Sampling::default() };
+        let prompt = (0..200).map(|t| (37 + t * 7 + t / 90) % 250);
+        let request = Request { sampling: greedy, ignore_eos, ..request(prompt, 300, 0) };
+        let (ids, _, summary) = collect(engine.submit(request).unwrap());
+        assert_eq!(summary.reason, FinishReason::Length);
+        ids
+    };
+    let whole = answer(0, false);
+    assert_eq!((whole.len(), answer(30, true).len()), (300, 300));
+    let ended = answer(30, false);
+    let repeats =
+        |period: usize| ended.iter().rev().zip(ended.iter().rev().skip(period)).take(31).all(|(a, b)| a == b);
+    assert!(ended.len() < 200 && whole.starts_with(&ended), "{} tokens", ended.len());
+    assert!(repeats(10), "{ended:?}");
+}

@@ -112,6 +112,11 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "N", value_parser = at_least_one, help_heading = "Limits")]
     pub(crate) max_running_per_tenant: Option<usize>,
 
+    /// Tokens for which an answer may repeat the same short cycle before it ends with finish_reason length; 0 lets it go
+    /// on to its limit. Requests with ignore_eos are left alone.
+    #[arg(long, value_name = "N", default_value_t = 1000, help_heading = "Limits")]
+    pub(crate) loop_tokens: u32,
+
     /// Maximum requests in the queue; further ones get 429 with Retry-After. One API key may fill four fifths
     /// of it.
     #[arg(long, value_name = "N", default_value_t = 256, value_parser = at_least_one, help_heading = "Limits")]

@@ -209,6 +209,7 @@ fn load_model(args: &ServeArgs, checked: Checked) -> Result<(Served, Engine)> {
         queue: args.max_waiting,
         step_tokens: args.step_tokens,
         pin_share: args.pin_share,
+        loop_tokens: args.loop_tokens,
         disk,
         shared,
         shared_prompts,
