@@ -3,7 +3,7 @@
 
     python3 bench/models/random_mixture.py --shape qwen3-30b-a3b --tokenizer smollm2.gguf --out mixture.gguf
 
-For speed only, as random_model.py. The router is random too, so rows that differ are spread evenly over the
+For speed only, as random_model.py. The router is random too, so rows that differ are spread about evenly over the
 experts, which is what real routers are trained for. Needs only Python's standard library.
 """
 
@@ -44,9 +44,13 @@ class Tensor:
         if self.kind == "MXFP4":
             return mxfp4(rng, columns, rows)
         if self.kind != "F32":
-            # Embeddings are as large as what a layer adds to them; smaller ones would drown in what all rows share.
-            shape = (1, self.count()) if self.name == "token_embd.weight" else (columns, rows)
-            blocks = random_blocks(rng, QUANTS[self.kind], *shape)
+            # A row's own embedding outweighs what attention adds, which all rows of a context share; otherwise they would
+            # all go to the same experts.
+            if self.name == "token_embd.weight":
+                columns, rows = 1, self.count()
+            elif "attn_output" in self.name:
+                columns, rows = 16 * columns, rows // 16
+            blocks = random_blocks(rng, QUANTS[self.kind], columns, rows)
             return centred(blocks) if self.kind == "Q4_0" else blocks
         norm = self.name.endswith("norm.weight")
         centre, spread = (1.0, 0.05) if norm else (0.0, 0.1 if len(self.dims) == 1 else 1 / math.sqrt(columns))
