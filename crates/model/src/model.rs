@@ -208,6 +208,29 @@ impl Model {
     /// If a sequence has no tokens, a token id outside the vocabulary, or too few KV slots; the engine checks all
     /// three at admission.
     pub fn forward<'s>(&self, scratch: &'s mut Scratch, seqs: &mut [SeqStep<'_, '_>]) -> &'s mut Logits {
+        self.run(scratch, seqs, self.prediction.is_some())
+    }
+
+    /// [`Model::forward`] that gives hidden rows ([`Logits::hidden`]) without a head for multi-token prediction too: what
+    /// such a head is trained on.
+    ///
+    /// # Panics
+    /// As [`Model::forward`].
+    pub fn forward_with_hidden<'s>(
+        &self,
+        scratch: &'s mut Scratch,
+        seqs: &mut [SeqStep<'_, '_>],
+    ) -> &'s mut Logits {
+        self.run(scratch, seqs, true)
+    }
+
+    /// `hidden`: whether to keep the hidden rows of all rows.
+    fn run<'s>(
+        &self,
+        scratch: &'s mut Scratch,
+        seqs: &mut [SeqStep<'_, '_>],
+        hidden: bool,
+    ) -> &'s mut Logits {
         scratch.experts.begin_step();
         scratch.positions.clear();
         seqs.iter().for_each(|seq| seq.push_positions(&mut scratch.positions));
@@ -224,7 +247,7 @@ impl Model {
             attn.push(AttnSeq { kv: &mut *seq.kv, rows, committed: seq.committed, parents: seq.parents });
         }
         self.decoder.forward(&self.compute, &self.layout, scratch, &mut attn);
-        self.finish(scratch, &wanted);
+        self.finish(scratch, &wanted, hidden);
         if let Some(head) = &self.prediction {
             self.store_for_head(head, scratch, seqs);
         }
@@ -342,9 +365,8 @@ impl Model {
         }
     }
 
-    /// From the residual stream to the logits of the wanted rows; for a model with a head for multi-token prediction the
-    /// hidden rows of all.
-    fn finish(&self, scratch: &mut Scratch, wanted: &[usize]) {
+    /// From the residual stream to the logits of the wanted rows and, if `keep_hidden`, the hidden rows of all.
+    fn finish(&self, scratch: &mut Scratch, wanted: &[usize], keep_hidden: bool) {
         let (c, width) = (&*self.compute, self.config().width);
         let (eps, norm) = (self.config().norm_eps, &self.output_norm);
         let Scratch { logits, residual, activations, branch: gathered, .. } = scratch;
@@ -352,7 +374,7 @@ impl Model {
         let mut gather = |from: &[f32]| {
             wanted.iter().for_each(|&row| gathered.extend_from_slice(&from[row * width..][..width]));
         };
-        if self.prediction.is_some() {
+        if keep_hidden {
             let hidden = logits.reset_hidden(residual.len() / width, width);
             ops::rms_norm(c, residual, width, norm, eps, hidden);
             gather(hidden);

@@ -104,7 +104,7 @@ impl Logits {
     }
 
     /// The hidden row of any row of the step, whether or not it requested logits, after the final norm. Empty for a
-    /// model without a head for multi-token prediction.
+    /// model without a head for multi-token prediction, except after `Model::forward_with_hidden`.
     pub fn hidden(&self, row: usize) -> &[f32] {
         &self.hidden[row * self.width..][..self.width]
     }
