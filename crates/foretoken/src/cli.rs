@@ -18,6 +18,7 @@ mod serve;
 mod shared_cache;
 mod short_help;
 mod speculation;
+mod train;
 mod usage;
 
 use clap::{CommandFactory, Parser, Subcommand};
@@ -36,6 +37,7 @@ pub(crate) use positional::PositionalModel;
 pub(crate) use serve::ServeArgs;
 pub(crate) use shared_cache::SharedArgs;
 pub(crate) use speculation::SpeculationArgs;
+pub(crate) use train::{EvalMtpArgs, TrainMtpArgs};
 pub(crate) use usage::UsageArgs;
 
 /// Shown under every `--help`.
@@ -129,6 +131,28 @@ The text is cut into windows of --ctx tokens; in each, the second half is counte
     /// Measure speed.
     #[command(subcommand)]
     Bench(Bench),
+
+    /// Train a head for multi-token prediction, from the model's own answers.
+    #[command(after_help = format!("\
+Examples:
+  foretoken train-mtp --out smollm2-head.gguf
+  foretoken train-mtp --model model.gguf --out head.gguf --prompts prompts.txt --minutes 90
+  foretoken train-mtp --out head.gguf --tokens 2000000 --rows 16384 --work /var/tmp/head
+
+The model answers prompts, and the head learns to predict these answers. An interrupted training is
+continued by the same command. Serve with the head: foretoken serve --mtp head.gguf
+
+{SETTINGS_HELP}"))]
+    TrainMtp(TrainMtpArgs),
+
+    /// Measure how many draft tokens of a trained head the model accepts.
+    #[command(after_help = format!("\
+Examples:
+  foretoken eval-mtp smollm2-head.gguf
+  foretoken eval-mtp head.gguf --model model.gguf --prompts questions.jsonl --json
+
+{SETTINGS_HELP}"))]
+    EvalMtp(EvalMtpArgs),
 
     /// Download a model into the data folder.
     #[command(after_help = format!("\
