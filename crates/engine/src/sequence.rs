@@ -5,7 +5,7 @@
 
 use std::cmp::Ordering;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use foretoken_cache::{BLOCK_TOKENS, ContextCache, RecomputeCost, Restore, Scope, ScopeId};
 use foretoken_kernels::kv::KvLayout;
@@ -13,7 +13,9 @@ use foretoken_model::Model;
 use foretoken_model::step::{Logits, WantLogits};
 use foretoken_model::tokenizer::Tokenizer;
 
-use crate::api::{CacheUse, DraftReport, FinishReason, PromptProgress, Source, Summary, Timings, Usage};
+use crate::api::{
+    CacheUse, DraftReport, FinishReason, MaskTimes, PromptProgress, Source, Summary, Timings, Usage,
+};
 use crate::block_table::BlockTable;
 use crate::fairness::Owner;
 use crate::grammar::{End, Matcher};
@@ -521,9 +523,9 @@ impl Sequence {
         self.output.finish(summary);
     }
 
-    /// Masks of its grammar computed so far, and the time that they took.
-    pub(crate) fn masks(&self) -> (u64, Duration) {
-        self.matcher.as_ref().map_or((0, Duration::ZERO), |matcher| matcher.cost())
+    /// Masks of its grammar computed so far.
+    pub(crate) fn masks(&self) -> MaskTimes {
+        self.matcher.as_ref().map_or_else(MaskTimes::default, |matcher| matcher.masks())
     }
 
     /// Tokens of the answer so far.

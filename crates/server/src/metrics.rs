@@ -7,10 +7,11 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use foretoken_engine::{EngineStats, Summary};
+use foretoken_engine::{EngineStats, MASK_BOUNDS_S, Summary};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::{encode_eof, encode_registry};
-use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, NoLabelSet};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::ConstGauge;
@@ -166,9 +167,12 @@ impl Collector for EngineCollector {
             let metric = ConstCounter::new(value);
             metric.encode(encoder.encode_descriptor(name, help, None, metric.metric_type())?)?;
         }
-        let (name, help) = ("foretoken_grammar_mask_seconds", "Time that masks of constrained answers took");
-        let metric = ConstCounter::new(stats.mask_seconds_total);
-        metric.encode(encoder.encode_descriptor(name, help, None, metric.metric_type())?)?;
+        let (name, help) = ("foretoken_grammar_mask_seconds", "Time to find what a constraint allows next");
+        let bounds = MASK_BOUNDS_S.into_iter().chain([f64::MAX]);
+        let buckets: Vec<(f64, u64)> = bounds.zip(stats.masks.classes).collect();
+        let (seconds, count) = (stats.masks.seconds, stats.masks.count());
+        let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Histogram)?;
+        metric.encode_histogram::<NoLabelSet>(seconds, count, &buckets, None)?;
         let kind = ConstCounter::new(0u64).metric_type();
         let help = "Finished requests, by finish reason";
         let mut family = encoder.encode_descriptor("vllm:request_success", help, None, kind)?;
@@ -188,7 +192,7 @@ fn gauges(stats: &EngineStats) -> [(&'static str, &'static str, f64); 3] {
     ]
 }
 
-fn counters(stats: &EngineStats) -> [(&'static str, &'static str, u64); 7] {
+fn counters(stats: &EngineStats) -> [(&'static str, &'static str, u64); 6] {
     [
         ("vllm:prompt_tokens", "Prompt tokens processed, cached ones included", stats.prompt_tokens_total),
         ("vllm:generation_tokens", "Tokens generated", stats.generation_tokens_total),
@@ -200,7 +204,6 @@ fn counters(stats: &EngineStats) -> [(&'static str, &'static str, u64); 7] {
         ("vllm:prefix_cache_hits", "Prompt tokens found in the prefix cache", stats.prefix_hits_total),
         ("vllm:num_preemptions", "Preempted sequences", stats.preemptions_total),
         ("foretoken_steps", "Engine steps", stats.steps_total),
-        ("foretoken_grammar_masks", "Masks of constrained answers", stats.masks_total),
     ]
 }
 

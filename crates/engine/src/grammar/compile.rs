@@ -232,6 +232,9 @@ fn readable(error: impl std::fmt::Display) -> GrammarError {
     let line = first_line(&error);
     GrammarError(match line.strip_prefix("Unimplemented keys: ") {
         Some(keys) => format!("cannot be enforced: it has the keywords {keys}, which are not supported"),
+        None if line.starts_with("oneOf constraints are not supported") => {
+            "cannot be enforced: it has a oneOf whose cases do not exclude each other; use anyOf".into()
+        }
         None => format!("cannot be enforced: {line}"),
     })
 }

@@ -2,10 +2,11 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::compile::{Compiled, lock};
 use super::{Allowed, Guide, Reasoning};
+use crate::api::MaskTimes;
 
 /// Ends reasoning.
 pub(super) const CLOSE: &str = "</think>";
@@ -42,8 +43,7 @@ pub(crate) struct Matcher {
     /// Tokens that must come next, if any must: as the tokenizer spells the text that the grammar forces.
     forced: VecDeque<u32>,
     guide: Option<Guide>,
-    masks: u64,
-    masks_took: Duration,
+    masks: MaskTimes,
 }
 
 impl Matcher {
@@ -57,8 +57,7 @@ impl Matcher {
             allowed: Allowed::AllBut(Vec::new()),
             forced: VecDeque::new(),
             guide: drafts.then(|| Guide::new(fresh())),
-            masks: 0,
-            masks_took: Duration::ZERO,
+            masks: MaskTimes::default(),
         };
         matcher.begin();
         match (reasoning, compiled.tags.open) {
@@ -87,9 +86,9 @@ impl Matcher {
         &self.allowed
     }
 
-    /// Masks computed so far, and the time that they took.
-    pub(crate) fn cost(&self) -> (u64, Duration) {
-        (self.masks, self.masks_took)
+    /// Masks computed so far.
+    pub(crate) fn masks(&self) -> MaskTimes {
+        self.masks
     }
 
     /// What knows which drafts may come next; `None` where everything may.
@@ -212,8 +211,7 @@ impl Matcher {
         let start = Instant::now();
         let forced = self.parser.compute_ff_tokens();
         let mask = if forced.is_empty() { Some(self.parser.compute_mask()) } else { None };
-        self.masks += 1;
-        self.masks_took += start.elapsed();
+        self.masks.record(start.elapsed());
         match mask {
             Some(Ok(mask)) => self.allowed = Allowed::Only(mask),
             Some(Err(error)) => return limit(error.to_string()),
