@@ -72,6 +72,24 @@ impl Sampler {
         self.dice.noise(&[]).argmax(logits, &self.blocks, floor)
     }
 
+    /// Whether the choice among some tokens is that among all of them, if that is one of the some: so without cut-offs,
+    /// which depend on all.
+    pub(crate) fn ignores_losers(&self) -> bool {
+        let Sampling { top_k, top_p, min_p, .. } = self.params;
+        self.is_greedy() || (top_k == 0 && top_p >= 1.0 && min_p == 0.0)
+    }
+
+    /// Chooses again from logits that [`sample`](Self::sample) has changed and in which some tokens were made impossible
+    /// since. Only for a sampler without cut-offs.
+    pub(crate) fn sample_again(&mut self, compute: &Compute, logits: &[f32]) -> u32 {
+        debug_assert!(self.ignores_losers(), "cut-offs were made for other logits");
+        if self.is_greedy() {
+            return math::argmax(compute, logits) as u32;
+        }
+        self.blocks.read(logits);
+        self.dice.noise(&[]).argmax(logits, &self.blocks, Floor::NONE)
+    }
+
     /// Whether the most likely token is always taken.
     pub(crate) fn is_greedy(&self) -> bool {
         self.params.temperature == 0.0

@@ -25,7 +25,7 @@ use crate::output::{Output, Scores};
 use crate::replay::Keep;
 use crate::sampler::{Sampler, logprobs};
 use crate::speculate::TextFollower;
-use crate::speculate::acceptance::{Verdict, decide, forced};
+use crate::speculate::acceptance::{Verdict, choose, forced};
 use crate::speculate::drafts::Drafts;
 use crate::speculate::head::HeadSequence;
 use crate::speculate::planner::Candidate;
@@ -361,8 +361,8 @@ impl Sequence {
             }
         };
         self.output.send();
-        // The last token was not fed, or its KV is not wanted any more.
-        let fed = self.tokens.len() - answer_from - 1;
+        // The last token was not fed, or its KV is not wanted any more. There is none if a grammar ended the answer.
+        let fed = (self.tokens.len() - answer_from).saturating_sub(1);
         if let Some(speculator) = &mut self.speculator {
             speculator.observe(step.drafts.record_mut(), &self.tokens[answer_from..], &kept);
         }
@@ -393,10 +393,10 @@ impl Sequence {
         }
         // Sampling changes the logits in place, reporting wants them as the model left them.
         let original = self.logprobs.map(|_| logits.to_vec());
-        if let Some(matcher) = &self.matcher {
-            matcher.allowed().apply(logits);
-        }
-        let verdict = decide(compute, &mut self.sampler, self.speculator.as_ref(), row, &self.tokens, logits);
+        let Sequence { matcher, sampler, speculator, tokens, .. } = self;
+        let chosen =
+            choose(compute, matcher.as_deref_mut(), sampler, speculator.as_ref(), (row, tokens), logits);
+        let Ok(verdict) = chosen else { return (None, Some(FinishReason::Length)) };
         let scores =
             original.zip(self.logprobs).map(|(logits, top)| logprobs(compute, &logits, verdict.token, top));
         self.decided(step, verdict, scores)

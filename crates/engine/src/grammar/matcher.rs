@@ -40,6 +40,8 @@ pub(crate) struct Matcher {
     phase: Phase,
     parser: llguidance::Matcher,
     allowed: Allowed,
+    /// Whether `allowed` is not known yet: for one token it is cheaper to ask for that alone.
+    unmasked: bool,
     /// Tokens that must come next, if any must: as the tokenizer spells the text that the grammar forces.
     forced: VecDeque<u32>,
     guide: Option<Guide>,
@@ -55,6 +57,7 @@ impl Matcher {
             phase: Phase::Answer,
             parser: fresh(),
             allowed: Allowed::AllBut(Vec::new()),
+            unmasked: false,
             forced: VecDeque::new(),
             guide: drafts.then(|| Guide::new(fresh())),
             masks: MaskTimes::default(),
@@ -81,9 +84,35 @@ impl Matcher {
         self.forced.iter().copied()
     }
 
+    /// Whether what may come next is not known yet.
+    pub(crate) fn is_unmasked(&self) -> bool {
+        self.unmasked
+    }
+
+    /// Whether a token may come next, where that is cheaper to tell than what else may: `None` if
+    /// [`allowed`](Self::allowed) is.
+    pub(crate) fn allows(&mut self, token: u32) -> Option<bool> {
+        if !self.unmasked {
+            return None;
+        }
+        // A token without text would change nothing, and never ends.
+        let has_text = self.parser.tok_env().is_ok_and(|env| !env.tok_trie().token(token).is_empty());
+        Some(has_text && self.parser.validate_tokens(&[token]).is_ok_and(|valid| valid == 1))
+    }
+
     /// The tokens that may come next.
-    pub(crate) fn allowed(&self) -> &Allowed {
-        &self.allowed
+    ///
+    /// # Errors
+    /// It takes too much work to tell. The answer ends without another token.
+    pub(crate) fn allowed(&mut self) -> Result<&Allowed, End> {
+        if self.unmasked {
+            let start = Instant::now();
+            let mask = self.parser.compute_mask();
+            self.masks.record(start.elapsed());
+            self.allowed = Allowed::Only(mask.map_err(|error| limit(&error.to_string()))?);
+            self.unmasked = false;
+        }
+        Ok(&self.allowed)
     }
 
     /// Masks computed so far.
@@ -144,6 +173,7 @@ impl Matcher {
     }
 
     fn reason(&mut self) {
+        self.unmasked = false;
         self.expect(Vec::new());
         self.allowed = self.compiled.tags.in_reasoning(&[]);
         self.phase = Phase::Reasoning(Vec::new());
@@ -151,6 +181,7 @@ impl Matcher {
 
     /// Goes to what comes after reasoning.
     fn begin(&mut self) {
+        self.unmasked = false;
         if self.compiled.after_call_tag {
             self.expect(Vec::new());
             self.allowed = self.compiled.tags.in_text(&[]);
@@ -189,12 +220,8 @@ impl Matcher {
     }
 
     fn advance(&mut self, token: u32, more: bool) -> Option<End> {
-        let limit = |error: String| {
-            tracing::warn!("a constrained answer is cut short: {}", first_line(&error));
-            Some(End::Limit)
-        };
         if let Err(error) = self.parser.consume_token(token) {
-            return limit(error.to_string());
+            return Some(limit(&error.to_string()));
         }
         if self.parser.is_stopped() {
             return Some(End::Complete);
@@ -208,18 +235,20 @@ impl Matcher {
         if !more {
             return None;
         }
-        let start = Instant::now();
         let forced = self.parser.compute_ff_tokens();
-        let mask = if forced.is_empty() { Some(self.parser.compute_mask()) } else { None };
-        self.masks.record(start.elapsed());
-        match mask {
-            Some(Ok(mask)) => self.allowed = Allowed::Only(mask),
-            Some(Err(error)) => return limit(error.to_string()),
-            None => {}
+        if let Some(error) = self.parser.get_error() {
+            return Some(limit(&error));
         }
+        self.unmasked = forced.is_empty();
         self.expect(forced);
         None
     }
+}
+
+/// Says that an answer ends because its grammar takes too much work.
+fn limit(error: &str) -> End {
+    tracing::warn!("a constrained answer is cut short: {}", first_line(error));
+    End::Limit
 }
 
 /// What an error of the parser says first; the rest is its state.

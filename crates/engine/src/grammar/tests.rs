@@ -151,8 +151,11 @@ fn calls_have_the_form_that_is_parsed_and_valid_arguments() {
 fn write(matcher: &mut Matcher, text: &str) -> bool {
     text.bytes().all(|byte| {
         let mut logits = vec![0.0; 256];
-        matcher.allowed().apply(&mut logits);
-        logits[usize::from(byte)] == 0.0 && matcher.accept(byte.into(), &[byte], true) != Some(End::Limit)
+        let alone = matcher.allows(byte.into());
+        matcher.allowed().unwrap().apply(&mut logits);
+        let allowed = logits[usize::from(byte)] == 0.0;
+        assert!(alone.is_none_or(|alone| alone == allowed), "{text} at {byte}");
+        allowed && matcher.accept(byte.into(), &[byte], true) != Some(End::Limit)
     })
 }
 

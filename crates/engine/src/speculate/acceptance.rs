@@ -7,6 +7,7 @@ use foretoken_kernels::Compute;
 
 use super::settings::{Policy, Thresholds};
 use super::speculator::Speculator;
+use crate::grammar::{End, Matcher};
 use crate::random::uniform_of;
 use crate::sampler::Sampler;
 
@@ -25,16 +26,47 @@ pub(crate) struct Verdict {
     pub(crate) given_up: Option<f64>,
 }
 
-/// The verdict where only `token` may come.
+/// The verdict where `token` comes, drafted or not.
 pub(crate) fn forced(speculator: Option<&Speculator>, row: usize, token: u32) -> Verdict {
     let drafts = speculator.map_or_else(Vec::new, |speculator| speculator.after(row));
     let row = drafts.iter().find(|(_, node)| node.token == token).map(|(row, _)| *row);
     Verdict { token, row, given_up: None }
 }
 
+/// [`decide`]s among the tokens that the matcher allows, if there is one.
+///
+/// Where the sampler's choice is allowed, it is the choice among all that are allowed, unless the sampler cuts off or the
+/// policy needs the whole distribution: then the others need not be known, and a mask takes much longer than one token.
+///
+/// # Errors
+/// The grammar takes too much work; there is no token.
+pub(crate) fn choose(
+    compute: &Compute,
+    matcher: Option<&mut Matcher>,
+    sampler: &mut Sampler,
+    speculator: Option<&Speculator>,
+    (row, tokens): (usize, &[u32]),
+    logits: &mut [f32],
+) -> Result<Verdict, End> {
+    let Some(matcher) = matcher else {
+        return Ok(decide(compute, sampler, speculator, row, tokens, logits));
+    };
+    let is_exact = speculator.is_none_or(|speculator| speculator.settings.policy == Policy::Exact);
+    if !is_exact || !sampler.ignores_losers() || !matcher.is_unmasked() {
+        matcher.allowed()?.apply(logits);
+        return Ok(decide(compute, sampler, speculator, row, tokens, logits));
+    }
+    let mut token = sampler.sample(compute, logits, tokens);
+    if matcher.allows(token) != Some(true) {
+        matcher.allowed()?.apply(logits);
+        token = sampler.sample_again(compute, logits);
+    }
+    Ok(forced(speculator, row, token))
+}
+
 /// Accepts or rejects the draft tokens after `row`. `tokens` are prompt and answer so far; `logits` are changed in
 /// place.
-pub(crate) fn decide(
+fn decide(
     compute: &Compute,
     sampler: &mut Sampler,
     speculator: Option<&Speculator>,
