@@ -358,35 +358,35 @@ impl Answer {
     }
 }
 
-/// Upper bounds of the classes of [`MaskTimes`], in seconds; the last class has none.
-pub const MASK_BOUNDS_S: [f64; 11] =
+/// Upper bounds of the classes of [`GrammarTimes`], in seconds; the last class has none.
+pub const GRAMMAR_BOUNDS_S: [f64; 11] =
     [10e-6, 25e-6, 50e-6, 75e-6, 100e-6, 150e-6, 250e-6, 500e-6, 1e-3, 5e-3, 20e-3];
 
-/// How long it took to find the tokens that a grammar allows. A run of forced tokens counts once.
+/// How long a constraint took, token by token of the answers: to follow the answer and to find what may come next.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct MaskTimes {
-    /// By [`MASK_BOUNDS_S`].
-    pub classes: [u64; MASK_BOUNDS_S.len() + 1],
+pub struct GrammarTimes {
+    /// By [`GRAMMAR_BOUNDS_S`].
+    pub classes: [u64; GRAMMAR_BOUNDS_S.len() + 1],
     /// All together, in seconds.
     pub seconds: f64,
 }
 
-impl MaskTimes {
-    /// Records one.
+impl GrammarTimes {
+    /// Records a token.
     pub(crate) fn record(&mut self, took: Duration) {
         let seconds = took.as_secs_f64();
-        self.classes[MASK_BOUNDS_S.iter().take_while(|bound| **bound < seconds).count()] += 1;
+        self.classes[GRAMMAR_BOUNDS_S.iter().take_while(|bound| **bound < seconds).count()] += 1;
         self.seconds += seconds;
     }
 
-    /// Number of masks.
+    /// Number of tokens.
     pub fn count(&self) -> u64 {
         self.classes.iter().sum()
     }
 }
 
-impl std::ops::AddAssign for MaskTimes {
-    fn add_assign(&mut self, more: MaskTimes) {
+impl std::ops::AddAssign for GrammarTimes {
+    fn add_assign(&mut self, more: GrammarTimes) {
         self.classes.iter_mut().zip(more.classes).for_each(|(sum, one)| *sum += one);
         self.seconds += more.seconds;
     }
@@ -417,8 +417,8 @@ pub struct EngineStats {
     pub drafts: DraftTotals,
     /// Steps executed.
     pub steps_total: u64,
-    /// Masks of constrained answers that are over.
-    pub masks: MaskTimes,
+    /// Time that constraints took, of answers that are over.
+    pub grammar: GrammarTimes,
     /// Requests that ended with [`FinishReason::Stop`].
     pub finished_stop_total: u64,
     /// Requests that ended with [`FinishReason::Length`].

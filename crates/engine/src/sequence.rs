@@ -14,7 +14,7 @@ use foretoken_model::step::{Logits, WantLogits};
 use foretoken_model::tokenizer::Tokenizer;
 
 use crate::api::{
-    CacheUse, DraftReport, FinishReason, MaskTimes, PromptProgress, Source, Summary, Timings, Usage,
+    CacheUse, DraftReport, FinishReason, GrammarTimes, PromptProgress, Source, Summary, Timings, Usage,
 };
 use crate::block_table::BlockTable;
 use crate::fairness::Owner;
@@ -523,9 +523,9 @@ impl Sequence {
         self.output.finish(summary);
     }
 
-    /// Masks of its grammar computed so far.
-    pub(crate) fn masks(&self) -> MaskTimes {
-        self.matcher.as_ref().map_or_else(MaskTimes::default, |matcher| matcher.masks())
+    /// Time that its grammar took so far.
+    pub(crate) fn grammar_times(&self) -> GrammarTimes {
+        self.matcher.as_ref().map_or_else(GrammarTimes::default, |matcher| matcher.times())
     }
 
     /// Tokens of the answer so far.

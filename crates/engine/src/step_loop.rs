@@ -244,7 +244,7 @@ impl StepLoop {
             let seconds = seq.started().elapsed().as_secs_f64();
             self.request_s += REQUEST_TIME_WEIGHT * (seconds - self.request_s);
             self.stats.prefix_hits_total += seq.cache_hit() as u64;
-            self.stats.masks += seq.masks();
+            self.stats.grammar += seq.grammar_times();
             let (report, saved_ms) = seq.drafted();
             self.stats.drafts.add(&report, saved_ms);
             seq.finish(&self.cache, &mut self.drafts, reason);

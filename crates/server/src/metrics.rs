@@ -7,7 +7,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use foretoken_engine::{EngineStats, MASK_BOUNDS_S, Summary};
+use foretoken_engine::{EngineStats, GRAMMAR_BOUNDS_S, Summary};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, NoLabelSet};
@@ -167,10 +167,10 @@ impl Collector for EngineCollector {
             let metric = ConstCounter::new(value);
             metric.encode(encoder.encode_descriptor(name, help, None, metric.metric_type())?)?;
         }
-        let (name, help) = ("foretoken_grammar_mask_seconds", "Time to find what a constraint allows next");
-        let bounds = MASK_BOUNDS_S.into_iter().chain([f64::MAX]);
-        let buckets: Vec<(f64, u64)> = bounds.zip(stats.masks.classes).collect();
-        let (seconds, count) = (stats.masks.seconds, stats.masks.count());
+        let (name, help) = ("foretoken_grammar_token_seconds", "Time that a constraint takes per token");
+        let bounds = GRAMMAR_BOUNDS_S.into_iter().chain([f64::MAX]);
+        let buckets: Vec<(f64, u64)> = bounds.zip(stats.grammar.classes).collect();
+        let (seconds, count) = (stats.grammar.seconds, stats.grammar.count());
         let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Histogram)?;
         metric.encode_histogram::<NoLabelSet>(seconds, count, &buckets, None)?;
         let kind = ConstCounter::new(0u64).metric_type();

@@ -2,11 +2,11 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::compile::{Compiled, lock};
 use super::{Allowed, Guide, Reasoning};
-use crate::api::MaskTimes;
+use crate::api::GrammarTimes;
 
 /// Ends reasoning.
 pub(super) const CLOSE: &str = "</think>";
@@ -45,7 +45,9 @@ pub(crate) struct Matcher {
     /// Tokens that must come next, if any must: as the tokenizer spells the text that the grammar forces.
     forced: VecDeque<u32>,
     guide: Option<Guide>,
-    masks: MaskTimes,
+    times: GrammarTimes,
+    /// Time that the next token has taken so far.
+    spent: Duration,
 }
 
 impl Matcher {
@@ -60,7 +62,8 @@ impl Matcher {
             unmasked: false,
             forced: VecDeque::new(),
             guide: drafts.then(|| Guide::new(fresh())),
-            masks: MaskTimes::default(),
+            times: GrammarTimes::default(),
+            spent: Duration::ZERO,
         };
         matcher.begin();
         match (reasoning, compiled.tags.open) {
@@ -95,9 +98,12 @@ impl Matcher {
         if !self.unmasked {
             return None;
         }
+        let start = Instant::now();
         // A token without text would change nothing, and never ends.
         let has_text = self.parser.tok_env().is_ok_and(|env| !env.tok_trie().token(token).is_empty());
-        Some(has_text && self.parser.validate_tokens(&[token]).is_ok_and(|valid| valid == 1))
+        let allows = has_text && self.parser.validate_tokens(&[token]).is_ok_and(|valid| valid == 1);
+        self.spent += start.elapsed();
+        Some(allows)
     }
 
     /// The tokens that may come next.
@@ -108,16 +114,16 @@ impl Matcher {
         if self.unmasked {
             let start = Instant::now();
             let mask = self.parser.compute_mask();
-            self.masks.record(start.elapsed());
+            self.spent += start.elapsed();
             self.allowed = Allowed::Only(mask.map_err(|error| limit(&error.to_string()))?);
             self.unmasked = false;
         }
         Ok(&self.allowed)
     }
 
-    /// Masks computed so far.
-    pub(crate) fn masks(&self) -> MaskTimes {
-        self.masks
+    /// Time taken so far.
+    pub(crate) fn times(&self) -> GrammarTimes {
+        self.times
     }
 
     /// What knows which drafts may come next; `None` where everything may.
@@ -161,7 +167,11 @@ impl Matcher {
                 if let Some(guide) = &mut self.guide {
                     guide.accept(token);
                 }
-                match self.advance(token, more) {
+                let start = Instant::now();
+                let end = self.advance(token, more);
+                // What was spent before is this token's, too.
+                self.times.record(std::mem::take(&mut self.spent) + start.elapsed());
+                match end {
                     Some(End::Complete) if self.compiled.after_call_tag => {
                         self.restart();
                         None
