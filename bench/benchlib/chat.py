@@ -95,13 +95,7 @@ class Chat:
             **fields,
         }
         begin = time.perf_counter()
-        port = (self.of or self).port
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=REQUEST_TIMEOUT_S)
-        headers = {"Content-Type": "application/json"}
-        connection.request("POST", "/v1/chat/completions", json.dumps(body), headers)
-        response = connection.getresponse()
-        if response.status != 200:
-            raise SystemExit(f"{self.name} answered {response.status}: {response.read(500)}")
+        response = self.post("/v1/chat/completions", body)
         first, text, last = None, "", {}
         for line in response:
             if not line.startswith(b"data: {"):
@@ -117,3 +111,16 @@ class Chat:
             last |= {key: value for key, value in chunk.items() if value}
         total = time.perf_counter() - begin
         return Answer(text, first or total, total, last)
+
+    def completion(self, body):
+        """The text that continues a prompt as it is."""
+        return json.load(self.post("/v1/completions", body))["choices"][0]["text"]
+
+    def post(self, path, body):
+        port = (self.of or self).port
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=REQUEST_TIMEOUT_S)
+        connection.request("POST", path, json.dumps(body), {"Content-Type": "application/json"})
+        response = connection.getresponse()
+        if response.status != 200:
+            raise SystemExit(f"{self.name} answered {response.status}: {response.read(500)}")
+        return response
