@@ -162,6 +162,7 @@ impl Trainer<'_> {
                 acceptance = Some(self.evaluate(&mut point, &meter)?);
                 checkpoint.save(settings, &point)?;
             }
+            point.seconds = spent_before + ((self.clock)() - begin).as_secs_f64();
             let progress = self.progress(&point, batches.len(), &meter, (gradient, rate), acceptance);
             if progress.acceptance.is_some() {
                 meter = self.meter();
