@@ -40,6 +40,8 @@ pub struct Request {
     pub logprobs: Option<usize>,
     /// Render control tokens in the text instead of hiding them.
     pub show_control: bool,
+    /// Control tokens that are rendered even so, for whoever looks for what they mark.
+    pub shown: Arc<[u32]>,
     /// What the answer must be; `None` is anything.
     pub grammar: Option<Grammar>,
     /// The tenant. No cache entry is shared between two tenants.

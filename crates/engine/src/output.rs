@@ -7,6 +7,7 @@
 //! hidden control tokens have none; nothing is sent after the summary.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use foretoken_model::tokenizer::{TokenDecoder, Tokenizer};
 use tokio::sync::mpsc;
@@ -35,6 +36,7 @@ pub(crate) struct Output {
     stop_ids: Vec<u32>,
     ignore_eos: bool,
     show_control: bool,
+    shown: Arc<[u32]>,
     /// The stop text that ended the answer.
     stopped_by: Option<String>,
 }
@@ -54,6 +56,7 @@ impl Output {
             stop_ids: std::mem::take(&mut request.stop_ids),
             ignore_eos: request.ignore_eos,
             show_control: request.show_control,
+            shown: Arc::clone(&request.shown),
             stopped_by: None,
         }
     }
@@ -75,10 +78,10 @@ impl Output {
         if ends && !self.show_control {
             return true;
         }
-        let hidden = !self.show_control && tokenizer.is_hidden(token);
+        let hidden = !self.show_control && tokenizer.is_hidden(token) && !self.shown.contains(&token);
         let bytes = if hidden { &[] } else { tokenizer.token_bytes(token) };
         let start = self.decoded + self.broken_character(bytes);
-        let text = self.decoder.push(tokenizer, token);
+        let text = if hidden { String::new() } else { self.decoder.push_bytes(bytes) };
         self.decoded += text.len();
         // A token with a part of a character has a part in the whole of it.
         let end = self.decoded + usize::from(self.decoder.is_within_character());

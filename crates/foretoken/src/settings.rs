@@ -459,7 +459,7 @@ mod tests {
         --account alice=secret2 --prepaid alice=5 --price-hit 0.01 --price-miss 0.2 --price-output 0.3 \
         --price-hours 16:30-00:30=0.007,0.07,0.14 --price-hours 01:00-02:00=0,0,0 \
         --ledger-max 1GiB --ledger-days 30 --draft-disk 1MiB --pin-share 40 --loop-tokens 9 --allowed-host a.example --allowed-host b \
-        --tenant-by key --session-pattern s[0-9] --volatile-pattern v[0-9] --log-format json \
+        --tenant-by key --session-pattern s[0-9] --volatile-pattern v[0-9] --tool-format mistral --log-format json \
         --model m.gguf --threads 2 --isa scalar --experts mapped --data-dir d --log debug";
 
     #[test]

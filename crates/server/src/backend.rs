@@ -13,6 +13,7 @@ use foretoken_engine::{
 };
 use foretoken_model::chat::ChatInput;
 
+use crate::answer::ToolFormat;
 use crate::cache_control::CacheControl;
 
 /// Runs requests.
@@ -54,6 +55,11 @@ pub trait Codec: Send + Sync + 'static {
 
     /// Tokens in the vocabulary.
     fn vocab_size(&self) -> usize;
+
+    /// The control token with this text, which answers do not show; none if there is none, or if it ends an answer.
+    fn control_token(&self, _text: &str) -> Option<u32> {
+        None
+    }
 
     /// The prompt that the model's chat template makes of a conversation.
     ///
@@ -107,6 +113,8 @@ pub struct Served {
     pub facts: ModelFacts,
     /// Context length: maximum tokens of prompt and response together.
     pub ctx: usize,
+    /// The form in which it writes tool calls.
+    pub tool_format: &'static ToolFormat,
     /// When the server began to serve it, in seconds since 1970.
     pub created: u64,
     /// The database with the ledger.

@@ -2,7 +2,9 @@
 
 use foretoken_engine::Request;
 
-use crate::answer::Format;
+use std::sync::Arc;
+
+use crate::answer::{Calls, Format, ToolFormat, Tools};
 use crate::conversation::Conversation;
 use crate::protocol::constraint::Constrained;
 
@@ -44,11 +46,20 @@ pub(crate) struct ChatRequest {
 
 impl ChatRequest {
     /// What to look for in the answer. Without tools, what looks like a call is text.
-    pub(crate) fn format(&self, opens_reasoning: bool) -> Format {
+    pub(crate) fn format(
+        &self,
+        opens_reasoning: bool,
+        format: &'static ToolFormat,
+        control: &Arc<[u32]>,
+    ) -> Format {
         if self.conversation.raw.is_some() {
             return Format::default();
         }
-        let format = Format::chat(opens_reasoning);
-        if self.conversation.tools.is_empty() { format } else { format.with_calls(self.one_call) }
+        let chat = Format::chat(opens_reasoning);
+        if self.conversation.tools.is_empty() {
+            return chat;
+        }
+        let tools = Arc::new(Tools::of(&self.conversation.tools));
+        chat.with_calls(Calls { format, tools, control: Arc::clone(control) }, self.one_call)
     }
 }

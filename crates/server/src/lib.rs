@@ -56,6 +56,7 @@ pub use accounts::{
     AccountError, GROUPINGS, NamedKey, Period, PeriodError, Prepaid, PriceHours, PriceHoursError, Prices,
     Rates, Report, Usd, UsdError, grouping, usd,
 };
+pub use answer::ToolFormat;
 pub use backend::{ChatPrompt, Codec, Generator, ModelFacts, Served};
 pub use cache_control::CacheControl;
 pub use config::{ApiKey, ApiKeyError, BoundPort, ServerConfig, TenantBy};

@@ -112,7 +112,7 @@ impl Run {
             bill.started(answer, &request.progress, answer % job.n == 0);
         }
         let report = Report::new(shared, backend, job.id_prefix, bill, &requests[0], job.cache_report);
-        let parsers = requests.iter().map(|_| AnswerParser::new(job.format)).collect();
+        let parsers = requests.iter().map(|_| AnswerParser::new(job.format.clone())).collect();
         let events = Events::start(shared, backend, trace, requests, job.prompt_param).await?;
         Ok(Run { parsers, report, events, n: job.n })
     }

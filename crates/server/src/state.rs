@@ -33,6 +33,8 @@ pub(crate) struct Backend {
     /// The first is the id in `/v1/models`.
     pub(crate) names: Vec<String>,
     pub(crate) system_fingerprint: String,
+    /// Control tokens of its tool calls.
+    pub(crate) call_tokens: Arc<[u32]>,
     pub(crate) metrics: ModelMetrics,
     pub(crate) ledger: Arc<Ledger>,
 }
@@ -88,7 +90,9 @@ impl Shared {
         let ledger = Arc::new(Ledger::open(Arc::clone(&self.registry), Arc::clone(&served.store)));
         let metrics = ModelMetrics::new(&names[0], Arc::clone(&served.generator), Arc::clone(&ledger));
         let system_fingerprint = format!("fp_{digits}");
-        let backend = Backend { names, system_fingerprint, metrics, ledger, served };
+        let control = served.tool_format.markers().filter_map(|text| served.codec.control_token(text));
+        let call_tokens = control.collect();
+        let backend = Backend { names, system_fingerprint, call_tokens, metrics, ledger, served };
         if self.backend.set(Arc::new(backend)).is_err() {
             tracing::warn!("a model is already installed; ignoring the second one");
         }

@@ -1,6 +1,8 @@
 //! Options of `foretoken serve`.
 
 use clap::Args;
+use clap::builder::PossibleValuesParser;
+use foretoken_server::ToolFormat;
 
 use super::common::at_least_one;
 use super::{AccountArgs, ContextArgs, ModelArgs, PositionalModel, SharedArgs, SpeculationArgs};
@@ -102,6 +104,10 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "REGEX", default_value = foretoken_server::VOLATILE_PATTERN)]
     pub(crate) volatile_pattern: String,
 
+    /// The form in which the model writes tool calls. auto: the one that its chat template writes; the log says which.
+    #[arg(long, value_name = "NAME", default_value = "auto", value_parser = tool_formats())]
+    pub(crate) tool_format: String,
+
     /// Maximum requests running concurrently.
     #[arg(long, value_name = "N", default_value_t = 32, value_parser = at_least_one, help_heading = "Limits")]
     pub(crate) max_running: usize,
@@ -155,4 +161,8 @@ pub(crate) struct ServeArgs {
 
     #[command(flatten)]
     pub(crate) model: ModelArgs,
+}
+
+fn tool_formats() -> PossibleValuesParser {
+    PossibleValuesParser::new(std::iter::once("auto").chain(ToolFormat::names()))
 }

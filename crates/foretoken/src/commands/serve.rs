@@ -22,7 +22,7 @@ use foretoken_model::chat::{ChatInput, ChatTemplate, Place, Rendered, TemplateEr
 use foretoken_model::tokenizer::Tokenizer;
 use foretoken_server::{
     ApiKey, CacheControl, ChatPrompt, Codec, Generator, ModelFacts, NamedKey, Prices, Rates, Served, Server,
-    ServerConfig, Shutdown, TenantBy,
+    ServerConfig, Shutdown, TenantBy, ToolFormat,
 };
 
 use serde_json::Value;
@@ -220,22 +220,46 @@ fn load_model(args: &ServeArgs, checked: Checked) -> Result<(Served, Engine)> {
     let (name, ctx) = (loaded.model.config().name.clone(), engine.ctx());
     let seconds = start.elapsed().as_secs_f64();
     tracing::info!(model = name, ctx, "ready after {seconds:.2} s");
-    if !loaded.template.reads_tools() {
-        tracing::info!(
-            "the chat template has no place for tools; those of a request are described in its system message"
-        );
-    }
+    let tool_format = tool_format(args, &loaded);
     let served = Served {
         facts: facts(&loaded),
         name,
         fingerprint: loaded.gguf.fingerprint().iter().map(|byte| format!("{byte:02x}")).collect(),
         ctx,
+        tool_format,
         store,
         created: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
         generator: Arc::new(EngineGenerator(engine.clone())),
         codec: Arc::new(TextCodec { tokenizer: loaded.tokenizer, template: loaded.template }),
     };
     Ok((served, engine))
+}
+
+/// The form in which the model writes tool calls: the one that was asked for, or the template's.
+fn tool_format(args: &ServeArgs, loaded: &Loaded) -> &'static ToolFormat {
+    let template = &loaded.template;
+    if let Some(format) = ToolFormat::named(&args.tool_format) {
+        tracing::info!("tool calls are expected in the form {}, as --tool-format says", format.name);
+        return format;
+    }
+    if !template.reads_tools() {
+        let format = ToolFormat::hermes();
+        tracing::info!(
+            "the chat template has no place for tools; those of a request are described in its system message, and \
+             calls are expected in the form {}",
+            format.name
+        );
+        return format;
+    }
+    let found = ToolFormat::of_template(template.tools_source());
+    match found {
+        Some(format) => tracing::info!("tool calls are expected in the form {}, the template's", format.name),
+        None => tracing::warn!(
+            "the chat template writes tool calls in no known form; they are expected in the form {}, see --tool-format",
+            ToolFormat::hermes().name
+        ),
+    }
+    found.unwrap_or(ToolFormat::hermes())
 }
 
 /// What clients may know of the model file.
@@ -347,6 +371,11 @@ impl Codec for TextCodec {
 
     fn vocab_size(&self) -> usize {
         self.tokenizer.vocab_size()
+    }
+
+    fn control_token(&self, text: &str) -> Option<u32> {
+        let is_marker = |&id: &u32| self.tokenizer.is_hidden(id) && !self.tokenizer.is_eog(id);
+        self.tokenizer.token_id(text).filter(is_marker)
     }
 
     fn render(&self, input: &ChatInput) -> Result<ChatPrompt, String> {

@@ -142,6 +142,11 @@ impl ChatTemplate {
         self.tool_use.is_some() || self.source.contains("tools")
     }
 
+    /// The source of the template for requests with tools.
+    pub fn tools_source(&self) -> &str {
+        self.tool_use.as_ref().map_or(&self.source, |tool_use| &tool_use.source)
+    }
+
     /// The template's source.
     pub fn source(&self) -> &str {
         &self.source

@@ -100,10 +100,17 @@ pub(super) struct Arguments {
 }
 
 impl Arguments {
+    /// A reader that stands after a comma in an object: reads its other members.
+    pub(super) fn members() -> Arguments {
+        Arguments { next: Next::Key, open: 1, depth: 1 }
+    }
+
     /// Appends what `text` adds to the arguments, without white space outside of strings, and returns the bytes that
-    /// were read. The beginning of `close` at the end of the text is left unread: only a closing tag outside of strings
-    /// ends a call.
-    pub(super) fn read(&mut self, text: &str, close: &str, arguments: &mut String) -> (usize, Step) {
+    /// were read. The beginning of a closing tag at the end of the text is left unread: only one outside of strings ends
+    /// a call.
+    pub(super) fn read(&mut self, text: &str, closes: &[&str], arguments: &mut String) -> (usize, Step) {
+        // Brackets and such end lists of calls, not arguments.
+        let is_tag = |close: &&&str| close.starts_with('<');
         for (at, c) in text.char_indices() {
             if let Next::String { is_key, escape } = self.next {
                 let Some(next) = in_string(c, is_key, escape) else { return (at, Step::Broken) };
@@ -112,11 +119,11 @@ impl Arguments {
                 continue;
             }
             let rest = &text[at..];
-            if close.starts_with(rest) && rest.len() < close.len() {
-                return (at, Step::More);
-            }
-            if rest.starts_with(close) {
+            if closes.iter().filter(is_tag).any(|close| rest.starts_with(close)) {
                 return (at, Step::Cut);
+            }
+            if closes.iter().filter(is_tag).any(|close| close.starts_with(rest)) {
+                return (at, Step::More);
             }
             let Some(next) = self.after(c) else { return (at, Step::Broken) };
             self.next = next;

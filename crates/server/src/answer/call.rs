@@ -1,46 +1,138 @@
-//! Reads a tool call that is written as JSON: `{"name": …, "arguments": {…}}`.
+//! Reads the beginning of a tool call: its name, up to its arguments.
 //!
 //! A call is certain as soon as its name and the beginning of its arguments were read; from there on the arguments are
-//! sent as they come. A call in another order or form is read whole. The invariant: what is read does not depend on how
+//! sent as they come. A call as JSON in another order is read whole. The invariant: what is read does not depend on how
 //! the text was cut.
 
+use foretoken_engine::markers;
 use serde_json::Value;
 
 use super::Call;
+use super::arguments::{Arguments, Step};
+use super::tagged::{Match, match_one};
+use super::tool_format::{CallForm, Named, Tagged, ToolFormat};
 
 /// The keys of the arguments; the second is Llama's.
 const ARGUMENTS: [&str; 2] = ["\"arguments\"", "\"parameters\""];
+/// The first key of an object that may be a call.
+const FIRST_KEYS: [&str; 7] =
+    ["\"name\"", "\"arguments\"", "\"parameters\"", "\"type\"", "\"id\"", "\"function\"", "\"index\""];
+/// Longest name with an id.
+const NAME_BYTES_MAX: usize = 256;
 
-/// The name of a call whose arguments are about to begin, and the bytes before them.
-pub(super) fn head(text: &str) -> Option<(String, usize)> {
-    let rest = after(after(after(text, "{")?, "\"name\"")?, ":")?.trim_start();
-    let (name, rest) = json_string(rest)?;
-    let rest = after(rest, ",")?;
-    let rest = ARGUMENTS.into_iter().find_map(|key| after(rest, key))?;
-    let rest = after(rest, ":")?.trim_start();
-    (rest.starts_with('{') && !name.is_empty()).then(|| (name, text.len() - rest.len()))
+/// What a text that may be a call is.
+#[derive(Debug)]
+pub(super) enum Head {
+    /// More text is needed.
+    More,
+    /// The arguments of a call of this name begin after this many bytes.
+    Arguments(String, usize),
+    /// A call that ends after this many bytes.
+    Whole(Call, usize),
+    /// No call.
+    Text,
 }
 
-fn after<'a>(text: &'a str, token: &str) -> Option<&'a str> {
-    text.trim_start().strip_prefix(token)
+/// Reads a text that begins with an opening text of `format`, or with a call that needs none. Also returns how many bytes
+/// of it are opening texts.
+pub(super) fn head(text: &str, format: &ToolFormat) -> (Head, usize) {
+    let named = match &format.form {
+        CallForm::Json { .. } => "",
+        CallForm::Named(named) => named.before,
+        CallForm::Tagged(tagged) => tagged.name.0,
+    };
+    let opens: Vec<&str> = format.opens.iter().copied().filter(|open| *open != named).collect();
+    let mut opened = 0;
+    while let Match::Is(_, len) = match_one(&text[opened..], &opens) {
+        opened += len;
+    }
+    let rest = &text[opened..];
+    let head = match &format.form {
+        CallForm::Json { list } => json(rest, *list, format.closes),
+        CallForm::Named(named) => name_and_json(rest, named),
+        CallForm::Tagged(tagged) => tagged_name(rest, tagged, format.closes),
+    };
+    let head = match head {
+        // It may still become another opening text.
+        Head::Text if matches!(match_one(rest, &opens), Match::More) => Head::More,
+        Head::Arguments(name, before) => Head::Arguments(name, opened + before),
+        Head::Whole(call, len) => Head::Whole(call, opened + len),
+        other => other,
+    };
+    (head, opened)
+}
+
+fn json(text: &str, list: bool, closes: &[&str]) -> Head {
+    let body = text.trim_start();
+    let body = match body.strip_prefix('[') {
+        Some(inner) if list => inner.trim_start(),
+        _ => body,
+    };
+    let before = text.len() - body.len();
+    if !body.starts_with('{') {
+        return if body.is_empty() { Head::More } else { Head::Text };
+    }
+    match begins_with_name(body) {
+        Ok((name, arguments)) => return Head::Arguments(name, before + arguments),
+        Err(Match::More) => return Head::More,
+        Err(_) => {}
+    }
+    match match_one(&body[1..], &FIRST_KEYS) {
+        Match::More => return Head::More,
+        Match::No => return Head::Text,
+        Match::Is(..) => {}
+    }
+    let mut object = String::new();
+    match Arguments::default().read(body, closes, &mut object) {
+        (_, Step::More) => Head::More,
+        (len, Step::Complete) => parse(&object).map_or(Head::Text, |call| Head::Whole(call, before + len)),
+        (_, Step::Cut | Step::Broken) => Head::Text,
+    }
+}
+
+/// The name of a call whose arguments, an object, are about to begin, and the bytes before them.
+fn begins_with_name(text: &str) -> Result<(String, usize), Match> {
+    let rest = after(after(after(text, &["{"])?, &["\"name\""])?, &[":"])?;
+    let (name, rest) = json_string(rest.trim_start())?;
+    let rest = after(after(after(rest, &[","])?, &ARGUMENTS)?, &[":"])?.trim_start();
+    match rest.chars().next() {
+        None => Err(Match::More),
+        Some('{') if !name.is_empty() => Ok((name, text.len() - rest.len())),
+        Some(_) => Err(Match::No),
+    }
+}
+
+fn after<'a>(text: &'a str, wanted: &[&str]) -> Result<&'a str, Match> {
+    match match_one(text, wanted) {
+        Match::Is(_, len) => Ok(&text[len..]),
+        other => Err(other),
+    }
 }
 
 /// The string that `text` begins with, and what follows it.
-fn json_string(text: &str) -> Option<(String, &str)> {
+fn json_string(text: &str) -> Result<(String, &str), Match> {
+    match text.chars().next() {
+        None => return Err(Match::More),
+        Some('"') => {}
+        Some(_) => return Err(Match::No),
+    }
     let mut escaped = false;
     let end = text.char_indices().skip(1).find(|&(_, c)| {
         let ends = c == '"' && !escaped;
         escaped = c == '\\' && !escaped;
         ends
     });
-    let end = end?.0 + 1;
-    let string = serde_json::from_str(&text[..end]).ok()?;
-    Some((string, &text[end..]))
+    let end = end.ok_or(Match::More)?.0 + 1;
+    let string = serde_json::from_str(&text[..end]).map_err(|_| Match::No)?;
+    Ok((string, &text[end..]))
 }
 
 /// A whole call, with the arguments as an object, as text or left out.
-pub(super) fn parse(text: &str) -> Option<Call> {
-    let mut call: Value = serde_json::from_str(text.trim()).ok()?;
+fn parse(text: &str) -> Option<Call> {
+    let mut call: Value = serde_json::from_str(text).ok()?;
+    if call["function"].is_object() {
+        call = call["function"].take();
+    }
     let name = call.get("name")?.as_str().filter(|name| !name.is_empty())?.to_owned();
     let key = ARGUMENTS.into_iter().find(|key| call.get(key.trim_matches('"')).is_some());
     let arguments = match key.and_then(|key| call.get_mut(key.trim_matches('"'))).map(Value::take) {
@@ -52,34 +144,62 @@ pub(super) fn parse(text: &str) -> Option<Call> {
     Some(Call { name, arguments })
 }
 
-/// What follows the arguments of a call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Tail {
-    /// More text is needed.
-    More,
-    /// This many bytes are still the call's.
-    Over(usize),
+fn name_and_json(text: &str, form: &Named) -> Head {
+    let rest = match form.before {
+        "" => text,
+        before => match after(text, &[before]) {
+            Ok(rest) => rest,
+            Err(Match::More) => return Head::More,
+            Err(_) => return Head::Text,
+        },
+    };
+    let (name, rest) = match name(rest, &[form.arguments], form.id) {
+        Ok((name, rest)) => (name, rest[form.arguments.len()..].trim_start()),
+        Err(head) => return head,
+    };
+    match rest.chars().next() {
+        None => Head::More,
+        Some('{') => Head::Arguments(name, text.len() - rest.len()),
+        Some(_) => Head::Text,
+    }
 }
 
-/// Reads what follows the arguments: brackets and the closing tag, and other members if there are any. `over`: no more
-/// text follows; `broken`: whatever stands before the next tag is still the call's.
-pub(super) fn tail(text: &str, (open, close): (&str, &str), over: bool, broken: bool) -> Tail {
-    let body = text.trim_start_matches(|c: char| c.is_whitespace() || c == '}');
-    let before = text.len() - body.len();
-    if body.starts_with(close) && !broken {
-        return Tail::Over(before + close.len());
+fn tagged_name(text: &str, form: &Tagged, closes: &[&str]) -> Head {
+    let (open, close) = form.name;
+    let rest = match open {
+        "" => text,
+        open => match after(text, &[open]) {
+            Ok(rest) => rest,
+            Err(Match::More) => return Head::More,
+            Err(_) => return Head::Text,
+        },
+    };
+    let ends = if close.is_empty() { vec![form.key.0, form.end] } else { vec![close] };
+    let (name, rest) = match name(rest, &ends, "") {
+        Ok((name, rest)) => (name, &rest[close.len()..]),
+        Err(head) => return head,
+    };
+    match match_one(rest, &[&[form.key.0, form.end], closes].concat()) {
+        Match::Is(..) => Head::Arguments(name, text.len() - rest.len()),
+        Match::More => Head::More,
+        Match::No => Head::Text,
     }
-    if close.starts_with(body) && !broken {
-        return if over { Tail::Over(text.len()) } else { Tail::More };
+}
+
+/// The name before the first of `ends`, without an id after `id`, and the text from there on.
+fn name<'a>(text: &'a str, ends: &[&str], id: &str) -> Result<(String, &'a str), Head> {
+    let found = markers::find(ends, text).map(|(_, end)| end.start);
+    let until = found.unwrap_or_else(|| markers::certain_len(ends, text));
+    let word = text[..until].trim();
+    let is_word =
+        |word: &str| !word.contains(|c: char| c.is_whitespace() || c.is_control() || "<>{}\"".contains(c));
+    if word.len() > NAME_BYTES_MAX || !is_word(word) {
+        return Err(Head::Text);
     }
-    if !body.starts_with(',') && !broken {
-        // The model forgot the closing tag; white space is left for what follows.
-        return Tail::Over(text[..before].trim_end().len());
+    let end = found.ok_or(Head::More)?;
+    let name = if id.is_empty() { word } else { word.split(id).next().unwrap_or(word) };
+    if name.is_empty() || name.contains(['[', ']']) {
+        return Err(Head::Text);
     }
-    match foretoken_engine::markers::find(&[close, open], text) {
-        Some((0, tag)) => Tail::Over(tag.end),
-        Some((_, tag)) => Tail::Over(tag.start),
-        None if over => Tail::Over(text.len()),
-        None => Tail::More,
-    }
+    Ok((name.to_owned(), &text[end..]))
 }

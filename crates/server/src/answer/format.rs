@@ -1,5 +1,10 @@
 //! How models mark reasoning and tool calls in their text.
 
+use std::sync::Arc;
+
+use super::parameters::Tools;
+use super::tool_format::ToolFormat;
+
 /// A pair of tags.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Tags {
@@ -9,20 +14,26 @@ pub(crate) struct Tags {
 
 /// What reasoning models write before the answer.
 const THINK: Tags = Tags { open: "<think>", close: "</think>" };
-/// Hermes' and Qwen's tool calls: JSON between tags.
-const TOOL_CALL: Tags = Tags { open: "<tool_call>", close: "</tool_call>" };
-
 /// What to look for in an answer. The default is nothing: all of it is text.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Format {
     /// Tags around reasoning. Only tags at the start count: a later one is ordinary text.
     pub(super) reasoning: Option<Tags>,
     /// The prompt ends with the opening tag.
     pub(super) opens_reasoning: bool,
-    /// Tags around tool calls.
-    pub(super) calls: Option<Tags>,
+    /// What tool calls may be in it.
+    pub(super) calls: Option<Calls>,
     /// Only the first call counts.
     pub(super) one_call: bool,
+}
+
+/// How tool calls are written, and of what.
+#[derive(Clone, Debug)]
+pub(crate) struct Calls {
+    pub(crate) format: &'static ToolFormat,
+    pub(crate) tools: Arc<Tools>,
+    /// Control tokens that the engine shows so that calls are found; not for clients.
+    pub(crate) control: Arc<[u32]>,
 }
 
 impl Format {
@@ -32,7 +43,7 @@ impl Format {
     }
 
     /// With tool calls, or only the first one of them.
-    pub(crate) fn with_calls(self, one_call: bool) -> Format {
-        Format { calls: Some(TOOL_CALL), one_call, ..self }
+    pub(crate) fn with_calls(self, calls: Calls, one_call: bool) -> Format {
+        Format { calls: Some(calls), one_call, ..self }
     }
 }

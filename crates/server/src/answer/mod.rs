@@ -10,17 +10,24 @@ mod arguments;
 mod call;
 mod drafted;
 mod format;
+#[cfg(test)]
+mod format_tests;
+mod parameters;
 mod parser;
+mod tagged;
 #[cfg(test)]
 mod tests;
 mod token_queue;
+mod tool_format;
 
 use foretoken_engine::TokenLogprob;
 use serde_json::{Map, Value};
 
 pub(crate) use drafted::Drafted;
-pub(crate) use format::Format;
+pub(crate) use format::{Calls, Format};
+pub(crate) use parameters::Tools;
 pub(crate) use parser::AnswerParser;
+pub use tool_format::ToolFormat;
 
 /// Most places at which incomplete arguments are cut to find those that are complete.
 const COMMAS_MAX: usize = 200;

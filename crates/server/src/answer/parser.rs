@@ -7,9 +7,11 @@
 use foretoken_engine::{TokenEvent, markers};
 
 use super::arguments::{Arguments, Step};
-use super::call::{self, Tail};
-use super::format::{Format, Tags};
-use super::token_queue::{Stretch, TokenQueue};
+use super::call::{Head, head};
+use super::format::{Calls, Format, Tags};
+use super::tagged::TaggedArguments;
+use super::token_queue::{Decided, Stretch, TokenQueue};
+use super::tool_format::{CallForm, ToolFormat};
 use super::{Event, Finish, Piece};
 
 #[derive(Clone, Copy, Debug)]
@@ -22,11 +24,25 @@ enum State {
     /// After reasoning or a call, before the first visible character.
     Gap,
     Text,
-    /// At white space and an opening tag, this many bytes together, of what may become a call.
-    CallHead(Tags, usize),
-    CallArguments(Tags, Arguments),
-    /// After the arguments, which may have been no JSON.
-    CallTail(Tags, bool),
+    /// Before what may become a call, after this many bytes of white space and what stands between calls.
+    CallHead(usize),
+    CallArguments(Reader),
+    /// After the arguments, before the end of the object that they are in.
+    CallRest,
+    /// In further members of that object.
+    CallMembers(Arguments),
+    /// After a call, which may have been no JSON, and this many of the texts that may follow it.
+    CallTail {
+        closes: usize,
+        broken: bool,
+    },
+}
+
+/// Reads a call's arguments.
+#[derive(Clone, Copy, Debug)]
+enum Reader {
+    Json(Arguments),
+    Tagged(TaggedArguments),
 }
 
 /// Parses one answer.
@@ -40,6 +56,8 @@ pub(crate) struct AnswerParser {
     decided: usize,
     tokens: TokenQueue,
     calls: usize,
+    /// There was neither text nor a call so far.
+    is_fresh: bool,
     events: Vec<Event>,
 }
 
@@ -57,6 +75,7 @@ impl AnswerParser {
             decided: 0,
             tokens: TokenQueue::default(),
             calls: 0,
+            is_fresh: true,
             events: Vec::new(),
         }
     }
@@ -64,7 +83,8 @@ impl AnswerParser {
     /// Takes the next tokens and returns what is now certain.
     pub(crate) fn push(&mut self, tokens: &[TokenEvent]) -> Vec<Event> {
         for token in tokens {
-            self.tokens.push(token);
+            let calls = self.format.calls.as_ref();
+            self.tokens.push(token, calls.is_some_and(|calls| calls.control.contains(&token.id)));
             self.held.push_str(&token.text);
         }
         while self.step(false) {}
@@ -95,17 +115,12 @@ impl AnswerParser {
             State::Reasoning(tags) => self.reasoning(tags, over),
             State::Gap => self.skip_white_space(Stretch::Other) && self.go(State::Text),
             State::Text => self.text(over),
-            State::CallHead(tags, body) => self.call_head(tags, body, over),
-            State::CallArguments(tags, arguments) => self.call_arguments(tags, arguments, over),
-            State::CallTail(tags, broken) => {
-                match call::tail(&self.held, (tags.open, tags.close), over, broken) {
-                    Tail::More => false,
-                    Tail::Over(len) => {
-                        self.decide(len, Stretch::Other);
-                        self.go(State::Gap)
-                    }
-                }
-            }
+            State::CallHead(before) => self.call_head(before, over),
+            State::CallArguments(reader) => self.call_arguments(reader, over),
+            State::CallRest => self.call_rest(over),
+            State::CallMembers(members) => self.call_members(members, over),
+            State::CallTail { closes, broken: false } => self.call_tail(closes, over),
+            State::CallTail { broken: true, .. } => self.broken_call(over),
         }
     }
 
@@ -121,8 +136,13 @@ impl AnswerParser {
         }
         let range = self.decided..self.decided + len;
         self.decided = range.end;
-        let (tokens, drafted) = self.tokens.decide(&range, what);
-        let text: String = self.held.drain(..len).collect();
+        let start = range.start;
+        let Decided { logprobs: tokens, drafted, hidden } = self.tokens.decide(&range, what);
+        let mut text: String = self.held.drain(..len).collect();
+        hidden.into_iter().rev().for_each(|bytes| drop(text.drain(bytes.start - start..bytes.end - start)));
+        if text.is_empty() {
+            return;
+        }
         match what {
             Stretch::Reasoning => self.events.push(Event::Reasoning(Piece { text, tokens, drafted })),
             Stretch::Text => self.events.push(Event::Text(Piece { text, tokens, drafted })),
@@ -164,70 +184,186 @@ impl AnswerParser {
     }
 
     fn text(&mut self, over: bool) -> bool {
-        let Some(tags) = self.format.calls else {
+        let Some(format) = self.calls() else {
             self.decide(self.held.len(), Stretch::Text);
             return false;
         };
-        if let Some((_, tag)) = markers::find(&[tags.open], &self.held) {
+        if self.is_fresh && format.bare {
+            let visible = self.held.trim_start();
+            if visible.starts_with('{') {
+                return self.go(State::CallHead(self.held.len() - visible.len()));
+            }
+        }
+        self.is_fresh &= self.held.trim_start().is_empty();
+        if let Some((_, tag)) = markers::find(format.opens, &self.held) {
             let end = self.held[..tag.start].trim_end().len();
             self.decide(end, Stretch::Text);
-            return self.go(State::CallHead(tags, tag.end - end));
+            return self.go(State::CallHead(tag.start - end));
         }
         let certain = match over {
             true => self.held.len(),
-            false => self.held[..markers::certain_len(&[tags.open], &self.held)].trim_end().len(),
+            false => self.held[..markers::certain_len(format.opens, &self.held)].trim_end().len(),
         };
         self.decide(certain, Stretch::Text);
         false
     }
 
-    /// Tells apart a call whose arguments begin, one that is complete, and text.
-    fn call_head(&mut self, tags: Tags, body: usize, over: bool) -> bool {
-        let text = &self.held[body..];
-        let close = markers::find(&[tags.close], text).map(|(_, tag)| tag);
-        let until = close.as_ref().map_or(text.len(), |tag| tag.start);
-        if let Some((name, before)) = call::head(&text[..until]) {
-            self.decide(body + before, Stretch::Other);
-            self.begin(name);
-            return self.go(State::CallArguments(tags, Arguments::default()));
-        }
-        let end = match (close, over) {
-            (Some(tag), _) => body + tag.end,
-            (None, true) => self.held.len(),
-            (None, false) => return false,
-        };
-        let Some(whole) = call::parse(&text[..until]) else {
-            self.decide(end, Stretch::Text);
-            return self.go(State::Text);
-        };
-        self.decide(end, Stretch::Other);
-        self.begin(whole.name);
-        self.add(Event::CallArguments(whole.arguments));
-        self.add(Event::CallEnd);
-        self.go(State::Gap)
+    /// How calls are written.
+    fn calls(&self) -> Option<&'static ToolFormat> {
+        self.format.calls.as_ref().map(|calls| calls.format)
     }
 
-    fn call_arguments(&mut self, tags: Tags, mut reader: Arguments, over: bool) -> bool {
+    /// The same, where a call was found.
+    fn closes(&self) -> &'static [&'static str] {
+        self.calls().map_or(&[], |format| format.closes)
+    }
+
+    /// Tells apart a call whose arguments begin, one that is complete, and text.
+    fn call_head(&mut self, before: usize, over: bool) -> bool {
+        let Some(Calls { format, tools, .. }) = self.format.calls.clone() else {
+            return self.go(State::Text);
+        };
+        let (found, opened) = head(&self.held[before..], format);
+        // What a model writes without a mark of calls is one only if it names a tool.
+        let is_call = |name: &str| opened > 0 || !format.bare || tools.find(name).is_some();
+        match found {
+            Head::More if !over => return false,
+            Head::Arguments(name, len) if is_call(&name) => {
+                self.decide(before + len, Stretch::Other);
+                let reader = match format.form {
+                    CallForm::Tagged(_) => Reader::Tagged(TaggedArguments::new(tools.find(&name))),
+                    CallForm::Json { .. } | CallForm::Named(_) => Reader::Json(Arguments::default()),
+                };
+                self.begin(name);
+                return self.go(State::CallArguments(reader));
+            }
+            Head::Whole(call, len) if is_call(&call.name) => {
+                self.decide(before + len, Stretch::Other);
+                self.begin(call.name);
+                self.add(Event::CallArguments(call.arguments));
+                self.add(Event::CallEnd);
+                return self.go(State::CallTail { closes: 0, broken: false });
+            }
+            _ => {}
+        }
+        let first = self.held[before..].chars().next().map_or(0, char::len_utf8);
+        self.is_fresh = false;
+        self.decide(before + opened.max(first), Stretch::Text);
+        self.go(State::Text)
+    }
+
+    fn call_arguments(&mut self, mut reader: Reader, over: bool) -> bool {
+        let Some(Calls { format, tools, .. }) = self.format.calls.clone() else {
+            return self.go(State::Text);
+        };
         let mut arguments = String::new();
-        let (len, step) = reader.read(&self.held, tags.close, &mut arguments);
+        let (len, step) = match (&mut reader, &format.form) {
+            (Reader::Tagged(reader), CallForm::Tagged(form)) => {
+                reader.read(&self.held, (form, format.closes), &tools, &mut arguments)
+            }
+            (Reader::Json(reader), _) => reader.read(&self.held, format.closes, &mut arguments),
+            (Reader::Tagged(_), _) => (0, Step::Broken),
+        };
         self.decide(len, Stretch::Other);
         if !arguments.is_empty() {
             self.add(Event::CallArguments(arguments));
         }
         if step == Step::More && !over {
-            self.state = State::CallArguments(tags, reader);
+            self.state = State::CallArguments(reader);
             return false;
         }
         self.add(Event::CallEnd);
         if step == Step::More {
-            // A part of the closing tag.
+            // A part of a closing tag, or of a value that will never be complete.
             self.decide(self.held.len(), Stretch::Other);
         }
-        self.go(State::CallTail(tags, step == Step::Broken))
+        self.go(match (step, format.form) {
+            (Step::Complete, CallForm::Json { .. }) => State::CallRest,
+            (step, _) => State::CallTail { closes: 0, broken: step == Step::Broken },
+        })
+    }
+
+    fn call_rest(&mut self, over: bool) -> bool {
+        let body = self.held.trim_start();
+        let before = self.held.len() - body.len();
+        match body.chars().next() {
+            None if !over => return false,
+            Some('}') => self.decide(before + 1, Stretch::Other),
+            Some(',') => {
+                self.decide(before + 1, Stretch::Other);
+                return self.go(State::CallMembers(Arguments::members()));
+            }
+            // The model forgot the bracket.
+            None | Some(_) => {}
+        }
+        self.go(State::CallTail { closes: 0, broken: false })
+    }
+
+    fn call_members(&mut self, mut members: Arguments, over: bool) -> bool {
+        let (len, step) = members.read(&self.held, self.closes(), &mut String::new());
+        self.decide(len, Stretch::Other);
+        if step == Step::More && !over {
+            self.state = State::CallMembers(members);
+            return false;
+        }
+        self.go(State::CallTail { closes: 0, broken: step == Step::Broken })
+    }
+
+    /// Passes over what belongs to a call after its arguments; white space is left for what follows.
+    fn call_tail(&mut self, from: usize, over: bool) -> bool {
+        let Some(format) = self.calls() else { return self.go(State::Text) };
+        let brackets = from == 0 && matches!(format.form, CallForm::Json { .. });
+        let body = self.held.trim_start_matches(|c: char| c.is_whitespace() || (brackets && c == '}'));
+        let before = self.held.len() - body.len();
+        let may_go_on = from < format.closes.len() || (from == 0 && (brackets || format.between.is_some()));
+        if !may_go_on {
+            return self.go(State::Gap);
+        }
+        if body.is_empty() && !over {
+            return false;
+        }
+        if let Some(between) = format.between.filter(|between| from == 0 && body.starts_with(*between)) {
+            return self.go(State::CallHead(before + between.len_utf8()));
+        }
+        let rest = format.closes[from..].iter().enumerate();
+        if let Some((at, close)) = rest.clone().find(|(_, close)| body.starts_with(**close)) {
+            self.decide(before + close.len(), Stretch::Other);
+            return self.go(State::CallTail { closes: from + at + 1, broken: false });
+        }
+        if rest.clone().any(|(_, close)| close.starts_with(body)) {
+            if !over {
+                return false;
+            }
+            self.decide(self.held.len(), Stretch::Other);
+        }
+        self.decide(self.held[..before.min(self.held.len())].trim_end().len(), Stretch::Other);
+        self.go(State::Gap)
+    }
+
+    /// Whatever stands before the next text that begins or ends a call is still the broken one's.
+    fn broken_call(&mut self, over: bool) -> bool {
+        let Some(format) = self.calls() else { return self.go(State::Text) };
+        let texts = [format.closes, format.opens].concat();
+        match markers::find(&texts, &self.held) {
+            Some((which, tag)) if which < format.closes.len() => {
+                self.decide(tag.end, Stretch::Other);
+                self.go(State::CallTail { closes: which + 1, broken: false })
+            }
+            Some((_, tag)) => {
+                self.decide(tag.start, Stretch::Other);
+                self.go(State::Gap)
+            }
+            None => {
+                let certain = if over { self.held.len() } else { markers::certain_len(&texts, &self.held) };
+                self.decide(certain, Stretch::Other);
+                if over { self.go(State::Gap) } else { false }
+            }
+        }
     }
 
     fn begin(&mut self, name: String) {
         self.calls += 1;
+        self.is_fresh = false;
         self.add(Event::CallBegin { name });
     }
 

@@ -9,7 +9,7 @@ use super::*;
 const SOURCES: [Option<Source>; 3] = [None, Some(Source::Memory), Some(Source::OwnText)];
 
 /// Tokens that end at these bytes of `text`, as the engine sends them. Their ids count up.
-fn tokens(text: &str, cuts: &[usize]) -> Vec<TokenEvent> {
+pub(super) fn tokens(text: &str, cuts: &[usize]) -> Vec<TokenEvent> {
     let mut decoder = TokenDecoder::new(true);
     let mut decoded = 0;
     let mut token = |(at, pair): (usize, &[usize])| {
@@ -34,7 +34,7 @@ fn characters(text: &str) -> Vec<TokenEvent> {
 }
 
 /// The answer of `steps`, and its reasoning tokens.
-fn parse<'a>(format: Format, steps: impl Iterator<Item = &'a [TokenEvent]>) -> (Answer, usize) {
+pub(super) fn parse<'a>(format: Format, steps: impl Iterator<Item = &'a [TokenEvent]>) -> (Answer, usize) {
     let mut parser = AnswerParser::new(format);
     let mut answer = Answer::default();
     for step in steps {
@@ -52,6 +52,20 @@ fn chat() -> Format {
     Format::chat(false)
 }
 
+/// Calls in this form, of tools whose parameters are strings if they have a name.
+pub(super) fn calls(format: &'static ToolFormat, control: &[u32]) -> Calls {
+    let tools = serde_json::json!([
+        {"function": {"name": "f", "parameters": {"properties": {"s": {"type": "string"}, "n": {"type": "integer"}}}}},
+        {"function": {"name": "g", "parameters": {}}},
+    ]);
+    let tools = Tools::of(tools.as_array().unwrap());
+    Calls { format, tools: tools.into(), control: control.into() }
+}
+
+fn hermes() -> Calls {
+    calls(ToolFormat::hermes(), &[])
+}
+
 /// Reasoning and text.
 fn split(opens_reasoning: bool, text: &str) -> (String, String) {
     let answer = whole(Format::chat(opens_reasoning), text);
@@ -60,7 +74,7 @@ fn split(opens_reasoning: bool, text: &str) -> (String, String) {
 
 /// Texts and calls, without log-probabilities.
 fn parts(text: &str) -> Vec<Result<String, (String, String)>> {
-    let answer = whole(chat().with_calls(false), text);
+    let answer = whole(chat().with_calls(hermes(), false), text);
     let part = |part: Part| match part {
         Part::Reasoning(piece) | Part::Text(piece) => Ok(piece.text),
         Part::Call(call) => Err((call.name, call.arguments)),
@@ -180,7 +194,7 @@ fn a_call_that_is_cut_off_keeps_the_arguments_so_far() {
 #[test]
 fn strings_of_arguments_are_escaped_as_json_wants_it() {
     let text = "<tool_call>{\"name\":\"f\",\"arguments\":{\"x\":\"a\nb\t\\d \\n \\\" \\u00e9\"}}</tool_call>";
-    let answer = whole(chat().with_calls(false), text);
+    let answer = whole(chat().with_calls(hermes(), false), text);
     let arguments = &answer.calls().next().unwrap().arguments;
     let parsed: serde_json::Value = serde_json::from_str(arguments).unwrap();
     assert_eq!(parsed["x"], "a\nb\t\\d \n \" é");
@@ -197,13 +211,13 @@ fn a_forgotten_closing_tag_does_not_hide_what_follows() {
 #[test]
 fn one_call_is_kept_if_only_one_is_wanted() {
     let one = r#"<tool_call>{"name":"f","arguments":{}}</tool_call>"#;
-    let answer = whole(chat().with_calls(true), &format!("{one}{one}"));
+    let answer = whole(chat().with_calls(hermes(), true), &format!("{one}{one}"));
     assert_eq!((answer.calls().count(), answer.finish), (1, Finish::Calls));
 }
 
 #[test]
 fn certain_text_is_sent_at_once() {
-    let mut parser = AnswerParser::new(Format::chat(true).with_calls(false));
+    let mut parser = AnswerParser::new(Format::chat(true).with_calls(hermes(), false));
     let mut events = Vec::new();
     for token in tokens("so <ok</think> hi <too", &[2, 4, 6, 14, 18]) {
         let texts = parser.push(&[token]).into_iter().map(|event| match event {
@@ -218,7 +232,7 @@ fn certain_text_is_sent_at_once() {
 
 #[test]
 fn arguments_are_sent_as_they_come() {
-    let mut parser = AnswerParser::new(chat().with_calls(false));
+    let mut parser = AnswerParser::new(chat().with_calls(hermes(), false));
     let text = r#"<tool_call>{"name":"f","arguments":{"x":"long"}}</tool_call>"#;
     let at = text.find("long").unwrap();
     let steps = tokens(text, &[at, at + 2]);
@@ -235,13 +249,13 @@ fn log_probabilities_leave_out_tags_and_white_space_that_is_taken_off() {
     let places: Vec<usize> =
         ["\n", "why", " </", "\n\n", "so", " <tool", "{"].map(|part| text.find(part).unwrap()).into();
     let tokens = tokens(text, &places);
-    let (answer, reasoning) = parse(chat().with_calls(false), tokens.chunks(1));
+    let (answer, reasoning) = parse(chat().with_calls(hermes(), false), tokens.chunks(1));
     assert_eq!(ids(&answer.reasoning()), [2]);
     assert_eq!(ids(&answer.text()), [5]);
     assert_eq!(reasoning, 4, "of <think>, white space, text, and white space with </think>");
 }
 
-const WORDS: [&str; 20] = [
+const WORDS: [&str; 55] = [
     "<think>",
     "</think>",
     "<tool_call>",
@@ -262,6 +276,41 @@ const WORDS: [&str; 20] = [
     "é",
     "🦀",
     "a",
+    "f",
+    "[",
+    "]",
+    ";",
+    "```",
+    "```json",
+    "<function=",
+    "<function=f>",
+    "<parameter=s>",
+    "<parameter=n>",
+    "</parameter>",
+    "</function>",
+    "<arg_key>",
+    "s</arg_key>",
+    "<arg_value>",
+    "</arg_value>",
+    "[TOOL_CALLS]",
+    "[CALL_ID]",
+    "[ARGS]",
+    "<｜tool▁calls▁begin｜>",
+    "<｜tool▁call▁begin｜>",
+    "function<｜tool▁sep｜>",
+    "<｜tool▁sep｜>",
+    "<｜tool▁call▁end｜>",
+    "<｜tool▁calls▁end｜>",
+    "<|python_tag|>",
+    "{\"name\": \"f\", \"parameters\": {\"s\": \"x\"}, \"id\": 7}",
+    "<|tool_call|>",
+    "<tool_calls>",
+    "functools[",
+    "<|tool_call_begin|>",
+    "functions.",
+    "<|tool_call_argument_begin|>",
+    "<invoke name=\"",
+    "\">",
 ];
 
 /// Whether a JSON parser fails on the text, if at all, only because it ends.
@@ -289,13 +338,15 @@ proptest! {
         opens_reasoning: bool,
         with_calls: bool,
         one_call: bool,
+        row in prop::sample::select(ToolFormat::names().collect::<Vec<_>>()),
     ) {
+        let row = ToolFormat::named(row).unwrap();
         let text = words.concat();
         let format = Format::chat(opens_reasoning);
-        let format = if with_calls { format.with_calls(one_call) } else { format };
+        let format = if with_calls { format.with_calls(calls(row, &[]), one_call) } else { format };
 
         let characters = characters(&text);
-        let (finest, reasoning) = parse(format, characters.chunks(1));
+        let (finest, reasoning) = parse(format.clone(), characters.chunks(1));
         prop_assert!(spells(&characters, &finest.reasoning()) && spells(&characters, &finest.text()), "{:?}", finest);
         let in_part = |piece: &Piece, token: &TokenEvent| {
             let span = token.span.clone().unwrap();
@@ -310,8 +361,8 @@ proptest! {
             prop_assert!(is_beginning_of_json(&call.arguments), "{}", call.arguments);
         }
         let tokens = tokens(&text, &cuts);
-        let (stepped, stepped_reasoning) = parse(format, tokens.chunks(step));
-        prop_assert_eq!((&stepped, stepped_reasoning), (&parse(format, [&tokens[..]].into_iter()).0, stepped_reasoning));
+        let (stepped, stepped_reasoning) = parse(format.clone(), tokens.chunks(step));
+        prop_assert_eq!((&stepped, stepped_reasoning), (&parse(format.clone(), [&tokens[..]].into_iter()).0, stepped_reasoning));
         let bare = |answer: &Answer| -> Vec<String> {
             answer.parts.iter().map(|part| match part {
                 Part::Reasoning(piece) => format!("reasoning {}", piece.text),

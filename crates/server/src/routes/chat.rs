@@ -55,11 +55,15 @@ pub(super) async fn complete<D: ChatDialect>(
     } else {
         None
     };
+    if !request.conversation.tools.is_empty() && request.conversation.raw.is_none() {
+        request.options.request.shown = Arc::clone(&backend.call_tokens);
+    }
+    let format = request.format(prompt.opens_reasoning, backend.served.tool_format, &backend.call_tokens);
     let job = Job {
         requests: request.options.requests_for(&prompt.tokens).collect(),
         n: request.options.n,
         stream: request.options.stream,
-        format: request.format(prompt.opens_reasoning),
+        format,
         id_prefix: D::ID_PREFIX,
         prompt_param: D::PROMPT_PARAM,
         payer,

@@ -29,6 +29,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 use tower_http::decompression::RequestDecompressionLayer;
 
+use crate::answer::ToolFormat;
 use crate::auth::require_key;
 use crate::backend::{Codec, Generator};
 use crate::body::require_known_encoding;
@@ -195,6 +196,15 @@ async fn predict(codec: &Arc<dyn Codec>, options: &mut Options) -> Result<(), Ap
 /// Compiles the request's constraint, which applies after `reasoning`.
 async fn constrain(backend: &Backend, options: &mut Options, reasoning: Reasoning) -> Result<(), ApiError> {
     let Some(Constrained { constraint, param }) = options.constraint.take() else { return Ok(()) };
+    let format = backend.served.tool_format.name;
+    if matches!(constraint, Constraint::Calls(_)) && format != ToolFormat::hermes().name {
+        let message = format!(
+            "cannot be enforced beside 'tools': this model writes tool calls in the form {format:?}, and only calls in \
+             the form {:?} are enforced; leave out 'strict' and what forces a call",
+            ToolFormat::hermes().name
+        );
+        return Err(ApiError::unsupported(param, message));
+    }
     let generator = Arc::clone(&backend.served.generator);
     let grammar = blocking(move || {
         generator.compile(&constraint).map_err(|error| match unenforceable_tool(&*generator, &constraint) {

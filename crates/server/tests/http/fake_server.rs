@@ -16,7 +16,7 @@ use foretoken_engine::{
 };
 use foretoken_model::chat::ChatInput;
 use foretoken_server::{
-    CacheControl, ChatPrompt, Codec, Generator, ModelFacts, Served, Server, ServerConfig,
+    CacheControl, ChatPrompt, Codec, Generator, ModelFacts, Served, Server, ServerConfig, ToolFormat,
 };
 use serde_json::Value;
 use tower::ServiceExt;
@@ -274,6 +274,7 @@ pub(crate) fn served(script: Script) -> (Served, Arc<Engine>) {
             ..ModelFacts::default()
         },
         ctx: CTX,
+        tool_format: ToolFormat::hermes(),
         created: 1_700_000_000,
         store: Arc::new(Store::in_memory(StoreConfig::default(), Arc::new(SystemClock::new()))),
         generator: Arc::new(Handle(Arc::clone(&engine))),
