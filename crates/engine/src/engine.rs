@@ -6,6 +6,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::thread::JoinHandle;
 use std::time::Instant;
 
 use foretoken_cache::disk::file_system::FileSystem;
@@ -68,6 +69,7 @@ struct Handle {
     step_tokens: usize,
     draft_model: Option<Arc<DraftModel>>,
     grammars: Grammars,
+    thread: Lock<Option<JoinHandle<()>>>,
 }
 
 /// A cache for a model's blocks.
@@ -182,6 +184,7 @@ impl Engine {
             step_tokens: config.step_tokens,
             draft_model: draft_model.clone(),
             grammars: Grammars::new(Arc::clone(&tokenizer), model.config().vocab),
+            thread: Lock::default(),
         };
         let drafts = DraftsConfig {
             default: config.speculation,
@@ -204,11 +207,23 @@ impl Engine {
             drafts,
             shared: Arc::clone(&shared),
         };
-        std::thread::Builder::new().name("engine".into()).spawn(move || {
+        let thread = std::thread::Builder::new().name("engine".into()).spawn(move || {
             let _closes_when_it_dies = CloseOnDrop(shared);
             StepLoop::new(parts).run();
         })?;
+        *handle.thread.lock() = Some(thread);
         Ok(Engine { handle: Arc::new(handle) })
+    }
+
+    /// Takes no more requests, and waits until those that it has are answered and its thread has ended: then nobody uses
+    /// the model's threads or writes files any more. Dropping an engine does not wait.
+    pub fn stop(self) {
+        self.handle.shared.inbox.close();
+        let thread = self.handle.thread.lock().take();
+        if let Some(thread) = thread {
+            // A panic there was reported by the panic hook, and its requests have ended with an error.
+            thread.join().ok();
+        }
     }
 
     /// Compiles a constraint for requests to carry. Takes milliseconds: not for threads that must not block.

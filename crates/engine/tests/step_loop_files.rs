@@ -106,7 +106,7 @@ fn more_tenants_than_memory_holds_are_served_without_file_work_on_the_step_loop(
         engine.flush_cache();
         watched.armed.store(false, Relaxed);
         // An idle engine measures its cost curve and writes it, so files change until it is gone.
-        drop(engine);
+        engine.stop();
         let bytes: u64 = files(&drafts).iter().map(|path| path.metadata().unwrap().len()).sum();
         assert!((1..=budget).contains(&bytes), "{bytes} bytes of drafts in round {round}");
     }

@@ -80,6 +80,20 @@ impl Speaker<'_> {
             return Ok(());
         }
         let engine = self.engine(bounds)?;
+        let result = self.ask(&engine, prompts, (bounds, part, seed), recorded, &mut go_on);
+        // The model's threads are needed for other things from now on.
+        engine.stop();
+        result
+    }
+
+    fn ask(
+        &self,
+        engine: &Engine,
+        prompts: &Prompts,
+        (bounds, part, seed): (Bounds, Part, u64),
+        recorded: &mut Recorded,
+        go_on: &mut dyn FnMut(usize) -> bool,
+    ) -> Result<(), TrainError> {
         let mut jobs =
             Jobs { speaker: self, prompts, bounds, part, seed, next: recorded.next_job(), barren: 0 };
         let mut asked: VecDeque<(Record, Answer)> = VecDeque::new();
