@@ -4,6 +4,7 @@
 //! is what was sent.
 #![allow(dead_code, reason = "each test file uses its part")]
 
+pub(crate) mod ports;
 pub(crate) mod redis;
 pub(crate) mod s3;
 pub(crate) mod site;

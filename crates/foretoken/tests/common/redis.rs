@@ -1,10 +1,12 @@
 //! A real Redis server on a loopback port, killed when dropped.
 
 use std::io::{BufRead, BufReader, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
+
+use super::ports::free_ports;
 
 pub(crate) struct Redis {
     child: Child,
@@ -14,8 +16,7 @@ pub(crate) struct Redis {
 impl Redis {
     /// A server with a memory limit (`0` is none) that rejects writes when full.
     pub(crate) fn start(memory: &str) -> Redis {
-        let port =
-            TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a port").port();
+        let [port] = free_ports();
         let port_text = port.to_string();
         let settings = ["--port", &port_text, "--bind", "127.0.0.1", "--save", "", "--maxmemory", memory];
         let child =

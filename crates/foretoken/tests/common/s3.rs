@@ -2,10 +2,12 @@
 //! killed when dropped.
 
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
+
+use super::ports::free_ports;
 
 /// What a client needs to be let in.
 pub(crate) const CREDENTIALS: [(&str, &str); 2] =
@@ -100,13 +102,6 @@ fn exchange(port: u16, request: &str) -> Option<String> {
 /// The store at a loopback port, as a user names it.
 pub(crate) fn url(port: u16) -> String {
     format!("s3://{BUCKET}/cache?endpoint=http://127.0.0.1:{port}&region=us-east-1")
-}
-
-/// Ports that are free now. All are held until the last is found, so that no two are the same.
-fn free_ports<const N: usize>() -> [u16; N] {
-    let sockets: [TcpListener; N] =
-        std::array::from_fn(|_| TcpListener::bind("127.0.0.1:0").expect("a port"));
-    sockets.map(|socket| socket.local_addr().expect("a bound socket has one").port())
 }
 
 /// The system's server, or one that is fetched into the target folder.
