@@ -186,8 +186,9 @@ fn top_level(constraint: &Constraint) -> Result<TopLevelGrammar, GrammarError> {
     }
 }
 
-/// A schema with the options under which it is compiled: JSON on one line with a space after commas and colons, as Python writes it: white space that may or may not come
-/// cannot be drafted as forced, and lets models write nothing else.
+/// A schema with the options under which it is compiled: JSON on one line with a space after commas and colons, as
+/// Python writes it. White space that may or may not come cannot be drafted as forced, and lets models write nothing
+/// else.
 pub(super) fn json_schema(schema: &Value) -> Result<Value, GrammarError> {
     let mut schema = match schema {
         Value::Object(schema) => schema.clone(),

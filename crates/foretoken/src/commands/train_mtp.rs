@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
+use foretoken_model::chat::civil;
 use foretoken_train::answers::{Part, Speaker, settings};
 use foretoken_train::checkpoint::{Checkpoint, Point};
 use foretoken_train::cut::Cut;
@@ -193,17 +194,10 @@ fn facts(args: &TrainMtpArgs, trained: &Trained, (tokens, prompts): (usize, usiz
     }
 }
 
-/// The day in UTC (Howard Hinnant's `civil_from_days`).
+/// The day in UTC.
 fn today() -> String {
     let days = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() / 86_400);
-    let shifted = days + 719_468;
-    let (era, day) = (shifted / 146_097, shifted % 146_097);
-    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
-    let of_year = day - (365 * year + year / 4 - year / 100);
-    let month = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * month + 2) / 5 + 1;
-    let (year, month) =
-        (era * 400 + year + u64::from(month >= 10), if month < 10 { month + 3 } else { month - 9 });
+    let (year, month, day) = civil(days);
     format!("{year:04}-{month:02}-{day:02}")
 }
 

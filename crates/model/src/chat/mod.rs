@@ -26,6 +26,7 @@ use crate::gguf::{Gguf, GgufError};
 pub use crate::rendered::{Rendered, Segment};
 use crate::special_texts::SpecialTexts;
 use crate::tokenizer::Tokenizer;
+pub use clock::civil;
 pub use described_tools::Place;
 use dialect::Dialect;
 
